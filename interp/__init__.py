@@ -1,0 +1,1 @@
+"""A mechanistic interpretability toolkit for grokking."""

@@ -1,0 +1,85 @@
+"""The door of the analysis family: arrays of a user become checked tensors, once, where they enter.
+
+A shape is written as jaxtyping writes it: `*steps p d_model` is any number of leading axes, then two named ones; a name
+that occurs twice must have one size; `p`, the modulus, must be at least 3, because below that no frequency has both a
+cosine and a sine.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.errors import InvalidArgumentError
+
+__all__ = ["Array", "as_count", "as_floats", "as_modulus", "as_probability"]
+
+Array = Tensor | np.ndarray
+
+
+def as_floats(name: str, value: Array, shape: str) -> Tensor:
+    """The argument `name` as a real, finite tensor of the given shape; integers become float64.
+
+    No copy is made of a tensor or of a writable numpy array of floats. The result carries no gradient.
+
+    Raises `InvalidArgumentError` where the rank or a size does not fit, an axis is empty, or a value is NaN or infinite.
+
+    >>> as_floats("W_E", np.eye(3), "*steps p d_model").shape
+    torch.Size([3, 3])
+    """
+    tensor = _as_tensor(name, value)
+    if tensor.is_complex():
+        raise InvalidArgumentError(f"`{name}` must be real; got {tensor.dtype}. Pass its real part or its modulus.")
+    if not tensor.is_floating_point():
+        tensor = tensor.double()
+    axes = shape.split()
+    star = axes[0].startswith(("*", "..."))
+    named = axes[1:] if star else axes
+    if tensor.ndim < len(named) or (not star and tensor.ndim != len(named)):
+        came = list(tensor.shape)
+        raise InvalidArgumentError(f"`{name}` must have the axes [{shape}]; got {len(came)} axes, of sizes {came}.")
+    sizes: dict[str, int] = {}
+    for axis, size in zip(named, tensor.shape[tensor.ndim - len(named) :], strict=True):
+        if sizes.setdefault(axis, size) != size:
+            raise InvalidArgumentError(
+                f"`{name}` must have the axes [{shape}], every `{axis}` of one size; got sizes {list(tensor.shape)}. "
+                f"Leave out the '=' token and other non-numbers first."
+            )
+    if "p" in sizes:
+        as_modulus(sizes["p"])
+    if 0 in tensor.shape:
+        raise InvalidArgumentError(f"`{name}` must not be empty; got sizes {list(tensor.shape)}.")
+    finite = torch.isfinite(tensor)
+    if not finite.all():
+        raise InvalidArgumentError(
+            f"`{name}` must be finite; got {int((~finite).sum())} values that are NaN or infinite. "
+            f"Leave out the steps at which the run had diverged."
+        )
+    return tensor
+
+
+def as_modulus(p: int) -> int:
+    """The modulus, at least 3; otherwise `InvalidArgumentError`."""
+    return as_count("p", p, minimum=3)
+
+
+def as_count(name: str, value: int, *, minimum: int = 1) -> int:
+    """A whole number not below `minimum`; otherwise `InvalidArgumentError`."""
+    if isinstance(value, bool) or int(value) != value or value < minimum:
+        raise InvalidArgumentError(f"`{name}` must be a whole number >= {minimum}; got {value!r}.")
+    return int(value)
+
+
+def as_probability(name: str, value: float) -> float:
+    """A number in [0, 1]; otherwise `InvalidArgumentError`."""
+    if not 0 <= value <= 1:
+        raise InvalidArgumentError(f"`{name}` must lie in [0, 1]; got {value!r}. Per cent are divided by 100.")
+    return float(value)
+
+
+def _as_tensor(name: str, value: Array) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach()
+    array = np.asarray(value)
+    if array.dtype == object:
+        raise InvalidArgumentError(f"`{name}` must be a tensor or an array of numbers; got {type(value).__name__}.")
+    return torch.as_tensor(array if array.flags.writeable else array.copy())  # memory maps are read-only

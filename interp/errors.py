@@ -1,0 +1,92 @@
+"""What can go wrong, as types: every error of this package is an `InterpError` and also the builtin that a caller expects.
+
+The message names the argument, the rule, what came, and the way out. The command line prints it as one line.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "ConfigError",
+    "CorruptRunError",
+    "DivergedError",
+    "ForeignFormatError",
+    "InterpError",
+    "InvalidArgumentError",
+    "NotAvailableError",
+    "RunExistsError",
+    "RunLockedError",
+    "StoreError",
+    "UnknownNameError",
+    "did_you_mean",
+]
+
+
+class InterpError(Exception):
+    """The parent of every error that this package raises on purpose."""
+
+
+class InvalidArgumentError(InterpError, ValueError):
+    """An argument breaks a rule that its docstring states."""
+
+
+class ConfigError(InvalidArgumentError):
+    """A configuration value breaks a rule, or a configuration file cannot be read."""
+
+
+class UnknownNameError(InterpError, KeyError):
+    """A name (recipe, parameter, measure, step) is not one of those that exist."""
+
+    def __str__(self) -> str:  # KeyError prints the repr of its argument, quotes and all
+        return str(self.args[0]) if self.args else ""
+
+
+class NotAvailableError(InterpError, ValueError):
+    """What was asked for does not exist for this run (a measure for another model, an operation for another p)."""
+
+
+class StoreError(InterpError, OSError):
+    """A run folder cannot be read or written; the message names the file."""
+
+
+class CorruptRunError(StoreError):
+    """A file in a run folder does not hold what its digest promises."""
+
+
+class RunExistsError(StoreError, FileExistsError):
+    """The run folder already holds a run."""
+
+
+class RunLockedError(StoreError):
+    """Another process is writing to this run."""
+
+
+class ForeignFormatError(InterpError, ValueError):
+    """Somebody else's checkpoint is of no layout that this package knows."""
+
+
+class DivergedError(InterpError, ArithmeticError):
+    """Training produced a value that is not a number.
+
+    `step` is the step at which it was seen, `last_good` the last committed checkpoint (None where there is none).
+    """
+
+    def __init__(self, message: str, *, step: int, last_good: int | None) -> None:
+        super().__init__(message)
+        self.step = step
+        self.last_good = last_good
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence that offers the nearest known names, or lists them all where none is near.
+
+    >>> did_you_mean("train_fracton", ["train_fraction", "seed"])
+    'Did you mean `train_fraction`?'
+    >>> did_you_mean("zzz", ["a", "b"])
+    'Known: a, b.'
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
+    if near:
+        return f"Did you mean {' or '.join(f'`{match}`' for match in near)}?"
+    return f"Known: {', '.join(known)}."

@@ -1,0 +1,120 @@
+"""What every model provides, and the two pieces that the fast passes share: prepared pairs and table look-up."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["Answer", "Model", "Pairs", "Parameters", "activate", "draw", "look_up"]
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """A batch of pairs as the fast passes read it, made once by `Model.pairs` and used at every step."""
+
+    tokens: Int[Tensor, "batch pos"]
+    """The input."""
+    incidence: Float[Tensor, "pos token batch"] | None
+    """1 where a position holds a token: look-ups are summed back with it on CUDA, deterministically; None on the CPU."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What the last position computes: logits = neurons @ neuron_logit_map + residual_logits."""
+
+    logits: Float[Tensor, "batch d_vocab_out"]
+    neurons: Float[Tensor, "batch neuron"]
+    """Activations of the last hidden layer, after the non-linearity."""
+    neuron_logit_map: Float[Tensor, "neuron d_vocab_out"]
+    """W_L of Nanda et al. (2023): what a neuron adds to each logit."""
+    residual_logits: Float[Tensor, "batch d_vocab_out"]
+    """What reaches the logits around the last hidden layer, biases included."""
+
+
+class Model(nn.Module, ABC):
+    """Parameters named as HookedTransformer names them; `embed.W_E` is always the token embedding."""
+
+    d_vocab: int
+    n_ctx: int
+    d_vocab_out: int
+
+    def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab_out"]:
+        """Logits at every position, by the plain pass (a model without positions has one)."""
+        return self.run_with_cache(tokens)[0]
+
+    @abstractmethod
+    def run_with_cache(
+        self, tokens: Int[Tensor, "batch pos"]
+    ) -> tuple[Float[Tensor, "batch pos d_vocab_out"], dict[str, Tensor]]:
+        """Logits at every position and all activations under their HookedTransformer names: the plain pass."""
+
+    def pairs(self, tokens: Int[Tensor, "batch pos"]) -> Pairs:
+        """What the fast passes need to know of these inputs, prepared once, on the device of `tokens`."""
+        incidence = None
+        if tokens.is_cuda:
+            incidence = F.one_hot(tokens.T, self.d_vocab).transpose(1, 2).to(torch.float32).contiguous()
+        return Pairs(tokens, incidence)
+
+    @abstractmethod
+    def answer_logits(self, pairs: Pairs) -> Float[Tensor, "batch d_vocab_out"]:
+        """Logits at the last position: exact, and as fast as the model allows."""
+
+    @abstractmethod
+    def answer(self, pairs: Pairs) -> Answer:
+        """Logits at the last position together with what they are made of."""
+
+    @abstractmethod
+    def neuron_logit_map(self) -> Float[Tensor, "neuron d_vocab_out"]:
+        """W_L, the map from the neurons of the last hidden layer to the logits."""
+
+
+class Parameters(nn.Module):
+    """A named bundle of parameters, so that state-dict keys read `blocks.0.attn.W_Q`; None stands for one that is absent."""
+
+    def __init__(self, **parameters: nn.Parameter | None) -> None:
+        super().__init__()
+        for name, parameter in parameters.items():
+            self.register_parameter(name, parameter)
+
+
+def draw(
+    shape: tuple[int, ...], generator: torch.Generator, *, std: float | None = None, bound: float | None = None
+) -> nn.Parameter:
+    """A parameter drawn from N(0, std^2) or from U(-bound, bound)."""
+    empty = torch.empty(shape)
+    if std is not None:
+        return nn.Parameter(empty.normal_(0.0, std, generator=generator))
+    assert bound is not None
+    return nn.Parameter(empty.uniform_(-bound, bound, generator=generator))
+
+
+def activate(kind: str, x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """The non-linearity of a hidden layer."""
+    return F.relu(x) if kind == "relu" else F.gelu(x)
+
+
+def look_up(table: Float[Tensor, "token *d"], pairs: Pairs, pos: int) -> Float[Tensor, "batch *d"]:
+    """Row `tokens[:, pos]` of `table` for each pair; its gradient is summed in a fixed order on every device."""
+    index = pairs.tokens[:, pos]
+    if pairs.incidence is None:
+        return table.index_select(0, index)
+    return _LookUp.apply(table, index, pairs.incidence[pos])  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _LookUp(torch.autograd.Function):
+    """index_select whose backward is a matrix product: on CUDA, index_add sums in no fixed order."""
+
+    @staticmethod
+    def forward(ctx, table, index, incidence):  # type: ignore[no-untyped-def]  # noqa: ANN001,ANN205
+        ctx.save_for_backward(incidence)
+        ctx.shape = table.shape
+        return table.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]  # noqa: ANN001,ANN205
+        (incidence,) = ctx.saved_tensors
+        summed = incidence[: ctx.shape[0]].to(grad.dtype) @ grad.reshape(len(grad), -1)
+        return summed.reshape(ctx.shape), None, None

@@ -1,0 +1,242 @@
+"""Curves over training: loss, accuracy, norms, progress measures, circularity.
+
+Each function takes labelled results over `step`, draws those of its variables that are there, marks `events`
+(pairs of step and label) with dotted lines and `phases` with soft bands, and computes nothing.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from interp.errors import InvalidArgumentError
+from interp.plots.style import COLOURS, SERIES, Event, Scale, StepAxis, figure, mark_events, mark_phases, need, plain
+from interp.plots.style import step_axis as make_axis
+
+__all__ = [
+    "accuracy_curves",
+    "circularity_curves",
+    "loss_curves",
+    "measure_curves",
+    "norm_curves",
+    "progress_curves",
+]
+
+Phases = Mapping[str, int | None]
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+
+
+def loss_curves(
+    data: xr.Dataset,
+    metrics: xr.Dataset | None = None,
+    *,
+    events: Iterable[Event] = (),
+    phases: Phases | None = None,
+    axis: Scale | StepAxis = "log",
+) -> go.Figure:
+    """Cross-entropy in nats on train, test and all pairs, on a log scale.
+
+    `metrics` (denser steps; NaN where nothing was evaluated) is drawn instead of `data` where it holds the same variable.
+
+    >>> data = xr.Dataset({"train_loss": ("step", [4.7, 0.1]), "test_loss": ("step", [4.7, 6.0])}, {"step": [0, 100]})
+    >>> [trace.name for trace in loss_curves(data).data]
+    ['train', 'test']
+    """
+    fig = figure("Loss on train and test pairs", y="cross-entropy (nats)", yaxis_type="log")
+    fig.update_yaxes(exponentformat="power", dtick=1)
+    return _measured(fig, data, metrics, ("train_loss", "test_loss", "all_loss"), events, phases, axis)
+
+
+def accuracy_curves(
+    data: xr.Dataset,
+    metrics: xr.Dataset | None = None,
+    *,
+    events: Iterable[Event] = (),
+    phases: Phases | None = None,
+    axis: Scale | StepAxis = "log",
+) -> go.Figure:
+    """Share of pairs answered rightly, 0 to 1, on train and test pairs; `metrics` as for `loss_curves`.
+
+    >>> data = xr.Dataset({"test_accuracy": ("step", [0.01, 0.99])}, {"step": [0, 100]})
+    >>> accuracy_curves(data).layout.yaxis.title.text
+    'accuracy (share right)'
+    """
+    fig = figure("Accuracy on train and test pairs", y="accuracy (share right)", yaxis_range=[-0.03, 1.04])
+    return _measured(fig, data, metrics, ("train_accuracy", "test_accuracy"), events, phases, axis)
+
+
+def norm_curves(
+    data: xr.Dataset,
+    *,
+    by: str = "total",
+    events: Iterable[Event] = (),
+    phases: Phases | None = None,
+    axis: Scale | StepAxis = "log",
+) -> go.Figure:
+    """The weight norm (`by="total"`: l2 norm of all weights), or the sum of squared weights `by="parameter"`.
+
+    >>> data = xr.Dataset({"weight_norm": ("step", [30.0, 29.0])}, {"step": [0, 100]})
+    >>> norm_curves(data).data[0].name
+    'weight norm'
+    """
+    if by == "total":
+        need(data, "weight_norm", dims=["step"])
+        fig = figure("Weight norm: how large the solution is", y="l2 norm of all weights", showlegend=False)
+        curves = [("weight norm", data["weight_norm"], {"color": COLOURS["norm"], "width": 2})]
+    elif by == "parameter":
+        need(data, "sum_of_squares_by_parameter", dims=["step", "parameter"])
+        fig = figure("Sum of squared weights, by parameter", y="sum of squared weights")
+        table = data["sum_of_squares_by_parameter"]
+        curves = [
+            (_brief(str(name)), table.isel(parameter=i), {"color": SERIES[i % len(SERIES)], "width": 1.5})
+            for i, name in enumerate(table["parameter"].values)
+        ]
+    else:
+        raise InvalidArgumentError(f'`by` must be "total" or "parameter"; got {by!r}.')
+    fig.update_yaxes(rangemode="tozero")
+    return _draw(fig, curves, events, phases, axis)
+
+
+def progress_curves(
+    data: xr.Dataset,
+    *,
+    events: Iterable[Event] = (),
+    phases: Phases | None = None,
+    axis: Scale | StepAxis = "log",
+) -> go.Figure:
+    """Restricted losses (only key frequencies kept) and excluded losses (only they removed), beside train and test loss.
+
+    "Progress measures for grokking via mechanistic interpretability" (Nanda et al., 2023, https://arxiv.org/abs/2301.05217),
+    section 5.1. The variants are inequivalent; each is drawn under its own name.
+
+    >>> data = xr.Dataset({"excluded_loss_2d": ("step", [4.7, 3.0])}, {"step": [0, 100]})
+    >>> progress_curves(data).data[0].name
+    'excluded 2d'
+    """
+    names = [str(n) for n in data.data_vars if str(n).startswith(("restricted_loss", "excluded_loss"))]
+    need(data, sorted(names, reverse=True) or ["restricted_loss_logit", "excluded_loss_2d"], dims=["step"])
+    curves = []
+    for name in ("train_loss", "test_loss"):
+        if name in data:
+            colour = COLOURS[name.split("_")[0]]
+            curves.append((name.split("_")[0], data[name], {"color": colour, "width": 1, "dash": "dot"}))
+    for kind in ("restricted", "excluded"):
+        for i, name in enumerate(sorted(n for n in names if n.startswith(kind))):
+            style = {"color": COLOURS[kind], "width": 2 if i == 0 else 1.5, "dash": DASHES[i % len(DASHES)]}
+            curves.append((name.replace("_loss", "").replace("_", " "), data[name], style))
+    fig = figure("Progress measures: the circuit forms before it shows", y="cross-entropy (nats)", yaxis_type="log")
+    fig.update_yaxes(exponentformat="power", dtick=1)
+    return _draw(fig, curves, events, phases, axis)
+
+
+def circularity_curves(
+    data: xr.Dataset,
+    *,
+    events: Iterable[Event] = (),
+    phases: Phases | None = None,
+    axis: Scale | StepAxis = "log",
+) -> go.Figure:
+    """How much of a circle the embedding is, 0 to 1: circularity, resultant and order correlation; components faint.
+
+    >>> data = xr.Dataset({"circularity": ("step", [0.1, 0.97])}, {"step": [0, 100]})
+    >>> circularity_curves(data).data[0].name
+    'circularity, PC 1–4'
+    """
+    known = {
+        "circularity": ("circularity, PC 1–4", {"color": COLOURS["restricted"], "width": 2.5}),
+        "circle_resultant": ("resultant, PC 1–2", {"color": COLOURS["excluded"], "width": 1.5}),
+        "circle_order_correlation": ("order correlation, PC 1–2", {"color": COLOURS["norm"], "width": 1.5}),
+    }
+    curves = []
+    if "circularity_by_component" in data:
+        need(data, "circularity_by_component", dims=["step", "component"])
+        table = data["circularity_by_component"]
+        for i, component in enumerate(table["component"].values[:4]):
+            faint = {"color": "rgba(27,158,119,0.35)", "width": 1, "dash": DASHES[1 + i % 4]}
+            curves.append((f"PC {component} alone", table.isel(component=i), faint))
+    if any(name in data for name in known) or not curves:
+        found = need(data, list(known), dims=["step"])
+        curves = [(known[name][0], data[name], known[name][1]) for name in found] + curves
+    fig = figure("The circle: how round and how well ordered", y="score (0 to 1)", yaxis_range=[-0.03, 1.04])
+    return _draw(fig, curves, events, phases, axis)
+
+
+def measure_curves(
+    data: xr.Dataset,
+    names: Sequence[str],
+    *,
+    title: str,
+    y: str,
+    events: Iterable[Event] = (),
+    phases: Phases | None = None,
+    axis: Scale | StepAxis = "log",
+) -> go.Figure:
+    """Any variables over `step`, under a title and a y-axis title of your own.
+
+    >>> data = xr.Dataset({"gini_embedding": ("step", [0.3, 0.9])}, {"step": [0, 100]})
+    >>> measure_curves(data, ["gini_embedding"], title="Sparsity", y="Gini coefficient").data[0].name
+    'gini embedding'
+    """
+    found = need(data, names, dims=["step"])
+    curves = [
+        (name.replace("_", " "), data[name], {"color": SERIES[i % len(SERIES)], "width": 2})
+        for i, name in enumerate(found)
+    ]
+    return _draw(figure(plain(title), y=plain(y)), curves, events, phases, axis)
+
+
+def _measured(
+    fig: go.Figure,
+    data: xr.Dataset,
+    metrics: xr.Dataset | None,
+    names: Sequence[str],
+    events: Iterable[Event],
+    phases: Phases | None,
+    axis: Scale | StepAxis,
+) -> go.Figure:
+    """Train, test and all; from `metrics` where they are there, without the steps at which nothing was evaluated."""
+    dense = metrics if metrics is not None else xr.Dataset()
+    if not any(name in dense for name in names):
+        need(data, names, dims=["step"])
+    curves = []
+    for name in names:
+        series = None
+        if name in dense:
+            need(dense, name, dims=["step"], argument="metrics")
+            series = dense[name].dropna("step")
+        if (series is None or series.size == 0) and name in data:
+            need(data, name, dims=["step"])
+            series = data[name]
+        if series is not None:
+            who = name.split("_")[0]
+            style = {"color": COLOURS[who], "width": 2 if who != "all" else 1, "dash": "dot" if who == "all" else "solid"}
+            curves.append((who, series, style))
+    return _draw(fig, curves, events, phases, axis)
+
+
+def _draw(
+    fig: go.Figure,
+    curves: Sequence[tuple[str, xr.DataArray, dict[str, object]]],
+    events: Iterable[Event],
+    phases: Phases | None,
+    axis: Scale | StepAxis,
+) -> go.Figure:
+    steps = [np.asarray(series["step"].values) for _, series, _ in curves]
+    place = make_axis(np.concatenate(steps), axis)
+    logarithmic = fig.layout.yaxis.type == "log"
+    for (name, series, line), step in zip(curves, steps):
+        y = np.asarray(series.values, dtype=np.float32)
+        y = np.where(np.isfinite(y) & ((y > 0) | (not logarithmic)), y, np.float32(np.nan))
+        fig.add_scatter(
+            x=place.place(step), y=y, name=plain(name), mode="lines", line=line, hovertemplate="%{y:.4~g}"
+        )  # fmt: skip
+    fig.update_layout(xaxis=place.layout(), hovermode="x unified", hoverdistance=-1)
+    fig.update_xaxes(unifiedhovertitle_text="step %{x}")
+    mark_phases(fig, phases, place)
+    return mark_events(fig, events, place)
+
+
+def _brief(parameter: str) -> str:
+    """`blocks.0.mlp.W_in` without the part that every name shares."""
+    return parameter.removeprefix("blocks.0.")
