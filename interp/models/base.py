@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +19,7 @@ class Pairs:
     tokens: Int[Tensor, "batch pos"]
     """The input."""
     incidence: Float[Tensor, "pos token batch"] | None
-    """1 where a position holds a token: look-ups are summed back with it on CUDA, deterministically; None on the CPU."""
+    """1 where a position holds a token: on CUDA look-ups are summed back with it, in a fixed order; None on the CPU."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,9 @@ class Model(nn.Module, ABC):
     d_vocab: int
     n_ctx: int
     d_vocab_out: int
+    embed: Any
+    blocks: Any
+    unembed: Any
 
     def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab_out"]:
         """Logits at every position, by the plain pass (a model without positions has one)."""
@@ -72,7 +76,7 @@ class Model(nn.Module, ABC):
 
 
 class Parameters(nn.Module):
-    """A named bundle of parameters, so that state-dict keys read `blocks.0.attn.W_Q`; None stands for one that is absent."""
+    """A named bundle of parameters, so that state-dict keys read `blocks.0.attn.W_Q`; None marks an absent one."""
 
     def __init__(self, **parameters: nn.Parameter | None) -> None:
         super().__init__()
@@ -101,20 +105,20 @@ def look_up(table: Float[Tensor, "token *d"], pairs: Pairs, pos: int) -> Float[T
     index = pairs.tokens[:, pos]
     if pairs.incidence is None:
         return table.index_select(0, index)
-    return _LookUp.apply(table, index, pairs.incidence[pos])  # type: ignore[no-any-return,no-untyped-call]
+    return _LookUp.apply(table, index, pairs.incidence[pos])
 
 
 class _LookUp(torch.autograd.Function):
     """index_select whose backward is a matrix product: on CUDA, index_add sums in no fixed order."""
 
     @staticmethod
-    def forward(ctx, table, index, incidence):  # type: ignore[no-untyped-def]  # noqa: ANN001,ANN205
+    def forward(ctx, table, index, incidence):  # type: ignore[no-untyped-def]
         ctx.save_for_backward(incidence)
         ctx.shape = table.shape
         return table.index_select(0, index)
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]  # noqa: ANN001,ANN205
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
         (incidence,) = ctx.saved_tensors
         summed = incidence[: ctx.shape[0]].to(grad.dtype) @ grad.reshape(len(grad), -1)
         return summed.reshape(ctx.shape), None, None

@@ -9,6 +9,7 @@ it once per token and adds two rows per pair.
 """
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -55,12 +56,13 @@ class FeedForwardModel(Model):
             return weight, draw((d_out,), generator, bound=1 / math.sqrt(d_in))
 
         self.embed = Parameters(W_E=table())
+        self.embed_b: Any
         if config.embedding == "separate":
             self.embed_b = Parameters(W_E=table())
         self.blocks = nn.ModuleList()
         d_in = config.d_model * (2 if config.combine == "concatenate" else 1)
         for d_hidden in config.d_hidden:
-            block = nn.Module()
+            block: Any = nn.Module()
             W_in, b_in = layer(d_in, d_hidden, scale)
             block.mlp = Parameters(W_in=W_in, b_in=b_in)
             self.blocks.append(block)

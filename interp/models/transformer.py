@@ -14,6 +14,7 @@ passes through the residual stream. It is the same function: only the order of a
 """
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -41,6 +42,7 @@ class TransformerModel(Model):
         self, config: Transformer, d_vocab: int, n_ctx: int, d_vocab_out: int, generator: torch.Generator
     ) -> None:
         super().__init__()
+        self.pos_embed: Any
         self.config, self.d_vocab, self.n_ctx, self.d_vocab_out = config, d_vocab, n_ctx, d_vocab_out
         d, heads, d_head, d_mlp = config.d_model, config.n_heads, config.d_head, config.d_mlp
 
@@ -64,7 +66,7 @@ class TransformerModel(Model):
         self.pos_embed = Parameters(W_pos=embedding(n_ctx, d))
         self.blocks = nn.ModuleList()
         for _ in range(config.n_layers):
-            block = nn.Module()
+            block: Any = nn.Module()
             block.attn = Parameters(
                 W_Q=linear(heads, d, d_head, fan_in=d),
                 W_K=linear(heads, d, d_head, fan_in=d),
@@ -89,7 +91,7 @@ class TransformerModel(Model):
         )
         self.unembed = Parameters(W_U=W_U, b_U=bias(config.unembed_biases, d_vocab_out, fan_in=d))
 
-    # --- the plain pass -------------------------------------------------------------------------------------------------
+    # --- the plain pass -----------------------------------------------------------------------------------------------
 
     def run_with_cache(
         self, tokens: Int[Tensor, "batch pos"]
@@ -121,7 +123,7 @@ class TransformerModel(Model):
             cache[at + "hook_resid_post"] = x = x + cache[at + "hook_mlp_out"]
         return _plus(x @ self.unembed.W_U, self.unembed.b_U), cache
 
-    # --- the fast pass --------------------------------------------------------------------------------------------------
+    # --- the fast pass ------------------------------------------------------------------------------------------------
 
     def answer_logits(self, pairs: Pairs) -> Float[Tensor, "batch d_vocab_out"]:
         """See `Model.answer_logits`."""

@@ -15,8 +15,8 @@ __all__ = ["Task", "shuffled"]
 class Task:
     """All inputs of a task with their answers and the split.
 
-    Pairs are in lexicographic order, so that `x.reshape(p, p, ...)` is indexed `[a, b]`. A pair without an answer (b = 0
-    in division) is in neither `train` nor `test`; its label is 0 and means nothing.
+    Pairs are in lexicographic order, so that `x.reshape(p, p, ...)` is indexed `[a, b]`. A pair without an answer
+    (b = 0 in division) is in neither `train` nor `test`; its label is 0 and means nothing.
     """
 
     p: int
@@ -60,6 +60,6 @@ def shuffled(n: int, recipe: str, seed: int) -> Int[Tensor, " n"]:
             return torch.tensor(order)
         case "numpy-shuffle":
             positions = np.arange(n)
-            np.random.RandomState(seed).shuffle(positions)  # noqa: NPY002 - the published stream is the legacy one
+            np.random.RandomState(seed).shuffle(positions)  # the published stream
             return torch.from_numpy(positions)
     raise AssertionError(recipe)  # a config admits no other
