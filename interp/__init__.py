@@ -1,1 +1,68 @@
-"""A mechanistic interpretability toolkit for grokking."""
+"""A mechanistic interpretability toolkit for grokking.
+
+    import interp
+
+    config = interp.recipes.get("nanda").replace({"task.p": 59, "steps": 3000})
+    traj = interp.train(config, progress=True)      # or interp.load("checkpoints/<run>")
+    data = interp.measure(traj)                     # xarray.Dataset over step
+    interp.report(traj)                             # one self-contained HTML file
+
+Importing this package defines names and does nothing else: each is looked up when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from interp import analysis, models, plots, recipes, tasks
+    from interp.analysis.measures import measure
+    from interp.config import RunConfig
+    from interp.errors import InterpError
+    from interp.reporting import report
+    from interp.training import replay, resume, train
+    from interp.trajectory import Trajectory, load
+
+__all__ = [
+    "InterpError",
+    "RunConfig",
+    "Trajectory",
+    "analysis",
+    "load",
+    "measure",
+    "models",
+    "plots",
+    "recipes",
+    "replay",
+    "report",
+    "resume",
+    "tasks",
+    "train",
+]
+
+_HOMES = {
+    "InterpError": "interp.errors",
+    "RunConfig": "interp.config",
+    "Trajectory": "interp.trajectory",
+    "load": "interp.trajectory",
+    "measure": "interp.analysis.measures",
+    "replay": "interp.training",
+    "report": "interp.reporting",
+    "resume": "interp.training",
+    "train": "interp.training",
+}
+_FAMILIES = ("analysis", "models", "plots", "recipes", "tasks")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name in _FAMILIES:
+        value = importlib.import_module(f"interp.{name}")
+    else:
+        raise AttributeError(f"module 'interp' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -21,7 +21,7 @@ def as_floats(name: str, value: Array, shape: str) -> Tensor:
 
     No copy is made of a tensor or of a writable numpy array of floats. The result carries no gradient.
 
-    Raises `InvalidArgumentError` where the rank or a size does not fit, an axis is empty, or a value is NaN or infinite.
+    Raises `InvalidArgumentError` where the rank or a size does not fit, an axis is empty, or a value is not finite.
 
     >>> as_floats("W_E", np.eye(3), "*steps p d_model").shape
     torch.Size([3, 3])

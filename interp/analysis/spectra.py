@@ -33,6 +33,9 @@ __all__ = [
     "fourier_basis",
     "fourier_power",
     "frequencies",
+    "gini",
+    "gini_embedding",
+    "gini_neuron_logit",
     "neuron_cluster_size",
     "neuron_frequency",
     "neuron_power",
@@ -114,7 +117,7 @@ def fourier_power(x: Float[Array, "..."], dim: int = -2) -> Float[Tensor, "..."]
 def embedding_power(W_E: Float[Array, "*steps p d_model"]) -> Float[Tensor, "*steps frequency"]:
     """Fourier power of the embedding over tokens, per frequency, summed over d_model.
 
-    Its square root is the norm that Nanda et al. (2023, figure 3) plot. Together with the constant (p times the squared
+    Its square root is the norm that Nanda et al. (2023) plot. Together with the constant (p times the squared
     length of the mean token) it sums to ||W_E||^2. Rows of `W_E` are the p numbers: slice off '='. Invariant under
     rotations of d_model and cyclic shifts of the tokens. Computed in float64.
 
@@ -163,14 +166,14 @@ def family_power(x: Float[Array, "*steps p p feature"]) -> FamilyPower:
     (12.5, 12.5)
     """
     families, constant, varying = _families(as_floats("x", x, "*steps p p feature"))
-    return FamilyPower(*families, constant=constant, total=constant + varying)
+    return FamilyPower(families[0], families[1], families[2], families[3], constant, constant + varying)
 
 
 def neuron_power(activations: Float[Array, "*steps p p neuron"]) -> Float[Tensor, "*steps neuron frequency"]:
     """Share of each neuron's variance over the inputs that one frequency explains, in [0, 1].
 
     The eight coefficients of frequency k in the two-dimensional real Fourier basis (cos and sin of w_k a, of w_k b and
-    their four products), over the sum of squares of the centred neuron: Nanda et al. (2023), section 4. For even p the
+    their four products), over the sum of squares of the centred neuron: Nanda et al. (2023). For even p the
     frequency p/2 has three coefficients. A neuron that is constant up to rounding has share 0 everywhere.
     `activations` at the position that is read out, [a, b, neuron]. Summed in float64.
 
@@ -214,6 +217,44 @@ def neuron_cluster_size(
     largest = shares == shares.max(dim=-1, keepdim=True).values
     members: Bool[Tensor, "*steps neuron frequency"] = largest & (shares > threshold)
     return members.sum(dim=-2)
+
+
+def gini(x: Float[Array, "*steps n"]) -> Float[Tensor, "*steps"]:
+    """Gini coefficient of |x|: 0 where all are equal, (n - 1)/n where all but one vanish, 0 where all vanish.
+
+    sum_i (2i - n - 1) x_(i) / (n sum_i x_(i)) over the sorted |x|, i = 1, ..., n.
+
+    >>> gini(torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, -5.0, 0.0, 0.0]])).tolist()
+    [0.0, 0.75]
+    """
+    x = as_floats("x", x, "*steps n").double().abs().sort(dim=-1).values
+    n = x.shape[-1]
+    weight = 2 * torch.arange(1, n + 1, dtype=x.dtype, device=x.device) - n - 1
+    total = x.sum(-1)
+    return torch.where(total > 0, (weight * x).sum(-1) / (n * torch.where(total > 0, total, 1.0)), 0.0)
+
+
+def gini_embedding(W_E: Float[Array, "*steps p d_model"]) -> Float[Tensor, "*steps"]:
+    """Gini coefficient of the norms of the embedding's frequencies: how few frequencies it uses, in [0, 1 - 1/n].
+
+    Nanda et al. (2023). Over the n = floor(p/2) norms sqrt(cos^2 + sin^2), without the constant: the paper
+    does not say whether cosines and sines count separately.
+
+    >>> t = torch.arange(5) * (2 * torch.pi / 5)
+    >>> round(gini_embedding(torch.stack([t.cos(), t.sin()], dim=1)).item(), 5)  # one of two frequencies
+    0.5
+    """
+    return gini(embedding_power(W_E).sqrt())
+
+
+def gini_neuron_logit(W_L: Float[Array, "*steps neuron p"]) -> Float[Tensor, "*steps"]:
+    """Gini coefficient of the norms of the frequencies of W_L = W_out W_U over its p answers; as `gini_embedding`.
+
+    >>> t = torch.arange(5) * (2 * torch.pi / 5)
+    >>> round(gini_neuron_logit(t.cos()[None]).item(), 5)
+    0.5
+    """
+    return gini_embedding(as_floats("W_L", W_L, "*steps neuron p").mT)
 
 
 def operation_sign(operation: Operation) -> int:

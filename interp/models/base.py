@@ -21,6 +21,11 @@ class Pairs:
     incidence: Float[Tensor, "pos token batch"] | None
     """1 where a position holds a token: on CUDA look-ups are summed back with it, in a fixed order; None on the CPU."""
 
+    def select(self, indices: Int[Tensor, " some"]) -> "Pairs":
+        """The pairs at these positions."""
+        incidence = None if self.incidence is None else self.incidence.index_select(2, indices)
+        return Pairs(self.tokens.index_select(0, indices), incidence)
+
 
 @dataclass(frozen=True, eq=False)
 class Answer:
@@ -62,13 +67,13 @@ class Model(nn.Module, ABC):
             incidence = F.one_hot(tokens.T, self.d_vocab).transpose(1, 2).to(torch.float32).contiguous()
         return Pairs(tokens, incidence)
 
-    @abstractmethod
     def answer_logits(self, pairs: Pairs) -> Float[Tensor, "batch d_vocab_out"]:
-        """Logits at the last position: exact, and as fast as the model allows."""
+        """Logits at the last position, by the fast pass."""
+        return self.answer(pairs).logits
 
     @abstractmethod
     def answer(self, pairs: Pairs) -> Answer:
-        """Logits at the last position together with what they are made of."""
+        """Logits at the last position and what they are made of: exact, and as fast as the model allows."""
 
     @abstractmethod
     def neuron_logit_map(self) -> Float[Tensor, "neuron d_vocab_out"]:

@@ -83,10 +83,6 @@ class FeedForwardModel(Model):
             cache[f"blocks.{layer}.mlp.hook_post"] = x = activate(self.config.activation, pre)
         return _affine(x, self.unembed.W_U, self.unembed.b_U)[:, None], cache
 
-    def answer_logits(self, pairs: Pairs) -> Float[Tensor, "batch d_vocab_out"]:
-        """See `Model.answer_logits`."""
-        return _affine(self._neurons(pairs), self.unembed.W_U, self.unembed.b_U)
-
     def answer(self, pairs: Pairs) -> Answer:
         """See `Model.answer`."""
         neurons = self._neurons(pairs)

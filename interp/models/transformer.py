@@ -125,14 +125,6 @@ class TransformerModel(Model):
 
     # --- the fast pass ------------------------------------------------------------------------------------------------
 
-    def answer_logits(self, pairs: Pairs) -> Float[Tensor, "batch d_vocab_out"]:
-        """See `Model.answer_logits`."""
-        if not self._has_fast_pass:
-            return self(pairs.tokens)[:, -1]
-        z, neurons = self._mixture_and_neurons(pairs)
-        joint = torch.cat([self.neuron_logit_map(), self._W_O @ self.unembed.W_U])
-        return torch.addmm(self._constant_logits(), torch.cat([neurons, z], dim=1), joint)
-
     def answer(self, pairs: Pairs) -> Answer:
         """See `Model.answer`."""
         W_L = self.neuron_logit_map()

@@ -5,13 +5,14 @@ Each function takes labelled results over `step`, draws those of its variables t
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
 from interp.errors import InvalidArgumentError
-from interp.plots.style import COLOURS, SERIES, Event, Scale, StepAxis, figure, mark_events, mark_phases, need, plain
+from interp.plots.style import COLOURS, SERIES, Event, StepAxis, figure, mark_events, mark_phases, need, plain
 from interp.plots.style import step_axis as make_axis
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
 ]
 
 Phases = Mapping[str, int | None]
+Curve = tuple[str, xr.DataArray, dict[str, Any]]
+FAINT = ("PC ", "context ")  # curves that the legend leaves out
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 
@@ -33,18 +36,18 @@ def loss_curves(
     *,
     events: Iterable[Event] = (),
     phases: Phases | None = None,
-    axis: Scale | StepAxis = "log",
+    axis: str | StepAxis = "log",
 ) -> go.Figure:
     """Cross-entropy in nats on train, test and all pairs, on a log scale.
 
-    `metrics` (denser steps; NaN where nothing was evaluated) is drawn instead of `data` where it holds the same variable.
+    `metrics` (denser steps; NaN where nothing was evaluated) is drawn instead of `data` where it holds the variable.
 
     >>> data = xr.Dataset({"train_loss": ("step", [4.7, 0.1]), "test_loss": ("step", [4.7, 6.0])}, {"step": [0, 100]})
     >>> [trace.name for trace in loss_curves(data).data]
     ['train', 'test']
     """
     fig = figure("Loss on train and test pairs", y="cross-entropy (nats)", yaxis_type="log")
-    fig.update_yaxes(exponentformat="power", dtick=1)
+    fig.update_yaxes(exponentformat="power")
     return _measured(fig, data, metrics, ("train_loss", "test_loss", "all_loss"), events, phases, axis)
 
 
@@ -54,7 +57,7 @@ def accuracy_curves(
     *,
     events: Iterable[Event] = (),
     phases: Phases | None = None,
-    axis: Scale | StepAxis = "log",
+    axis: str | StepAxis = "log",
 ) -> go.Figure:
     """Share of pairs answered rightly, 0 to 1, on train and test pairs; `metrics` as for `loss_curves`.
 
@@ -72,7 +75,7 @@ def norm_curves(
     by: str = "total",
     events: Iterable[Event] = (),
     phases: Phases | None = None,
-    axis: Scale | StepAxis = "log",
+    axis: str | StepAxis = "log",
 ) -> go.Figure:
     """The weight norm (`by="total"`: l2 norm of all weights), or the sum of squared weights `by="parameter"`.
 
@@ -83,7 +86,7 @@ def norm_curves(
     if by == "total":
         need(data, "weight_norm", dims=["step"])
         fig = figure("Weight norm: how large the solution is", y="l2 norm of all weights", showlegend=False)
-        curves = [("weight norm", data["weight_norm"], {"color": COLOURS["norm"], "width": 2})]
+        curves: list[Curve] = [("weight norm", data["weight_norm"], {"color": COLOURS["norm"], "width": 2})]
     elif by == "parameter":
         need(data, "sum_of_squares_by_parameter", dims=["step", "parameter"])
         fig = figure("Sum of squared weights, by parameter", y="sum of squared weights")
@@ -103,30 +106,31 @@ def progress_curves(
     *,
     events: Iterable[Event] = (),
     phases: Phases | None = None,
-    axis: Scale | StepAxis = "log",
+    axis: str | StepAxis = "log",
 ) -> go.Figure:
-    """Restricted losses (only key frequencies kept) and excluded losses (only they removed), beside train and test loss.
+    """Restricted losses (only key frequencies kept), excluded losses (only they removed); train and test loss dotted.
 
-    "Progress measures for grokking via mechanistic interpretability" (Nanda et al., 2023, https://arxiv.org/abs/2301.05217),
-    section 5.1. The variants are inequivalent; each is drawn under its own name.
+    "Progress measures for grokking via mechanistic interpretability" (Nanda et al., 2023,
+    https://arxiv.org/abs/2301.05217), section 5.1. The variants are inequivalent; each is drawn under its own name.
 
     >>> data = xr.Dataset({"excluded_loss_2d": ("step", [4.7, 3.0])}, {"step": [0, 100]})
     >>> progress_curves(data).data[0].name
     'excluded 2d'
     """
-    names = [str(n) for n in data.data_vars if str(n).startswith(("restricted_loss", "excluded_loss"))]
+    kinds = ("restricted_loss", "excluded_loss")
+    names = [str(n) for n in data.data_vars if str(n).startswith(kinds) and data[n].dims == ("step",)]
     need(data, sorted(names, reverse=True) or ["restricted_loss_logit", "excluded_loss_2d"], dims=["step"])
-    curves = []
+    curves: list[Curve] = []
     for name in ("train_loss", "test_loss"):
         if name in data:
             colour = COLOURS[name.split("_")[0]]
-            curves.append((name.split("_")[0], data[name], {"color": colour, "width": 1, "dash": "dot"}))
+            curves.append((f"context {name.split('_')[0]}", data[name], {"color": colour, "width": 1, "dash": "dot"}))
     for kind in ("restricted", "excluded"):
         for i, name in enumerate(sorted(n for n in names if n.startswith(kind))):
             style = {"color": COLOURS[kind], "width": 2 if i == 0 else 1.5, "dash": DASHES[i % len(DASHES)]}
             curves.append((name.replace("_loss", "").replace("_", " "), data[name], style))
     fig = figure("Progress measures: the circuit forms before it shows", y="cross-entropy (nats)", yaxis_type="log")
-    fig.update_yaxes(exponentformat="power", dtick=1)
+    fig.update_yaxes(exponentformat="power")
     return _draw(fig, curves, events, phases, axis)
 
 
@@ -135,7 +139,7 @@ def circularity_curves(
     *,
     events: Iterable[Event] = (),
     phases: Phases | None = None,
-    axis: Scale | StepAxis = "log",
+    axis: str | StepAxis = "log",
 ) -> go.Figure:
     """How much of a circle the embedding is, 0 to 1: circularity, resultant and order correlation; components faint.
 
@@ -148,7 +152,7 @@ def circularity_curves(
         "circle_resultant": ("resultant, PC 1–2", {"color": COLOURS["excluded"], "width": 1.5}),
         "circle_order_correlation": ("order correlation, PC 1–2", {"color": COLOURS["norm"], "width": 1.5}),
     }
-    curves = []
+    curves: list[Curve] = []
     if "circularity_by_component" in data:
         need(data, "circularity_by_component", dims=["step", "component"])
         table = data["circularity_by_component"]
@@ -170,7 +174,7 @@ def measure_curves(
     y: str,
     events: Iterable[Event] = (),
     phases: Phases | None = None,
-    axis: Scale | StepAxis = "log",
+    axis: str | StepAxis = "log",
 ) -> go.Figure:
     """Any variables over `step`, under a title and a y-axis title of your own.
 
@@ -179,7 +183,7 @@ def measure_curves(
     'gini embedding'
     """
     found = need(data, names, dims=["step"])
-    curves = [
+    curves: list[Curve] = [
         (name.replace("_", " "), data[name], {"color": SERIES[i % len(SERIES)], "width": 2})
         for i, name in enumerate(found)
     ]
@@ -193,13 +197,13 @@ def _measured(
     names: Sequence[str],
     events: Iterable[Event],
     phases: Phases | None,
-    axis: Scale | StepAxis,
+    axis: str | StepAxis,
 ) -> go.Figure:
     """Train, test and all; from `metrics` where they are there, without the steps at which nothing was evaluated."""
     dense = metrics if metrics is not None else xr.Dataset()
     if not any(name in dense for name in names):
         need(data, names, dims=["step"])
-    curves = []
+    curves: list[Curve] = []
     for name in names:
         series = None
         if name in dense:
@@ -210,17 +214,21 @@ def _measured(
             series = data[name]
         if series is not None:
             who = name.split("_")[0]
-            style = {"color": COLOURS[who], "width": 2 if who != "all" else 1, "dash": "dot" if who == "all" else "solid"}
+            style = {
+                "color": COLOURS[who],
+                "width": 2 if who != "all" else 1,
+                "dash": "dot" if who == "all" else "solid",
+            }
             curves.append((who, series, style))
     return _draw(fig, curves, events, phases, axis)
 
 
 def _draw(
     fig: go.Figure,
-    curves: Sequence[tuple[str, xr.DataArray, dict[str, object]]],
+    curves: Sequence[Curve],
     events: Iterable[Event],
     phases: Phases | None,
-    axis: Scale | StepAxis,
+    axis: str | StepAxis,
 ) -> go.Figure:
     steps = [np.asarray(series["step"].values) for _, series, _ in curves]
     place = make_axis(np.concatenate(steps), axis)
@@ -229,10 +237,13 @@ def _draw(
         y = np.asarray(series.values, dtype=np.float32)
         y = np.where(np.isfinite(y) & ((y > 0) | (not logarithmic)), y, np.float32(np.nan))
         fig.add_scatter(
-            x=place.place(step), y=y, name=plain(name), mode="lines", line=line, hovertemplate="%{y:.4~g}"
+            x=place.place(step), y=y, name=plain(name), mode="lines", line=line, hovertemplate="%{y:.4~g}",
+            showlegend=not name.startswith(FAINT),
         )  # fmt: skip
     fig.update_layout(xaxis=place.layout(), hovermode="x unified", hoverdistance=-1)
-    fig.update_xaxes(unifiedhovertitle_text="step %{x}")
+    named = [trace for trace in fig.data if trace.showlegend is not False]
+    if len(named) > 5:
+        fig.update_layout(legend={"orientation": "v", "x": 1.01, "xanchor": "left", "y": 1, "yanchor": "top"})
     mark_phases(fig, phases, place)
     return mark_events(fig, events, place)
 

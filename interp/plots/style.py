@@ -4,16 +4,15 @@ Colour means the same thing everywhere: train is blue, test is vermilion, restri
 excluded (key frequencies removed) purple. The hues are those of "Color Universal Design" (Okabe and Ito, 2008,
 https://jfly.uni-koeln.de/color/), moved to a lightness that reads on white and on black.
 
-Residues live on a circle, so their colour map is cyclic. `CYCLIC` is the curve L = 0.65 - 0.13 cos h, C = 0.12, h = 0..360 deg
-in OKLCh ("A perceptual color space for image processing", Ottosson, 2020, https://bottosson.github.io/posts/oklab/):
-red is dark where green is light, so that somebody who cannot tell the two hues apart still sees which side of the circle
-a residue is on.
+Residues live on a circle, so their colour map is cyclic. `CYCLIC` is the curve L = 0.65 - 0.13 cos h, C = 0.12
+over all hues h in OKLCh ("A perceptual color space for image processing", Ottosson, 2020,
+https://bottosson.github.io/posts/oklab/): red is dark where green is light, so that
+somebody who cannot tell the two hues apart still sees which side of the circle a residue is on.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +61,7 @@ PHASES = {  # key of `phases` -> word, soft fill
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
 
 Event = tuple[int, str]
-Scale = Literal["log", "linear"]
+Numbers = npt.ArrayLike | int | float  # beartype does not take an int for a complex
 
 
 def template(dark: bool = False) -> go.layout.Template:
@@ -129,31 +128,31 @@ def figure(title: str, *, y: str, x: str | None = None, **layout: object) -> go.
     return fig.update_layout(**layout)
 
 
-# --- the step axis -----------------------------------------------------------------------------------------------------
+# --- the step axis ---
 
 
 @dataclass(frozen=True)
 class StepAxis:
-    """Where steps sit on the x axis: a positive step at its own value, step 0 at `zero_at`, to the left of step `first`.
+    """Where steps sit on the x axis: a positive step at its own value, step 0 at `zero_at`, left of all others.
 
     A logarithm has no place for 0, and initialisation is the most telling step; so it is set apart and labelled `0`.
     """
 
-    scale: Scale
+    scale: str  # "log" or "linear"
     first: int
     last: int
     zero_at: float
 
-    def place(self, step: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    def place(self, step: Numbers) -> npt.NDArray[np.float32]:
         """The x value of each step."""
         x = np.asarray(step, dtype=np.float32)
         return np.where(x > 0, x, np.float32(self.zero_at)).astype(np.float32)
 
-    def edges(self, step: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    def edges(self, step: Numbers) -> npt.NDArray[np.float32]:
         """The n + 1 borders between n steps, half-way on this scale (for heat maps)."""
         x = self.place(step).astype(float)
         if x.size == 1:
-            return np.array([x[0] / 1.5, x[0] * 1.5], dtype=np.float32)
+            return np.array([0.8 * x[0] - 0.1, 1.2 * x[0] + 0.1], dtype=np.float32)
         y = np.log(x) if self.scale == "log" else x
         middle = (y[1:] + y[:-1]) / 2
         y = np.concatenate([[y[0]], middle, [y[-1]]])
@@ -164,7 +163,12 @@ class StepAxis:
         low, high = float(self.place(self.first)), float(max(self.last, 1))
         if self.scale == "linear":
             pad = 0.015 * (high - low) or 1.0
-            return {"type": "linear", "range": [low - pad, high + pad], "title": {"text": "step (optimiser updates)"}}
+            return {
+                "type": "linear",
+                "range": [low - pad, high + pad],
+                "hoverformat": ",.0f",
+                "title": {"text": "step (optimiser updates)"},
+            }
         ticks = [0] if self.first == 0 else []
         decades = range(math.floor(math.log10(self._first_positive())), math.ceil(math.log10(high)) + 1)
         wide = len(decades) > 3
@@ -174,6 +178,7 @@ class StepAxis:
         apart = ", log scale; 0 set apart" if self.first == 0 else ", log scale"
         return {
             "type": "log",
+            "hoverformat": ",.0f",
             "range": [math.log10(low) - pad, math.log10(high) + pad],
             "tickvals": [float(v) for v in self.place(ticks)],
             "ticktext": [_short(t) for t in ticks],
@@ -184,7 +189,7 @@ class StepAxis:
         return 2 * self.zero_at if self.first == 0 else float(self.first)
 
 
-def step_axis(steps: npt.ArrayLike, scale: Scale | StepAxis = "log") -> StepAxis:
+def step_axis(steps: Numbers, scale: str | StepAxis = "log") -> StepAxis:
     """The axis that holds `steps`; an axis that is already made passes through, so that figures can share one.
 
     >>> axis = step_axis([0, 100, 200, 1000])
@@ -210,11 +215,11 @@ def _short(step: int) -> str:
     return str(step)
 
 
-# --- events and phases -------------------------------------------------------------------------------------------------
+# --- events and phases ---
 
 
 def mark_events(fig: go.Figure, events: Iterable[Event], axis: StepAxis) -> go.Figure:
-    """A dotted vertical line per event (step, label): a short label stands above the frame, a long one runs along the line."""
+    """A dotted line per event (step, label); a label of one or two letters stands above it, others run along it."""
     for step, label in events:
         if not axis.first <= step <= axis.last:
             continue
@@ -252,13 +257,11 @@ def mark_phases(fig: go.Figure, phases: Mapping[str, int | None] | None, axis: S
     return fig
 
 
-# --- what callers gave -------------------------------------------------------------------------------------------------
+# --- what callers gave ---
 
 
 def need(data: xr.Dataset, names: str | Sequence[str], *, dims: Sequence[str], argument: str = "data") -> list[str]:
     """Those of `names` that `data` holds, each over `dims`; an error that says what was needed where it holds none."""
-    if not isinstance(data, xr.Dataset):
-        raise InvalidArgumentError(f"`{argument}` must be an xarray.Dataset; got {type(data).__name__}.")
     names = [names] if isinstance(names, str) else list(names)
     found = [name for name in names if name in data]
     if not found:
@@ -284,7 +287,7 @@ def step_index(data: xr.Dataset, step: int | None) -> int:
     (where,) = np.nonzero(steps == step)
     if where.size == 0:
         near = int(steps[np.abs(steps - step).argmin()])
-        raise InvalidArgumentError(f"`step` must be one of the {len(steps)} steps of `data`; got {step}, nearest {near}.")
+        raise InvalidArgumentError(f"`step` must be one of the steps of `data`; got {step}, the nearest is {near}.")
     return int(where[0])
 
 

@@ -1,0 +1,73 @@
+"""Key frequencies: which frequencies a network uses. Three criteria, which need not agree.
+
+    neuron      some neuron has most of its variance in k (Nanda et al., 2023, cluster their neurons by it)
+    logit       the logits have a component along cos(w_k(a + b - c)) (Chughtai et al., 2023)
+    embedding   the embedding is much larger at k than at the typical frequency
+
+A frequency can be large in the embedding and unused by the logits; the main network of Nanda et al. has one.
+Each takes what `spectra` and `logits` compute and returns a mask over the frequencies 1, ..., floor(p/2).
+
+References: Progress measures for grokking via mechanistic interpretability (Nanda et al., 2023), arXiv:2301.05217;
+A Toy Model of Universality (Chughtai et al., 2023), arXiv:2302.03025.
+"""
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from interp.analysis.arrays import Array, as_count, as_floats
+from interp.analysis.spectra import neuron_cluster_size
+from interp.errors import InvalidArgumentError
+
+__all__ = ["key_frequency_embedding", "key_frequency_logit", "key_frequency_neuron"]
+
+
+def key_frequency_neuron(
+    shares: Float[Array, "*steps neuron frequency"], *, threshold: float = 0.85, minimum: int = 1
+) -> Bool[Tensor, "*steps frequency"]:
+    """Frequencies to which at least `minimum` neurons give more than `threshold` of their variance.
+
+    `shares` from `spectra.neuron_power`. 0.85 is Nanda et al.'s. Raise `minimum` to ignore stray neurons.
+
+    >>> import torch
+    >>> key_frequency_neuron(torch.tensor([[0.1, 0.9], [0.6, 0.3]])).tolist()
+    [False, True]
+    """
+    as_count("minimum", minimum)
+    return neuron_cluster_size(shares, threshold=threshold) >= minimum
+
+
+def key_frequency_logit(
+    similarity: Float[Array, "*steps frequency"], *, threshold: float = 0.005
+) -> Bool[Tensor, "*steps frequency"]:
+    """Frequencies whose logit similarity exceeds `threshold`.
+
+    `similarity` from `logits.logit_similarity`. 0.005 is the threshold of the code of Chughtai et al.; random logits
+    stay below it with a standard deviation of p^(-3/2), which is 0.0008 at p = 113 but 0.02 at p = 13.
+
+    >>> import torch
+    >>> key_frequency_logit(torch.tensor([0.001, 0.6, -0.2])).tolist()
+    [False, True, False]
+    """
+    return as_floats("similarity", similarity, "*steps frequency") > threshold
+
+
+def key_frequency_embedding(
+    power: Float[Array, "*steps frequency"], *, multiple: float = 2.0
+) -> Bool[Tensor, "*steps frequency"]:
+    """Frequencies whose norm in the embedding, the square root of `power`, exceeds `multiple` times the median norm.
+
+    `power` from `spectra.embedding_power`. At initialisation a power is chi-square with 2 d_model degrees of freedom,
+    so that a norm twice the median occurs with probability 3e-4 for d_model = 4, 3e-7 for 8 and less beyond, whereas a
+    trained network's keys stand several-fold above the rest: hence the default 2, which finds none in random embeddings
+    of 8 dimensions or more. A median is typical only while less than half of the frequencies are keys: for small p use
+    another criterion. Norms below 1e-6 of the largest are rounding, never keys.
+
+    >>> import torch
+    >>> key_frequency_embedding(torch.tensor([1.0, 9.0, 1.0, 1.5])).tolist()
+    [False, True, False, False]
+    """
+    norm = as_floats("power", power, "*steps frequency").double().clamp(min=0).sqrt()
+    if not multiple > 0:
+        raise InvalidArgumentError(f"`multiple` must be positive; got {multiple!r}. 1 marks all above the median.")
+    typical = norm.quantile(0.5, dim=-1, keepdim=True)  # midway between two middle values
+    return (norm > multiple * typical) & (norm > 1e-6 * norm.amax(-1, keepdim=True))

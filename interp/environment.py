@@ -1,0 +1,134 @@
+"""What surrounds a run and is no part of it: device, threads, exact arithmetic, memory, signals, provenance.
+
+Each is a context that puts back what it changed (but for the allocator's thresholds, which glibc cannot report).
+"""
+
+import contextlib
+import ctypes
+import os
+import platform
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from interp.errors import InvalidArgumentError
+
+__all__ = ["choose_device", "interruptible", "provenance", "run_environment"]
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device called `name`; None takes CUDA where there is one.
+
+    Raises:
+        InvalidArgumentError: the name means nothing to torch, or there is no such device here.
+
+    Example:
+        >>> choose_device("cpu")
+        device(type='cpu')
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise InvalidArgumentError(f"`device` must be cpu, cuda or cuda:N; got {name!r}.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InvalidArgumentError(f"`device` must be cpu, cuda or cuda:N; got {name!r}.")
+    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
+        raise InvalidArgumentError(
+            f"`device` {name} is not available: torch sees {torch.cuda.device_count()} CUDA devices."
+        )
+    return device
+
+
+@contextlib.contextmanager
+def run_environment(device: torch.device, threads: int | None) -> Iterator[None]:
+    """Exact arithmetic on `device`, `threads` CPU threads (None: as they are), and buffers that are not given back."""
+    threads_before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    _keep_large_buffers()
+    try:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if device.type == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first call of cuBLAS
+            torch.use_deterministic_algorithms(True)
+            torch.backends.cuda.matmul.allow_tf32 = False
+        yield
+    finally:
+        torch.set_num_threads(threads_before)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[list[int]]:
+    """Turn Ctrl-C and SIGTERM into a list that is empty until one comes; a second Ctrl-C interrupts at once.
+
+    Outside the main thread, where Python takes no signals, nothing is changed.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        if received and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(signum)
+
+    before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """What a run ran on and with: facts to keep beside it, which do not take part in its identity."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "interp": version("grokking-interp"),
+        "revision": _revision(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": platform.platform(),
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _keep_large_buffers() -> None:
+    """Ask glibc to keep freed buffers: by default it gives them back to the kernel and faults them in at every step."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        trim_threshold, mmap_threshold = -1, -3
+        for parameter in (trim_threshold, mmap_threshold):
+            libc.mallopt(parameter, 2**30)
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _revision() -> str | None:
+    """Git revision of this package's own checkout; None where it is installed otherwise."""
+    home = Path(__file__).resolve().parent.parent
+    if not (home / ".git").exists():
+        return None
+    command = ["git", "-C", str(home), "describe", "--always", "--dirty", "--abbrev=12"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
+    return None

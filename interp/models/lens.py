@@ -1,0 +1,221 @@
+"""TransformerLens in and out: a model becomes a `TransformerBridge`, a HookedTransformer state dict becomes a model.
+
+The only module that imports transformer_lens (https://github.com/TransformerLensOrg/TransformerLens), and only when a
+bridge is asked for: the import costs seconds.
+
+Names. TransformerLens 4 keeps HookedTransformer's activation names as aliases, so what `Model.run_with_cache` calls
+`blocks.0.attn.hook_z` is `blocks.0.attn.hook_z` in the bridge's cache and a valid name for its hooks; likewise
+`hook_embed`, `hook_pos_embed` and, in each block, `hook_resid_pre`, `attn.hook_q`, `attn.hook_k`, `attn.hook_v`,
+`attn.hook_pattern`, `attn.hook_z`, `hook_attn_out`, `hook_resid_mid`, `mlp.hook_pre`, `mlp.hook_post`, `hook_mlp_out`,
+`hook_resid_post`. The values agree to rounding, with one exception: the bridge's `attn.hook_attn_scores` (4.3) holds
+the pattern after the softmax, seen too late for a hook to act on. Take scores from `Model.run_with_cache`; intervene at
+`attn.hook_pattern`, which acts before the values are mixed.
+"""
+
+import contextlib
+import random
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.config import Transformer
+from interp.errors import ForeignFormatError, NotAvailableError, did_you_mean
+from interp.models.base import Model
+from interp.models.transformer import TransformerModel
+
+if TYPE_CHECKING:
+    import transformer_lens.model_bridge
+
+__all__ = ["Imported", "from_state_dict", "to_bridge"]
+
+
+class Imported(NamedTuple):
+    """A HookedTransformer state dict as this package reads it: `build_model(*imported[:4], ...)` loads its state."""
+
+    config: Transformer
+    d_vocab: int
+    n_ctx: int
+    d_vocab_out: int
+    state: dict[str, Tensor]
+    """Parameters only, under the names and shapes of `TransformerModel.state_dict()`."""
+
+
+def to_bridge(model: Model) -> "transformer_lens.model_bridge.TransformerBridge":
+    """A TransformerLens bridge with a copy of this model's weights, in eval mode, on its device and in its precision.
+
+    A bridge has a bias everywhere: those that the model lacks are zero, and those that it lacks or freezes do not
+    require gradients. `b_U` is a buffer there: it takes part in the forward pass and is never trained. The global
+    random generators are left as they were. Needs no network.
+
+    Raises:
+        NotAvailableError: for a model that is no transformer.
+
+    Example:
+        >>> config = Transformer(d_model=8, n_heads=2, d_head=4, d_mlp=16)
+        >>> model = TransformerModel(config, 6, 3, 5, torch.Generator().manual_seed(0))
+        >>> bridge, tokens = to_bridge(model), torch.tensor([[1, 2, 5]])
+        >>> torch.allclose(bridge(tokens), model(tokens), atol=1e-6)
+        True
+        >>> bridge.run_with_cache(tokens)[1]["blocks.0.attn.hook_z"].shape
+        torch.Size([1, 3, 2, 4])
+    """
+    if not isinstance(model, TransformerModel):
+        raise NotAvailableError(
+            f"TransformerLens has bridges for transformers only; got a {type(model).__name__}, "
+            "whose activations `run_with_cache` gives under the same names."
+        )
+    config, weight = model.config, model.embed.W_E
+    with _global_randomness_kept():
+        from transformer_lens.config import TransformerBridgeConfig
+        from transformer_lens.model_bridge.sources import boot_native
+        from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
+
+        bridge_config = TransformerBridgeConfig(
+            n_layers=config.n_layers,
+            d_model=config.d_model,
+            n_heads=config.n_heads,
+            d_head=config.d_head,
+            d_mlp=config.d_mlp,
+            n_ctx=model.n_ctx,
+            d_vocab=model.d_vocab,
+            d_vocab_out=model.d_vocab_out,
+            act_fn=config.activation,
+            attention_dir=config.attention,
+            normalization_type=None,
+            init_weights=False,
+            device=str(weight.device),
+            dtype=weight.dtype,
+        )
+        bridge = boot_native(bridge_config, device=weight.device, dtype=weight.dtype)
+        shapes = _shapes(config, model.d_vocab, model.n_ctx, model.d_vocab_out)
+        biases = {name: weight.new_zeros(shape) for name, shape in shapes.items() if _bias_group(name)}
+        bridge.load_state_dict(convert_tl_checkpoint(biases | model.state_dict(), bridge_config), strict=True)
+        for block in bridge.blocks:
+            if config.attention_biases != "trainable":
+                for linear in (block.attn.q, block.attn.k, block.attn.v, block.attn.o):
+                    linear.bias.requires_grad_(False)
+            if config.mlp_biases != "trainable":
+                for name in ("in", "out"):
+                    getattr(block.mlp, name).bias.requires_grad_(False)
+        return bridge.eval()
+
+
+def from_state_dict(
+    state_dict: Mapping[str, Tensor],
+    *,
+    activation: Literal["relu", "gelu"] = "relu",
+    attention: Literal["causal", "bidirectional"] = "causal",
+) -> Imported:
+    """The model that a HookedTransformer state dict belongs to, read off its shapes, and its parameters.
+
+    Shapes say neither the non-linearity nor which positions attend to which: say so. The buffers `attn.mask` and
+    `attn.IGNORE` are dropped. Biases of a kind (attention, MLP, unembedding) are `frozen` where all of them are zero
+    and `trainable` elsewhere; of a trajectory pass the last state, since trained biases may start at zero.
+
+    Raises:
+        ForeignFormatError: where keys are missing, unknown or of shapes that disagree.
+
+    Example:
+        >>> config = Transformer(d_model=8, n_heads=2, d_head=4, d_mlp=16, mlp_biases="frozen")
+        >>> model = TransformerModel(config, 6, 3, 5, torch.Generator().manual_seed(0))
+        >>> imported = from_state_dict(model.state_dict())
+        >>> imported[:4] == (config, 6, 3, 5)
+        True
+    """
+    state = {name: x for name, x in state_dict.items() if not name.endswith((".attn.mask", ".attn.IGNORE"))}
+    if normed := [name for name in state if re.search(r"(^|\.)ln(1|2|_final)\.", name)]:
+        raise ForeignFormatError(
+            f"The state dict must have no LayerNorm, which this transformer lacks; got `{normed[0]}`."
+        )
+
+    d_vocab, d_model = _sizes(state, "embed.W_E", "d_vocab", "d_model")
+    n_ctx, _ = _sizes(state, "pos_embed.W_pos", "n_ctx", "d_model")
+    n_heads, _, d_head = _sizes(state, "blocks.0.attn.W_Q", "n_heads", "d_model", "d_head")
+    _, d_mlp = _sizes(state, "blocks.0.mlp.W_in", "d_model", "d_mlp")
+    _, d_vocab_out = _sizes(state, "unembed.W_U", "d_model", "d_vocab_out")
+    biases: dict[str, Literal["trainable", "frozen", "absent"]] = dict.fromkeys(_GROUPS, "absent")
+    for name, x in state.items():
+        if (group := _bias_group(name)) and biases[group] != "trainable":
+            biases[group] = "trainable" if x.any() else "frozen"
+    config = Transformer(
+        n_layers=1 + max(int(name.split(".")[1]) for name in state if re.match(r"blocks\.\d+\.", name)),
+        d_model=d_model,
+        n_heads=n_heads,
+        d_head=d_head,
+        d_mlp=d_mlp,
+        activation=activation,
+        attention=attention,
+        attention_biases=biases["attention"],
+        mlp_biases=biases["mlp"],
+        unembed_biases=biases["unembed"],
+    )
+
+    shapes = {
+        name: shape
+        for name, shape in _shapes(config, d_vocab, n_ctx, d_vocab_out).items()
+        if biases.get(_bias_group(name) or "") != "absent"
+    }
+    for name, x in state.items():
+        if name not in shapes:
+            raise ForeignFormatError(f"`{name}` is no parameter of a HookedTransformer. {did_you_mean(name, shapes)}")
+        if tuple(x.shape) != shapes[name]:
+            raise ForeignFormatError(
+                f"`{name}` must have shape {shapes[name]}, as the other parameters say; got {tuple(x.shape)}."
+            )
+    if missing := shapes.keys() - state.keys():
+        raise ForeignFormatError(f"The state dict must hold every parameter; it lacks {', '.join(sorted(missing))}.")
+    return Imported(config, d_vocab, n_ctx, d_vocab_out, {name: state[name] for name in shapes})
+
+
+_GROUPS = {"attention": ("b_Q", "b_K", "b_V", "b_O"), "mlp": ("b_in", "b_out"), "unembed": ("b_U",)}
+
+
+def _bias_group(name: str) -> str | None:
+    last = name.rpartition(".")[2]
+    return next((group for group, names in _GROUPS.items() if last in names), None)
+
+
+def _shapes(config: Transformer, d_vocab: int, n_ctx: int, d_vocab_out: int) -> dict[str, tuple[int, ...]]:
+    """Every parameter of a HookedTransformer without LayerNorm, all biases included."""
+    d, heads, d_head, d_mlp = config.d_model, config.n_heads, config.d_head, config.d_mlp
+    block = {
+        **{f"attn.W_{name}": (heads, d, d_head) for name in "QKV"},
+        "attn.W_O": (heads, d_head, d),
+        **{f"attn.b_{name}": (heads, d_head) for name in "QKV"},
+        "attn.b_O": (d,),
+        "mlp.W_in": (d, d_mlp),
+        "mlp.b_in": (d_mlp,),
+        "mlp.W_out": (d_mlp, d),
+        "mlp.b_out": (d,),
+    }
+    return {
+        "embed.W_E": (d_vocab, d),
+        "pos_embed.W_pos": (n_ctx, d),
+        **{f"blocks.{layer}.{name}": shape for layer in range(config.n_layers) for name, shape in block.items()},
+        "unembed.W_U": (d, d_vocab_out),
+        "unembed.b_U": (d_vocab_out,),
+    }
+
+
+def _sizes(state: Mapping[str, Tensor], name: str, *axes: str) -> tuple[int, ...]:
+    if name not in state:
+        raise ForeignFormatError(f"A HookedTransformer state dict must hold `{name}`. {did_you_mean(name, state)}")
+    if state[name].ndim != len(axes):
+        raise ForeignFormatError(f"`{name}` must have axes ({', '.join(axes)}); got shape {tuple(state[name].shape)}.")
+    return tuple(state[name].shape)
+
+
+@contextlib.contextmanager
+def _global_randomness_kept() -> Iterator[None]:
+    """Undo what a body draws from the global generators: nn.Linear initialises itself before weights are loaded."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002

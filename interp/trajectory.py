@@ -1,0 +1,307 @@
+"""A run as a value to look at: its config, the weights at every stored step, and its metrics.
+
+A trajectory reads; it never trains. It may be complete or still growing: `refresh` sees what has been added since.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.config import RunConfig
+from interp.errors import ConfigError, CorruptRunError, StoreError, UnknownNameError, did_you_mean
+from interp.models import Model, build_model
+from interp.store import RunReader
+from interp.tasks import Task, build_task
+
+if TYPE_CHECKING:  # xarray and transformer_lens take longer to import than this whole package
+    import xarray
+    from transformer_lens.model_bridge import TransformerBridge
+
+__all__ = ["ParameterSteps", "Trajectory", "find_runs", "load"]
+
+_DIMS = {
+    "embed.W_E": ("token", "d_model"),
+    "embed_b.W_E": ("token", "d_model"),
+    "pos_embed.W_pos": ("pos", "d_model"),
+    "attn.W_Q": ("head", "d_model", "d_head"),
+    "attn.W_K": ("head", "d_model", "d_head"),
+    "attn.W_V": ("head", "d_model", "d_head"),
+    "attn.W_O": ("head", "d_head", "d_model"),
+    "attn.b_Q": ("head", "d_head"),
+    "attn.b_K": ("head", "d_head"),
+    "attn.b_V": ("head", "d_head"),
+    "attn.b_O": ("d_model",),
+    "mlp.W_in": ("d_model", "neuron"),
+    "mlp.b_in": ("neuron",),
+    "mlp.W_out": ("neuron", "d_model"),
+    "mlp.b_out": ("d_model",),
+    "unembed.W_U": ("d_model", "d_vocab_out"),
+    "unembed.b_U": ("d_vocab_out",),
+}
+
+
+def load(path: str | Path) -> "Trajectory":
+    """The trajectory in a run folder.
+
+    Raises:
+        StoreError: where `path` is no run folder.
+    """
+    return Trajectory(Path(path))
+
+
+def find_runs(root: str | Path) -> list[Path]:
+    """The run folders directly below `root`, newest last."""
+    root = Path(root)
+    runs = [path.parent for path in root.glob("*/run.json")]
+    return sorted(runs, key=lambda run: (run / "run.json").stat().st_mtime)
+
+
+class Trajectory:
+    """A run folder, read lazily: nothing but its listing is read until it is asked for.
+
+    Example:
+        >>> import tempfile
+        >>> from interp.training import train
+        >>> config = RunConfig().replace({"task.p": 5, "model.d_model": 8, "model.d_mlp": 8, "steps": 3})
+        >>> traj = train(config, root=tempfile.mkdtemp())
+        >>> traj.steps, traj.param("embed.W_E").shape
+        (array([0, 1, 2, 3]), (4, 6, 8))
+        >>> traj.model(3)(traj.task.tokens).shape
+        torch.Size([25, 3, 5])
+    """
+
+    def __init__(self, folder: Path, *, verify: Literal["first", "always", "never"] = "first") -> None:
+        self.folder = folder
+        self._reader = RunReader(folder, verify=verify)
+        if "config" not in self._reader.run:
+            raise CorruptRunError(f"{folder / 'run.json'} holds no `config`; it was not written by this package.")
+        try:
+            self.config = RunConfig.from_dict(self._reader.run["config"])
+        except ConfigError as error:
+            raise StoreError(f"{folder / 'run.json'} describes a run that this version cannot read: {error}") from error
+
+    def __repr__(self) -> str:
+        steps = self.steps
+        extent = f"{len(steps)} checkpoints, steps {steps[0]}..{steps[-1]}" if len(steps) else "no checkpoint yet"
+        return f"<Trajectory {self.folder.name}: {extent}{'' if self.complete else ', not complete'}>"
+
+    # --- what there is ------------------------------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Steps at which weights are stored, increasing; int64 `[step]`."""
+        return self._reader.steps
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the stored parameters."""
+        return self._reader.names
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last step of the run is stored."""
+        return len(self.steps) > 0 and int(self.steps[-1]) >= self._last_step
+
+    @property
+    def _last_step(self) -> int:
+        replay = self._reader.run.get("replay")
+        return replay["stop"] if replay else self.config.steps
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """What run.json says: config, schedule, provenance, and for a replay its stretch."""
+        return self._reader.run
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Versions, device, threads and code revision of the run, as noted when it began."""
+        return dict(self._reader.run.get("provenance", {}))
+
+    @property
+    def events(self) -> list[tuple[int, str]]:
+        """What changed in the course of the run, as (step, description)."""
+        return [(int(step), str(what)) for step, what in self._reader.run.get("events", [])]
+
+    @property
+    def size_in_bytes(self) -> int:
+        """Size of the run folder on disk."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+    @cached_property
+    def task(self) -> Task:
+        """The task, rebuilt from the config: inputs, answers and split."""
+        return build_task(self.config.task)
+
+    def refresh(self) -> "Trajectory":
+        """See what has been committed since; returns itself."""
+        self._reader.refresh()
+        return self
+
+    # --- weights ------------------------------------------------------------------------------------------------------
+
+    def param(self, name: str) -> "ParameterSteps":
+        """One parameter over all stored steps, `[step, ...]`, lazily.
+
+        Raises:
+            UnknownNameError: where the run has no parameter of that name.
+        """
+        if name not in self.names:
+            raise UnknownNameError(
+                f"There is no parameter `{name}` in {self.folder.name}. {did_you_mean(name, self.names)}"
+            )
+        return ParameterSteps(self._reader, name)
+
+    def position(self, step: int | None = None) -> int:
+        """Where `step` lies in `steps`; None is the last one.
+
+        Raises:
+            UnknownNameError: where no weights are stored at that step; the message names the nearest ones.
+        """
+        steps = self.steps
+        if not len(steps):
+            raise UnknownNameError(f"{self.folder.name} has no checkpoint yet.")
+        if step is None:
+            return len(steps) - 1
+        at = int(np.searchsorted(steps, step))
+        if at == len(steps) or steps[at] != step:
+            near = [int(stored) for stored in steps[max(0, at - 1) : at + 1]]
+            raise UnknownNameError(
+                f"There is no checkpoint at step {step} in {self.folder.name}; "
+                f"the nearest {'is' if len(near) == 1 else 'are'} {' and '.join(map(str, near))}. "
+                "interp.replay stores any step of a stretch."
+            )
+        return at
+
+    def state(self, step: int | None = None) -> dict[str, Tensor]:
+        """All parameters at one step (None: the last), by name."""
+        at = self.position(step)
+        return {name: torch.from_numpy(np.array(self._reader.read(name, at))) for name in self.names}
+
+    def model(self, step: int | None = None) -> Model:
+        """The model with its weights of one step (None: the last), in evaluation mode, on the CPU."""
+        task = self.task
+        unused = torch.Generator()  # the draws are overwritten
+        model = build_model(self.config.model, task.d_vocab, task.n_ctx, task.d_vocab_out, generator=unused)
+        model.load_state_dict(self.state(step))
+        return model.eval()
+
+    def lens(self, step: int | None = None) -> "TransformerBridge":
+        """The model of one step (None: the last) as TransformerLens sees it: `run_with_cache`, hooks and all.
+
+        Raises:
+            NotAvailableError: where TransformerLens has no such model.
+        """
+        from interp.models.lens import to_bridge
+
+        return to_bridge(self.model(step))
+
+    def fingerprints(self) -> list[str]:
+        """A digest of the weights of each stored step, read from headers; equal weights have equal ones."""
+        return self._reader.fingerprints()
+
+    def require_equal(self, step: int, weights: Mapping[str, np.ndarray]) -> None:
+        """Demand that `weights` are bitwise those stored at `step`.
+
+        Raises:
+            CorruptRunError: they are not; the message names the parameter and the largest difference.
+        """
+        at = self.position(step)
+        for name in self.names:
+            stored = self._reader.read(name, at)
+            if stored.tobytes() != weights[name].tobytes():
+                difference = float(np.abs(stored.astype(float) - weights[name].astype(float)).max())
+                raise CorruptRunError(
+                    f"`{name}` at step {step} is not what {self.folder} stores (largest difference {difference:.3g}); "
+                    "exactness holds for one device model, torch version and number of threads."
+                )
+
+    def full_state(self, step: int) -> dict[str, np.ndarray]:
+        """Everything needed to continue from `step`: `model/...` weights and `optimizer/...` arrays."""
+        return self._reader.read_state(step)[0]
+
+    @property
+    def full_state_steps(self) -> list[int]:
+        """Steps at which a full state is stored."""
+        return list(self._reader.state_steps)
+
+    # --- metrics ------------------------------------------------------------------------------------------------------
+
+    @property
+    def metrics(self) -> "xarray.Dataset":
+        """What was logged: train_loss, test_loss [nats], train_accuracy, test_accuracy over `step`; NaN where not."""
+        import xarray
+
+        columns = dict(self._reader.metrics)
+        step = columns.pop("step").astype(np.int64)
+        return xarray.Dataset({name: ("step", column) for name, column in columns.items()}, coords={"step": step})
+
+
+class ParameterSteps:
+    """One parameter over the stored steps: an array `[step, ...]` that reads only what is sliced.
+
+    Index by position, or by step with `sel`; `numpy.asarray` reads it all. Slices within one stored segment are views
+    of the file.
+    """
+
+    def __init__(self, reader: RunReader, name: str) -> None:
+        self._reader, self.name = reader, name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(number of stored steps, *shape of the parameter)."""
+        return (len(self._reader.steps), *self._reader.shape(self.name))
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the stored numbers."""
+        return self._reader.dtype(self.name)
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Names of the axes, `step` first."""
+        short = self.name.split(".", 2)[-1] if self.name.startswith("blocks.") else self.name
+        return ("step", *_DIMS.get(short, tuple(f"axis_{i}" for i in range(len(self.shape) - 1))))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        axes = ", ".join(f"{dim}: {n}" for dim, n in zip(self.dims, self.shape))
+        return f"<{self.name} [{axes}] {self.dtype}, not read yet>"
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        first, rest = (index[0], index[1:]) if isinstance(index, tuple) else (index, ())
+        if first is Ellipsis:
+            return np.asarray(self)[index]
+        if isinstance(first, list | np.ndarray):
+            first = np.asarray(first)
+            first = np.flatnonzero(first) if first.dtype == bool else first
+        values = self._reader.read(self.name, first)
+        if not rest:
+            return values
+        return values[rest] if isinstance(first, int | np.integer) else values[(slice(None), *rest)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        values = self._reader.read(self.name, slice(None))
+        return np.array(values, dtype=dtype) if copy or dtype not in (None, values.dtype) else values
+
+    def sel(self, step: int | Sequence[int] | slice) -> np.ndarray:
+        """The parameter at a step, at several, or at all stored steps of a range (both ends included, as in xarray)."""
+        steps = self._reader.steps
+        if isinstance(step, slice):
+            low = 0 if step.start is None else int(np.searchsorted(steps, step.start, "left"))
+            high = len(steps) if step.stop is None else int(np.searchsorted(steps, step.stop, "right"))
+            return self._reader.read(self.name, slice(low, high, step.step))
+        wanted = np.asarray(step)
+        at = np.searchsorted(steps, wanted)
+        missing = (at == len(steps)) | (steps[np.minimum(at, len(steps) - 1)] != wanted)
+        if missing.any():
+            raise UnknownNameError(
+                f"There is no checkpoint at step {np.atleast_1d(wanted)[np.atleast_1d(missing)][0]}."
+            )
+        return self._reader.read(self.name, int(at) if wanted.ndim == 0 else at)

@@ -1,0 +1,55 @@
+"""Shape and type annotations are checked while the tests run; shared fixtures are small real runs."""
+
+import os
+
+os.environ.setdefault("JAXTYPING_DISABLE", "0")
+
+from jaxtyping import install_import_hook  # noqa: E402
+
+_hook = install_import_hook("interp", "beartype.beartype")
+
+import pytest  # noqa: E402
+
+import interp  # noqa: E402
+
+TOY = {
+    "task.p": 7,
+    "task.train_fraction": 0.6,
+    "model.d_model": 16,
+    "model.n_heads": 2,
+    "model.d_head": 8,
+    "model.d_mlp": 24,
+    "steps": 40,
+    "save.weights": "every(4)",
+    "save.state": "every(16)",
+    "log.test": "every(2)",
+}
+
+
+@pytest.fixture(scope="session")
+def toy_config():
+    """A transformer on addition mod 7: 40 steps in a fraction of a second."""
+    return interp.recipes.get("kitouni-circle").replace(TOY)
+
+
+@pytest.fixture(scope="session")
+def toy_run(toy_config, tmp_path_factory):
+    """The finished toy run; tests must not change it."""
+    return interp.train(toy_config, root=tmp_path_factory.mktemp("runs"), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def grokked_run(tmp_path_factory):
+    """A network that has generalised: addition mod 23, about five seconds of training."""
+    config = interp.recipes.get("kitouni-circle").replace(
+        {
+            "task.p": 23,
+            "task.train_fraction": 0.8,
+            "model.d_model": 64,
+            "model.d_head": 16,
+            "model.d_mlp": 128,
+            "steps": 1500,
+            "save.weights": "every(50)",
+        }
+    )
+    return interp.train(config, root=tmp_path_factory.mktemp("grokked"), device="cpu")

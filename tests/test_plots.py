@@ -1,0 +1,240 @@
+"""Figures show what they were given, say what they need, and share one look."""
+
+from itertools import pairwise
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+import xarray as xr
+from browser.planted import EVENTS, KEYS, PHASES, planted_run
+
+from interp import plots
+from interp.errors import InvalidArgumentError
+from interp.plots.structure import Ring, component_pairs, key_frequencies, ring
+from interp.plots.style import COLOURS, CYCLIC, StepAxis, plain, step_axis, template
+
+DATA, METRICS = planted_run(p=23, checkpoints=40)
+CURVES = {
+    "loss": lambda **k: plots.loss_curves(DATA, METRICS, **k),
+    "accuracy": lambda **k: plots.accuracy_curves(DATA, METRICS, **k),
+    "norm": lambda **k: plots.norm_curves(DATA, **k),
+    "norm by parameter": lambda **k: plots.norm_curves(DATA, by="parameter", **k),
+    "progress": lambda **k: plots.progress_curves(DATA, **k),
+    "circularity": lambda **k: plots.circularity_curves(DATA, **k),
+    "gini": lambda **k: plots.measure_curves(DATA, ["gini_embedding"], title="Gini", y="Gini coefficient", **k),
+    "heat map": lambda **k: plots.spectrum_heatmap(DATA, **k),
+}
+STILLS = {
+    "circle": lambda: plots.embedding_circle(DATA),
+    "animation": lambda: plots.circle_animation(DATA, max_frames=10),
+    "grid": lambda: plots.component_grid(DATA),
+    "bars": lambda: plots.spectrum_bars(DATA),
+}
+EMPTY = xr.Dataset(coords={"step": [0, 1]})
+NEEDS = {
+    "train_loss": lambda: plots.loss_curves(EMPTY),
+    "train_accuracy": lambda: plots.accuracy_curves(EMPTY),
+    "weight_norm": lambda: plots.norm_curves(EMPTY),
+    "sum_of_squares_by_parameter": lambda: plots.norm_curves(EMPTY, by="parameter"),
+    "excluded_loss_2d": lambda: plots.progress_curves(EMPTY),
+    "circularity": lambda: plots.circularity_curves(EMPTY),
+    "some_measure": lambda: plots.measure_curves(EMPTY, ["some_measure"], title="t", y="y"),
+    "embedding_coordinates": lambda: plots.embedding_circle(EMPTY),
+    "embedding_power": lambda: plots.spectrum_bars(EMPTY),
+    "logit_similarity": lambda: plots.spectrum_heatmap(EMPTY, "logit_similarity"),
+}
+
+
+# --- one look ---
+
+
+@pytest.mark.parametrize("name", [*CURVES, *STILLS])
+def test_figures_share_the_template_and_name_their_axes(name):
+    fig = (CURVES | STILLS)[name]()
+    assert isinstance(fig, go.Figure)
+    assert fig.layout.template == template()
+    assert fig.layout.title.text
+    assert name == "grid" or (fig.layout.xaxis.title.text and fig.layout.yaxis.title.text)
+
+
+def test_train_and_test_have_the_same_colours_everywhere():
+    for make in (CURVES["loss"], CURVES["accuracy"]):
+        colours = {trace.name: trace.line.color for trace in make().data}
+        assert (colours["train"], colours["test"]) == (COLOURS["train"], COLOURS["test"])
+
+
+def test_the_residue_colours_are_cyclic():
+    assert CYCLIC[0] == CYCLIC[-1]
+    assert len(set(CYCLIC)) == len(CYCLIC) - 1
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_curves_mark_events_and_phases(name):
+    fig = CURVES[name](events=[*EVENTS, (10**9, "beyond the run")], phases=PHASES)
+    lines = [shape for shape in fig.layout.shapes if shape.type == "line"]
+    bands = [shape for shape in fig.layout.shapes if shape.type == "rect"]
+    assert [line.x0 for line in lines] == [step for step, _ in EVENTS]
+    assert [band.name for band in bands] == ["memorisation", "circuit formation", "cleanup"]
+    assert all(before.x1 == after.x0 for before, after in pairwise(bands))
+
+
+def test_phases_stop_at_the_first_that_is_missing():
+    fig = CURVES["norm"](phases={"memorisation_end": 180, "circuit_formation_end": None, "cleanup_end": 900})
+    assert [shape.name for shape in fig.layout.shapes] == ["memorisation"]
+
+
+def test_labels_cannot_become_markup():
+    label = '<a href="http://x">A & B</a>'
+    fig = CURVES["norm"](events=[(130, label)])
+    assert fig.layout.shapes[0].label.text == plain(label)
+    assert "<" not in plain(label)
+    titled = plots.measure_curves(DATA, ["gini_embedding"], title=label, y=label)
+    assert "<" not in titled.layout.title.text + titled.layout.yaxis.title.text
+
+
+# --- the step axis ---
+
+
+def test_steps_stand_at_their_own_place_and_zero_to_the_left():
+    axis = step_axis([0, 10, 100, 1000])
+    assert axis.place([0, 10, 1000]).tolist() == [5.0, 10.0, 1000.0]
+    ticks = dict(zip(axis.layout()["tickvals"], axis.layout()["ticktext"]))
+    assert ticks[5.0] == "0"
+    assert ticks[1000.0] == "1k"
+    assert "0 set apart" in axis.layout()["title"]["text"]
+
+
+def test_a_linear_axis_moves_nothing():
+    axis = step_axis([0, 10, 1000], "linear")
+    assert axis.place([0, 10]).tolist() == [0.0, 10.0]
+    assert "log" not in axis.layout()["title"]["text"]
+
+
+@pytest.mark.parametrize("steps", [[0], [7], [0, 1], [0, 3, 10**6]])
+@pytest.mark.parametrize("scale", ["log", "linear"])
+def test_every_axis_has_an_increasing_range_that_holds_its_steps(steps, scale):
+    axis = step_axis(steps, scale)
+    low, high = axis.layout()["range"]
+    place = np.log10(axis.place(steps)) if scale == "log" else axis.place(steps)
+    assert low < place.min() <= place.max() <= high
+    assert (np.diff(axis.edges(steps)) > 0).all()
+    assert axis.edges(steps).size == len(steps) + 1
+
+
+def test_figures_can_share_an_axis():
+    axis = step_axis([0, 2, 50_000])
+    assert isinstance(step_axis([1, 2], axis), StepAxis)
+    assert CURVES["loss"](axis=axis).layout.xaxis.range == CURVES["norm"](axis=axis).layout.xaxis.range
+
+
+# --- what is drawn ---
+
+
+def test_dense_metrics_win_and_their_gaps_are_joined():
+    fig = plots.accuracy_curves(DATA, METRICS)
+    points = {trace.name: len(trace.x) for trace in fig.data}
+    assert points["train"] == METRICS.sizes["step"]
+    assert points["test"] == int(METRICS["test_accuracy"].notnull().sum())
+    assert len(plots.accuracy_curves(DATA).data[0].x) == DATA.sizes["step"]
+
+
+def test_the_ring_of_a_planted_circle_has_its_frequency_and_stride():
+    p = 23
+    t = np.arange(p)
+    for k in range(1, (p - 1) // 2 + 1):
+        for sign in (1, -1):
+            found = ring(np.cos(2 * np.pi * k * t / p), sign * np.sin(2 * np.pi * k * t / p))
+            assert found.frequency == k
+            assert k * found.stride % p == 1
+            assert sorted(found.order[:-1]) == list(t)
+            steps = np.diff(found.colour[found.order]) % p  # the colours run once round the ring
+            assert (steps == 1).all()
+
+
+def test_a_ring_without_points_joins_neighbours():
+    assert ring(np.full(5, np.nan), np.zeros(5)) == Ring(5, 1, 1)
+    assert ring([0.0, 1.0], [0.0, 1.0]) == Ring(2, 1, 1)
+
+
+def test_the_circle_shows_the_coordinates_of_its_step():
+    step = int(DATA["step"].values[3])
+    fig = plots.embedding_circle(DATA, step, components=(3, 4))
+    want = DATA["embedding_coordinates"].sel(step=step, component=[3, 4]).values.astype(np.float32)
+    np.testing.assert_array_equal(np.stack([fig.data[1].x, fig.data[1].y], 1), want)
+
+
+def test_axes_do_not_move_between_steps():
+    first, last = (plots.embedding_circle(DATA, step) for step in (0, None))
+    assert first.layout.xaxis.range == last.layout.xaxis.range
+    assert plots.spectrum_bars(DATA, 0).layout.yaxis.range == plots.spectrum_bars(DATA).layout.yaxis.range
+
+
+def test_an_integer_join_is_the_stride():
+    fig = plots.embedding_circle(DATA, join=2)
+    np.testing.assert_array_equal(fig.data[0].x[1], fig.data[1].x[2])
+
+
+def test_key_frequencies_are_those_of_the_last_step_and_stand_out():
+    data, _ = planted_run()
+    keys, rule = key_frequencies(data)
+    assert (keys, rule) == (sorted(KEYS), "key_frequency_logit")
+    fig = plots.spectrum_bars(data)
+    coloured = [int(k) for k, c in zip(fig.data[0].x, fig.data[0].marker.color) if c == COLOURS["key"]]
+    assert coloured == keys
+    assert [note.text for note in fig.layout.annotations] == [str(k) for k in keys]
+    assert key_frequencies(data.drop_vars([v for v in data if "key_frequency" in str(v)])) == ([], None)
+
+
+def test_the_animation_ends_where_the_run_ends():
+    fig = plots.circle_animation(DATA, max_frames=7)
+    assert len(fig.frames) == 7
+    assert fig.frames[0].name == "0"
+    assert fig.frames[-1].name == str(DATA["step"].values[-1])
+    np.testing.assert_array_equal(fig.frames[-1].data[1].x, fig.data[1].x)
+
+
+def test_what_is_not_finite_breaks_nothing():
+    holes = DATA.copy(deep=True)
+    for name, variable in holes.data_vars.items():
+        if variable.dtype.kind == "f":
+            holes[name] = variable.where(DATA["step"] < 2000, np.inf)
+    for fig in (
+        plots.loss_curves(holes),
+        plots.embedding_circle(holes),
+        plots.spectrum_bars(holes),
+        plots.spectrum_heatmap(holes),
+        plots.component_grid(holes),
+        plots.progress_curves(holes),
+    ):
+        assert "Infinity" not in fig.to_json()
+
+
+# --- what they ask for ---
+
+
+@pytest.mark.parametrize("variable", NEEDS)
+def test_a_missing_variable_is_named(variable):
+    with pytest.raises(InvalidArgumentError, match=f"`data` must hold .*`{variable}`"):
+        NEEDS[variable]()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plots.loss_curves(DATA.rename(step="time")), "must have the dimensions step; got time"),
+        (lambda: plots.norm_curves(DATA, by="layer"), '`by` must be "total" or "parameter"'),
+        (lambda: plots.norm_curves(DATA, axis="sqrt"), '`axis` must be "log", "linear" or a StepAxis'),
+        (lambda: plots.embedding_circle(DATA, 1), "`step` must be one of the steps of `data`; got 1, the nearest is 0"),
+        (lambda: plots.embedding_circle(DATA, components=(1, 99)), "`components` must be two of"),
+        (lambda: plots.embedding_circle(DATA, join=23), "`join` must be .* an inverse mod 23; got 23"),
+        (lambda: plots.embedding_circle(DATA, colour="red"), '`colour` must be "ring" or "token"'),
+        (lambda: plots.component_grid(DATA, pairs=[]), "`pairs` must name at least one pair"),
+        (lambda: plots.circle_animation(DATA, max_frames=1), "`max_frames` must be at least 2"),
+        (lambda: step_axis([]), "`steps` must hold at least one step"),
+        (lambda: step_axis([-1, 2]), "none negative"),
+        (lambda: component_pairs(EMPTY), "`embedding_coordinates`"),
+    ],
+)
+def test_errors_name_the_argument_and_the_rule(call, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        call()
