@@ -1,7 +1,8 @@
 """The command line: `interp demo | train | resume | replay | measure | report | verify | list | recipes`.
 
-Every command is a dataclass that tyro turns into flags; a run's own flags are the fields of its config. Heavy libraries
-are imported inside the commands, so that `--help` is quick. A user's mistake ends with one line and exit code 2.
+Every command is a dataclass that tyro turns into flags; the flags of `interp train RECIPE` are the fields of its config.
+Heavy libraries are imported inside the commands, so that `--help` is quick. A user's mistake ends with one line and
+exit code 2; a run that diverged ends with 1, an interrupted one with 130.
 """
 
 import dataclasses
@@ -9,14 +10,327 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from tyro.conf import AvoidSubcommands, OmitArgPrefixes, Positional, arg
+from tyro.conf import AvoidSubcommands, OmitArgPrefixes, Positional, arg, subcommand
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from interp import recipes
 from interp.config import RunConfig
-from interp.errors import DivergedError, InterpError, UnknownNameError
+from interp.errors import ConfigError, DivergedError, InterpError
 from interp.schedule import Schedule, parse_schedule
 
+if TYPE_CHECKING:
+    from interp.trajectory import Trajectory
+
 __all__ = ["main"]
+
+Root = Annotated[Path, arg(help="folder that holds the runs")]
+Device = Annotated[str | None, arg(help="cpu, cuda or cuda:N; CUDA where there is one if not given")]
+Threads = Annotated[int | None, arg(help="CPU threads; exactness holds for one number of them")]
+Run = Positional[Annotated[Path, arg(help="run folder, such as checkpoints/add59-transformer-seed0-1a2b3c4d")]]
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Demo:
+    """Train a small network until it groks, measure it, and write a report to look at (about a minute)."""
+
+    root: Root = Path("checkpoints")
+    device: Device = None
+    threads: Threads = None
+
+    def __call__(self) -> None:
+        """Train `kitouni-circle`, report, and say what was found."""
+        from interp.training import train
+
+        config = recipes.get("kitouni-circle")
+        print(f"Training {config.run_id}: {recipes.RECIPES['kitouni-circle'].summary}.")
+        traj = train(config, root=self.root, device=self.device, progress=True, threads=self.threads)
+        _summarise(traj)
+
+
+@dataclass
+class Train:
+    """Train a recipe and store its trajectory; `interp train RECIPE --help` lists everything that can be changed."""
+
+    config: Annotated[AvoidSubcommands[RunConfig], arg(name="")]
+    root: Root = Path("checkpoints")
+    device: Device = None
+    threads: Threads = None
+    existing: Annotated[
+        Literal["resume", "overwrite", "error"], arg(help="what to do if this very run is there already")
+    ] = "resume"
+
+    def __call__(self) -> None:
+        """Train and say what came out."""
+        from interp.training import train
+
+        folder = self.root / self.config.run_id
+        before = (folder / "run.json").exists() and self.existing == "resume"
+        print(f"{'Continuing' if before else 'Training'} {folder}")
+        traj = train(
+            self.config,
+            root=self.root,
+            device=self.device,
+            progress=True,
+            threads=self.threads,
+            existing=self.existing,
+        )
+        _print_outcome(traj)
+        print(f"Report:    interp report {traj.folder}")
+
+
+@dataclass
+class Resume:
+    """Go on with an unfinished run; the weights come out bit for bit as if it had never stopped."""
+
+    run: Run
+    device: Device = None
+    threads: Threads = None
+
+    def __call__(self) -> None:
+        """Resume and say what came out."""
+        from interp.training import resume
+
+        _print_outcome(resume(self.run, device=self.device, progress=True, threads=self.threads))
+
+
+@dataclass
+class Replay:
+    """Run a stretch again and store every step of it: a microscope for the moment of grokking."""
+
+    run: Run
+    start: Annotated[int, arg(name="from", help="first step to store")]
+    stop: Annotated[int, arg(name="to", help="last step to store")]
+    every: Annotated[int, arg(help="store every so many steps")] = 1
+    device: Device = None
+    threads: Threads = None
+
+    def __call__(self) -> None:
+        """Replay, and say at which steps equality was proven."""
+        from interp.training import replay
+        from interp.trajectory import load
+
+        zoom = replay(
+            load(self.run),
+            self.start,
+            self.stop,
+            self.every,
+            device=self.device,
+            progress=True,
+            threads=self.threads,
+        )
+        proven = zoom.run["replay"]["proven"]
+        print(f"Replay:    {zoom.folder}")
+        print(f"Stored:    {len(zoom.steps)} steps, {zoom.steps[0]} to {zoom.steps[-1]}")
+        print(f"Proven:    bitwise equal to the run at all {len(proven)} of its checkpoints in this stretch")
+        print(f"Report:    interp report {zoom.folder}")
+
+
+@dataclass
+class Measure:
+    """Compute measures over all checkpoints and print them, or write them to a file."""
+
+    run: Run
+    names: Positional[Annotated[tuple[str, ...], arg(help="measures; none: all that apply")]] = ()
+    output: Annotated[Path | None, arg(help="write a .csv (measures over step only) or .nc (all) file")] = None
+    list: Annotated[bool, arg(help="list the measures and what they mean")] = False
+
+    def __call__(self) -> None:
+        """Measure and print or write."""
+        from interp.analysis.measures import MEASURES, measure
+        from interp.trajectory import load
+
+        if self.list:
+            for name, item in MEASURES.items():
+                print(f"{name:36} {'[' + ', '.join(item.dims) + ']':22} {item.meaning}")
+            return
+        data = measure(load(self.run), self.names or None, progress=True)
+        if self.output is None:
+            over_step = [name for name in data.data_vars if data[name].dims == ("step",)]
+            print(data[over_step].to_dataframe().to_string(max_rows=20) if over_step else data)
+            others = [f"{name} {list(data[name].dims)}" for name in data.data_vars if name not in over_step]
+            if others:
+                print(f"With more axes (write them with --output FILE.nc): {', '.join(others)}")
+        elif self.output.suffix == ".csv":
+            data[[name for name in data.data_vars if data[name].dims == ("step",)]].to_dataframe().to_csv(self.output)
+            print(f"Written:   {self.output}")
+        elif self.output.suffix == ".nc":
+            data.to_netcdf(self.output, engine="scipy")
+            print(f"Written:   {self.output}")
+        else:
+            raise ConfigError(f"`--output` must end in .csv or .nc; got {self.output}.")
+
+
+@dataclass
+class Report:
+    """Write one self-contained HTML file about a run: curves, circle, spectra, one slider through all checkpoints."""
+
+    run: Run
+    output: Annotated[Path | None, arg(help="where to write it; <run>/report.html if not given")] = None
+
+    def __call__(self) -> None:
+        """Measure, write the report, and say where it is."""
+        from interp.trajectory import load
+
+        _summarise(load(self.run), self.output)
+
+
+@dataclass
+class Verify:
+    """Check every byte of a run against its digests."""
+
+    run: Run
+
+    def __call__(self) -> None:
+        """Print what was found; exit 1 where something is damaged."""
+        from interp.store import RunReader
+
+        report = RunReader(self.run).verify()
+        print(report)
+        if not report.ok:
+            sys.exit(1)
+
+
+@dataclass
+class List:
+    """List the runs in a folder."""
+
+    root: Positional[Root] = Path("checkpoints")
+
+    def __call__(self) -> None:
+        """One line per run."""
+        from interp.trajectory import find_runs, load
+
+        if not self.root.is_dir():
+            raise ConfigError(f"`root` must be a folder that holds runs; {self.root} is none.")
+        runs = find_runs(self.root)
+        if not runs:
+            print(f"No runs in {self.root}. `interp demo` makes one.")
+        width = max((len(run.name) for run in runs), default=0)
+        for run in runs:
+            try:
+                traj = load(run)
+            except InterpError as error:
+                print(f"{run.name:{width}}  unreadable: {error}")
+                continue
+            last = int(traj.steps[-1]) if len(traj.steps) else 0
+            state = "complete" if traj.complete else f"at step {last}, continue with: interp resume {run}"
+            print(f"{run.name:{width}}  {len(traj.steps):6} checkpoints  {traj.size_in_bytes / 1e6:8.0f} MB  {state}")
+
+
+@dataclass
+class Recipes:
+    """List the recipes: named runs of the literature, and where their values come from."""
+
+    def __call__(self) -> None:
+        """A paragraph per recipe."""
+        import textwrap
+
+        for name, recipe in recipes.RECIPES.items():
+            print(f"{name}\n{textwrap.indent(textwrap.fill(recipe.summary, 96), '    ')}")
+            print(textwrap.indent(textwrap.fill(recipe.source, 96), "    "), end="\n\n")
+
+
+# --- the program ------------------------------------------------------------------------------------------------------
+
+_COMMANDS: dict[str, Any] = {
+    "demo": Demo,
+    "train": Train,
+    "resume": Resume,
+    "replay": Replay,
+    "measure": Measure,
+    "report": Report,
+    "verify": Verify,
+    "list": List,
+    "recipes": Recipes,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; `arguments` are those of the process if not given."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _parse(words)()
+    except DivergedError as error:
+        _leave(error, 1)
+    except InterpError as error:
+        _leave(error, 2)
+    except KeyboardInterrupt as error:
+        _leave(error if str(error) else "Interrupted.", 130)
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        sys.stderr.close()
+
+
+def _parse(words: list[str]) -> Any:
+    """The command that the words describe; tyro prints help and refuses what is wrong (exit code 2)."""
+    name = words[0] if words else "--help"
+    registry = _registry()
+    if name == "train":
+        return _parse_train(words[1:], registry)
+    if name in _COMMANDS:
+        return tyro.cli(_COMMANDS[name], prog=f"interp {name}", args=words[1:], registry=registry)
+    summaries = {
+        command: dataclasses.make_dataclass(cls.__name__, [], namespace={"__doc__": cls.__doc__})
+        for command, cls in _COMMANDS.items()
+    }
+    return tyro.extras.subcommand_cli_from_dict(
+        summaries, prog="interp", description=__doc__.partition("\n")[0], args=words or ["--help"]
+    )
+
+
+def _parse_train(words: list[str], registry: ConstructorRegistry) -> Train:
+    name = next((word for word in words if not word.startswith("-")), None)
+    if name is None or words[0] != name:
+        shown = {
+            recipe: dataclasses.make_dataclass("Recipe", [], namespace={"__doc__": recipes.RECIPES[recipe].summary})
+            for recipe in recipes.RECIPES
+        }
+        tyro.extras.subcommand_cli_from_dict(shown, prog="interp train", description=Train.__doc__, args=words)
+    config = recipes.get(str(name))
+    prog = f"interp train {name}"
+    return tyro.cli(Train, prog=prog, args=words[1:], default=Train(config=config), registry=registry)
+
+
+def _registry() -> ConstructorRegistry:
+    """Schedules are written as text on the command line."""
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def schedule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Schedule] | None:
+        if info.type is not Schedule:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="SCHEDULE",
+            instance_from_str=lambda words: parse_schedule(words[0]),
+            is_instance=lambda value: isinstance(value, Schedule),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry
+
+
+def _leave(error: object, code: int) -> None:
+    print(f"interp: {error}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _print_outcome(traj: "Trajectory") -> None:
+    from interp.reporting import outcome
+
+    print(f"Run:       {traj.folder}")
+    print(f"Outcome:   {outcome(traj.metrics)}")
+    print(f"On disk:   {len(traj.steps)} checkpoints, {traj.size_in_bytes / 1e6:,.0f} MB")
+
+
+def _summarise(traj: "Trajectory", output: Path | None = None) -> None:
+    """Write the report and print the five lines that sum a run up."""
+    from interp.reporting import report
+
+    path = report(traj, output, progress=True)
+    print(f"Report:    {path.resolve().as_uri()}")

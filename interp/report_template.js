@@ -3,7 +3,7 @@
   const R = JSON.parse(document.getElementById("payload").textContent);
   const $ = (id) => document.getElementById(id);
   const CONFIG = {showSendToCloud: false, displaylogo: false, responsive: true, doubleClick: false,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"]};
+    modeBarButtons: [["toImage"]]};
   const STILL = {mode: "immediate", frame: {duration: 0, redraw: false}, transition: {duration: 0}};
   const slider = $("slider"), root = document.documentElement, last = R.steps.length - 1;
   const state = {index: last, pair: 0, scale: "log", playing: false};
@@ -48,8 +48,12 @@
   media.addEventListener("change", paint);
   $("theme").addEventListener("click", () => { chosen = theme() === "dark" ? "light" : "dark"; paint(); });
   let before = null;
-  addEventListener("beforeprint", () => { before = chosen; chosen = "light"; paint(); });
-  addEventListener("afterprint", () => { chosen = before; paint(); });
+  const fit = (width) => {  // 1030 px: the width of the page that the style sheet asks for
+    document.body.style.width = width;
+    for (const id of drawn) Plotly.Plots.resize(id);
+  };
+  addEventListener("beforeprint", () => { before = chosen; chosen = "light"; paint(); fit("1030px"); });
+  addEventListener("afterprint", () => { chosen = before; paint(); fit(""); });
 
   // --- the step axis: log or linear, with ticks that know where step 0 sits
   const ticks = (low, high) => {

@@ -1,12 +1,9 @@
 """Shape and type annotations are checked while the tests run; shared fixtures are small real runs."""
 
-import os
+from jaxtyping import install_import_hook
 
-os.environ.setdefault("JAXTYPING_DISABLE", "0")
-
-from jaxtyping import install_import_hook  # noqa: E402
-
-_hook = install_import_hook("interp", "beartype.beartype")
+_TENSORS = ["analysis", "models", "objective", "optim", "plots", "rng", "session", "tasks"]
+_hook = install_import_hook([f"interp.{name}" for name in _TENSORS], "beartype.beartype")
 
 import pytest  # noqa: E402
 

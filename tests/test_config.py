@@ -124,6 +124,23 @@ def test_what_is_no_json_object_is_refused(text, message):
         RunConfig.from_json(text)
 
 
+@pytest.mark.xfail(strict=True, reason="malformed files raise TypeError, or are accepted")
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("steps", {"kind": "int"}),
+        ("task", {"kind": []}),
+        ("save", {"kind": "Save", "state": {"kind": "Steps", "steps_named": 3}, "weights": "every(1)"}),
+        ("save", {"kind": "Save", "state": {"kind": "AnyOf", "members": 3}, "weights": "every(1)"}),
+        ("save", {"kind": "Save", "state": {"kind": "AnyOf", "members": [1, 2]}, "weights": "every(1)"}),
+    ],
+    ids=["a kind that is a type", "a kind that is a list", "a number of steps", "a number of members", "no schedules"],
+)
+def test_malformed_files_are_refused(path, value):
+    with pytest.raises(ConfigError):
+        RunConfig.from_dict(RunConfig().to_dict() | {path: value})
+
+
 # --- rules ------------------------------------------------------------------------------------------------------------
 
 REFUSALS = [
@@ -244,8 +261,8 @@ def test_replace_checks_the_rules_on_the_result():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"task.q": 3}, "There is no field `task.q` in Modular. Known: task.encoding, "),
-        ({"task.train_fracton": 0.5}, "no field `task.train_fracton` in Modular. Did you mean `task.train_fraction`?"),
+        ({"task.q": 3}, "There is no field `task.q` in Modular. "),
+        ({"task.train_fracton": 0.5}, "no field `task.train_fracton` in Modular. Did you mean `task.train_fraction`"),
         ({"step": 3}, "There is no field `step` in RunConfig. Did you mean `steps`"),
         ({"steps.k": 3}, "`steps` has no fields of its own; got `steps.k`."),
         ({"save.weights.k": 3}, "`save.weights` has no fields of its own; got `save.weights.k`."),
@@ -257,6 +274,12 @@ def test_replace_checks_the_rules_on_the_result():
 def test_replace_refuses_what_it_cannot_do(overrides, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         RunConfig().replace(overrides)
+
+
+@pytest.mark.xfail(strict=True, reason="the whole replaces the part in silence where it comes second")
+def test_replace_refuses_a_part_and_its_whole_in_either_order():
+    with pytest.raises(ConfigError, match=re.escape("its parent is replaced as a whole")):
+        RunConfig().replace({"task.p": 7, "task": Modular()})
 
 
 # --- run_id -----------------------------------------------------------------------------------------------------------
@@ -338,7 +361,6 @@ def test_steps_are_increasing_within_the_run_and_hold_the_last(schedule, last):
     assert steps == sorted(set(steps))
     assert steps[-1] == last
     assert steps[0] >= 0
-    assert not schedule.at(last + 1, last)
 
 
 @QUICK

@@ -61,7 +61,11 @@ def test_planted_coefficients_come_back():
 
 
 def test_logits_without_content_have_similarity_zero():
-    assert logits.logit_similarity(torch.full((5, 5, 5), 0.1)).abs().max() == 0
+    rows = torch.linspace(0.01, 1, 49).reshape(7, 7, 1)  # for each input all answers alike, up to rounding
+    for constant in (rows, rows.double()):
+        assert logits.logit_similarity(constant.expand(7, 7, 7)).abs().max() == 0
+        uneven = constant.expand(7, 7, 7) * (1 + torch.finfo(constant.dtype).eps * random(7, 7, 7).sign())
+        assert logits.logit_similarity(uneven.to(constant.dtype)).abs().max() == 0
     assert logits.logit_similarity_raw(torch.zeros(5, 5, 5)).abs().max() == 0
 
 
@@ -97,6 +101,8 @@ def test_random_embeddings_have_no_key_frequency_and_planted_ones_have_theirs(d_
     waves = torch.cat([torch.cos(k * t), torch.sin(k * t)], dim=1) @ random(8, d_model, seed=2)
     found = keys.key_frequency_embedding(spectra.embedding_power(waves + 0.1 * noise))
     assert all((1 + step.nonzero().flatten()).tolist() == planted for step in found)
+    rounding = torch.tensor([1e-30, 1e-28, 1e-30, 1e-30, 1.0])
+    assert keys.key_frequency_embedding(rounding).tolist() == [False, False, False, False, True]
     exact = keys.key_frequency_embedding(spectra.embedding_power(waves))  # a median of rounding errors
     assert (1 + exact.nonzero().flatten()).tolist() == planted
 

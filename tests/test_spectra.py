@@ -158,6 +158,8 @@ def test_dead_neurons_have_no_share_and_a_large_mean_costs_none(dtype):
     shares = spectra.neuron_power(neurons)
     assert shares[:2].abs().max() == 0
     assert shares[2, 0] > 0.9999
+    constants = torch.linspace(0.01, 1, 99, dtype=dtype).expand(p, p, 99)  # the mean of equal numbers is rounded
+    assert spectra.neuron_power(constants).abs().max() == 0
 
 
 def test_gini_limits_and_definition():

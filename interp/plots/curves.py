@@ -4,7 +4,7 @@ Each function takes labelled results over `step`, draws those of its variables t
 (pairs of step and label) with dotted lines and `phases` with soft bands, and computes nothing.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,6 @@ __all__ = [
 
 Phases = Mapping[str, int | None]
 Curve = tuple[str, xr.DataArray, dict[str, Any]]
-FAINT = ("PC ", "context ")  # curves that the legend leaves out
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 
@@ -40,7 +39,7 @@ def loss_curves(
 ) -> go.Figure:
     """Cross-entropy in nats on train, test and all pairs, on a log scale.
 
-    `metrics` (denser steps; NaN where nothing was evaluated) is drawn instead of `data` where it holds the variable.
+    `metrics` (NaN where nothing was evaluated) is drawn instead of `data` where it holds more steps of a variable.
 
     >>> data = xr.Dataset({"train_loss": ("step", [4.7, 0.1]), "test_loss": ("step", [4.7, 6.0])}, {"step": [0, 100]})
     >>> [trace.name for trace in loss_curves(data).data]
@@ -124,14 +123,14 @@ def progress_curves(
     for name in ("train_loss", "test_loss"):
         if name in data:
             colour = COLOURS[name.split("_")[0]]
-            curves.append((f"context {name.split('_')[0]}", data[name], {"color": colour, "width": 1, "dash": "dot"}))
+            curves.append((name.split("_")[0], data[name], {"color": colour, "width": 1, "dash": "dot"}))
     for kind in ("restricted", "excluded"):
         for i, name in enumerate(sorted(n for n in names if n.startswith(kind))):
             style = {"color": COLOURS[kind], "width": 2 if i == 0 else 1.5, "dash": DASHES[i % len(DASHES)]}
             curves.append((name.replace("_loss", "").replace("_", " "), data[name], style))
-    fig = figure("Progress measures: the circuit forms before it shows", y="cross-entropy (nats)", yaxis_type="log")
+    fig = figure("Progress measures: with and without key frequencies", y="cross-entropy (nats)", yaxis_type="log")
     fig.update_yaxes(exponentformat="power")
-    return _draw(fig, curves, events, phases, axis)
+    return _draw(fig, curves, events, phases, axis, unlisted=("train", "test"))
 
 
 def circularity_curves(
@@ -163,7 +162,8 @@ def circularity_curves(
         found = need(data, list(known), dims=["step"])
         curves = [(known[name][0], data[name], known[name][1]) for name in found] + curves
     fig = figure("The circle: how round and how well ordered", y="score (0 to 1)", yaxis_range=[-0.03, 1.04])
-    return _draw(fig, curves, events, phases, axis)
+    alone = [name for name, _, _ in curves if name.endswith("alone")]
+    return _draw(fig, curves, events, phases, axis, unlisted=alone)
 
 
 def measure_curves(
@@ -199,7 +199,7 @@ def _measured(
     phases: Phases | None,
     axis: str | StepAxis,
 ) -> go.Figure:
-    """Train, test and all; from `metrics` where they are there, without the steps at which nothing was evaluated."""
+    """Train, test and all, each from where more steps were evaluated."""
     dense = metrics if metrics is not None else xr.Dataset()
     if not any(name in dense for name in names):
         need(data, names, dims=["step"])
@@ -209,9 +209,10 @@ def _measured(
         if name in dense:
             need(dense, name, dims=["step"], argument="metrics")
             series = dense[name].dropna("step")
-        if (series is None or series.size == 0) and name in data:
+        if name in data:
             need(data, name, dims=["step"])
-            series = data[name]
+            if series is None or series.size < int(np.isfinite(data[name].values).sum()):
+                series = data[name]
         if series is not None:
             who = name.split("_")[0]
             style = {
@@ -229,7 +230,9 @@ def _draw(
     events: Iterable[Event],
     phases: Phases | None,
     axis: str | StepAxis,
+    unlisted: Collection[str] = (),
 ) -> go.Figure:
+    """The curves (name, series, line) on a step axis; those `unlisted` have no entry in the legend."""
     steps = [np.asarray(series["step"].values) for _, series, _ in curves]
     place = make_axis(np.concatenate(steps), axis)
     logarithmic = fig.layout.yaxis.type == "log"
@@ -237,9 +240,14 @@ def _draw(
         y = np.asarray(series.values, dtype=np.float32)
         y = np.where(np.isfinite(y) & ((y > 0) | (not logarithmic)), y, np.float32(np.nan))
         fig.add_scatter(
-            x=place.place(step), y=y, name=plain(name), mode="lines", line=line, hovertemplate="%{y:.4~g}",
-            showlegend=not name.startswith(FAINT),
-        )  # fmt: skip
+            x=place.place(step),
+            y=y,
+            name=plain(name),
+            mode="lines",
+            line=line,
+            hovertemplate="%{y:.2e}" if logarithmic else "%{y:.4~g}",
+            showlegend=name not in unlisted,
+        )
     fig.update_layout(xaxis=place.layout(), hovermode="x unified", hoverdistance=-1)
     named = [trace for trace in fig.data if trace.showlegend is not False]
     if len(named) > 5:

@@ -100,8 +100,8 @@ def template(dark: bool = False) -> go.layout.Template:
             "margin": {"l": 56, "r": 20, "t": 56, "b": 48},
             "legend": {
                 "orientation": "h",
-                "x": 1,
-                "xanchor": "right",
+                "x": 0,
+                "xanchor": "left",
                 "y": 1.02,
                 "yanchor": "bottom",
                 "bgcolor": "rgba(0,0,0,0)",
@@ -115,6 +115,7 @@ def template(dark: bool = False) -> go.layout.Template:
             },
             "shapedefaults": {"label": {"font": {"color": muted, "size": 10}}},
             "annotationdefaults": {"font": {"color": muted, "size": 11}},
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": muted, "activecolor": ink},
             "dragmode": "zoom",
         }
     )

@@ -1,0 +1,1 @@
+"""Ratios of running times on the machine at hand; no timed tests."""

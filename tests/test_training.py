@@ -1,0 +1,363 @@
+"""Train, resume, replay: what is stored belongs to the step it says, and everything can be had again bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import interp
+from interp.errors import CorruptRunError, DivergedError, InvalidArgumentError, NotAvailableError, RunExistsError
+from interp.objective import answer_loss
+from interp.session import Session, TrainingStep
+from interp.training import RunInterrupted
+
+CPU = torch.device("cpu")
+
+
+def weights(traj):
+    return {name: np.asarray(traj.param(name)) for name in traj.names}
+
+
+def assert_same_weights(a, b):
+    assert a.steps.tolist() == b.steps.tolist()
+    for name, values in weights(a).items():
+        assert values.tobytes() == weights(b)[name].tobytes(), name
+
+
+def test_metrics_belong_to_the_weights_of_their_step(toy_run):
+    task = toy_run.task
+    metrics = toy_run.metrics
+    for step in (0, 8, 40):
+        logits = toy_run.model(step)(task.tokens)[:, -1].detach()
+        for split, mask in (("train", task.train), ("test", task.test)):
+            loss = torch.nn.functional.cross_entropy(logits[mask].double(), task.labels[mask])
+            accuracy = (logits[mask].argmax(1) == task.labels[mask]).double().mean()
+            assert float(metrics[f"{split}_loss"].sel(step=step)) == pytest.approx(float(loss), rel=1e-5)
+            assert float(metrics[f"{split}_accuracy"].sel(step=step)) == pytest.approx(float(accuracy))
+
+
+def test_schedules_are_kept(toy_run):
+    assert toy_run.steps.tolist() == list(range(0, 41, 4))
+    assert toy_run.full_state_steps == [0, 16, 32, 40]
+    tested = toy_run.metrics["test_loss"].dropna("step").step.values
+    assert tested.tolist() == list(range(0, 41, 2))
+    assert toy_run.metrics["train_loss"].notnull().all()
+    assert toy_run.metrics.step.values.tolist() == list(range(41))
+
+
+def test_a_run_is_a_function_of_its_config(toy_run, toy_config, tmp_path):
+    assert_same_weights(toy_run, interp.train(toy_config, root=tmp_path, device="cpu"))
+    other = interp.train(toy_config.replace({"seed": 1}), root=tmp_path, device="cpu")
+    assert not np.array_equal(other.param("embed.W_E")[-1], toy_run.param("embed.W_E")[-1])
+
+
+def test_global_generators_are_left_alone(toy_config, tmp_path):
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    interp.train(toy_config, root=tmp_path, device="cpu")
+    here = torch.rand(3), np.random.rand(3)  # noqa: NPY002
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    assert torch.equal(here[0], torch.rand(3))
+    assert np.array_equal(here[1], np.random.rand(3))  # noqa: NPY002
+
+
+def test_the_loop_is_plain_adamw(toy_config, tmp_path):
+    """The first updates equal those of torch's own AdamW on the plain forward with the float64 log-softmax."""
+    config = toy_config.replace({"optimizer.warmup_steps": 3, "save.weights": "every(1)"})
+    traj = interp.train(config, root=tmp_path, device="cpu")
+    task, model = traj.task, traj.model(0).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1.0, betas=(0.9, 0.98))
+    for step in range(10):
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * min(step / 3, 1)
+        logits = model(task.tokens[task.train])[:, -1]
+        loss = torch.nn.functional.cross_entropy(logits.double(), task.labels[task.train])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for name, value in model.state_dict().items():
+        assert torch.allclose(traj.state(10)[name], value, atol=3e-6), name
+
+
+@pytest.mark.parametrize("batch_size", [None, 8])
+def test_interrupted_and_resumed_is_the_same_run(toy_config, tmp_path, batch_size, monkeypatch):
+    config = toy_config.replace({"optimizer.batch_size": batch_size})
+    whole = interp.train(config, root=tmp_path / "whole", device="cpu")
+
+    stop_at, update = 21, TrainingStep.__call__
+
+    def call(self, step):
+        if step == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(self, step)
+
+    monkeypatch.setattr(TrainingStep, "__call__", call)
+    with pytest.raises(RunInterrupted, match=r"Interrupted at step 22; everything is saved.*interp resume") as caught:
+        interp.train(config, root=tmp_path / "parts", device="cpu")
+    assert caught.value.step == 22
+    monkeypatch.undo()
+    part = interp.load(caught.value.folder)
+    assert not part.complete
+    assert part.full_state_steps[-1] == 22
+    resumed = interp.resume(part.folder)
+    assert resumed.complete
+    assert_same_weights(whole, resumed)
+    assert whole.metrics.equals(resumed.metrics)
+
+
+def test_killed_and_resumed_is_the_same_run(toy_config, toy_run, tmp_path):
+    script = f"""
+        import interp, os, sys
+        from interp.config import RunConfig
+        from interp.session import TrainingStep
+        update = TrainingStep.__call__
+        def call(self, step):
+            if step == 27:
+                os.kill(os.getpid(), 9)
+            return update(self, step)
+        TrainingStep.__call__ = call
+        interp.train(RunConfig.from_json('''{toy_config.to_json()}'''), root={str(tmp_path)!r}, device="cpu",
+                     threads={torch.get_num_threads()})
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    resumed = interp.train(toy_config, root=tmp_path, device="cpu")  # the same call goes on with it
+    assert_same_weights(toy_run, resumed)
+    assert toy_run.metrics.equals(resumed.metrics)
+
+
+def test_resume_refuses_what_it_cannot_reproduce(toy_config, tmp_path, monkeypatch):
+    update = TrainingStep.__call__
+
+    def stop(self, step):
+        if step == 30:
+            os.kill(os.getpid(), signal.SIGINT)
+        return update(self, step)
+
+    monkeypatch.setattr(TrainingStep, "__call__", stop)
+    with pytest.raises(RunInterrupted):
+        interp.train(toy_config, root=tmp_path, device="cpu")
+    folder = tmp_path / toy_config.run_id
+    (folder / "state" / "00000031.safetensors").unlink()  # so that it starts at 16 and passes stored steps
+
+    def perturb(self, step):
+        result = update(self, step)
+        if step == 18:
+            with torch.no_grad():
+                self.session.model.embed.W_E[0, 0] += 1e-6
+        return result
+
+    monkeypatch.setattr(TrainingStep, "__call__", perturb)
+    with pytest.raises(CorruptRunError, match=r"embed\.W_E.*step 20"):
+        interp.resume(folder)
+
+
+def test_existing_runs(toy_config, toy_run):
+    root = toy_run.folder.parent
+    assert interp.train(toy_config, root=root, device="cpu").folder == toy_run.folder  # complete: nothing to do
+    with pytest.raises(RunExistsError, match="already holds this run; resume it, load it, or overwrite"):
+        interp.train(toy_config, root=root, existing="error")
+
+
+def test_overwrite_starts_anew(toy_config, tmp_path):
+    first = interp.train(toy_config, root=tmp_path, device="cpu")
+    (first.folder / "stray").write_text("x")
+    again = interp.train(toy_config, root=tmp_path, device="cpu", existing="overwrite")
+    assert not (again.folder / "stray").exists()
+    assert again.complete
+
+
+def test_replay_is_proven_and_dense(toy_run):
+    zoom = interp.replay(toy_run, start=18, stop=30)
+    assert zoom.steps.tolist() == list(range(18, 31))
+    assert zoom.run["replay"]["proven"] == [20, 24, 28]
+    assert zoom.run["replay"]["from_state"] == 16
+    assert zoom.complete
+    for step in (20, 24, 28):
+        for name in zoom.names:
+            assert np.array_equal(zoom.param(name).sel(step=step), toy_run.param(name).sel(step=step))
+    assert zoom.metrics["test_loss"].notnull().all()
+    assert interp.replay(toy_run, start=18, stop=30).folder == zoom.folder
+    assert interp.replay(toy_run, 0, 9, every=3).steps.tolist() == [0, 3, 6, 9]
+
+
+def test_replay_notices_another_run(toy_run, toy_config, tmp_path, monkeypatch):
+    traj = interp.train(toy_config, root=tmp_path, device="cpu")
+    update = TrainingStep.__call__
+
+    def perturb(self, step):
+        result = update(self, step)
+        with torch.no_grad():
+            self.session.model.unembed.W_U[0, 0] += 1e-6
+        return result
+
+    monkeypatch.setattr(TrainingStep, "__call__", perturb)
+    with pytest.raises(CorruptRunError, match="largest difference"):
+        interp.replay(traj, 18, 30)
+
+
+def test_replay_refuses_bad_ranges(toy_run):
+    with pytest.raises(InvalidArgumentError, match="0 <= start < stop <= 40"):
+        interp.replay(toy_run, 30, 41)
+    with pytest.raises(InvalidArgumentError, match="`every`"):
+        interp.replay(toy_run, 0, 4, every=0)
+
+
+def test_replay_of_a_replay_is_refused(toy_run):
+    zoom = interp.replay(toy_run, start=18, stop=30)
+    with pytest.raises(NotAvailableError, match="holds no full state"):
+        interp.replay(zoom, 20, 25)
+
+
+def test_divergence_stops_with_step_and_last_good_checkpoint(toy_config, tmp_path, monkeypatch):
+    update = TrainingStep.__call__
+
+    def poison(self, step):
+        result = update(self, step)
+        if step == 17:
+            with torch.no_grad():
+                self.session.model.embed.W_E.fill_(torch.nan)
+        return result
+
+    monkeypatch.setattr(TrainingStep, "__call__", poison)
+    with pytest.raises(DivergedError, match=r"At step 18 the loss is not a finite number; the last good .* step 16") as e:
+        interp.train(toy_config, root=tmp_path, device="cpu")
+    assert (e.value.step, e.value.last_good) == (18, 16)
+    traj = interp.load(tmp_path / toy_config.run_id)
+    assert traj.steps[-1] == 16
+    assert int(traj.metrics.step[-1]) == 17
+
+
+class NoHostSync(TorchDispatchMode):
+    """Fails on operations that make the host wait for a device."""
+
+    FORBIDDEN = ("_local_scalar_dense", "nonzero", "item", "is_nonzero", "equal", "masked_select", "unique")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name.strip("_") in {forbidden.strip("_") for forbidden in self.FORBIDDEN}:
+            raise AssertionError(f"host synchronisation inside a step: {name}")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("batch_size", [None, 8])
+@pytest.mark.parametrize("recipe", ["kitouni-circle", "simple-grokking"])
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_a_step_never_waits_for_the_device(recipe, batch_size, precision):
+    config = interp.recipes.get(recipe).replace(
+        {"task.p": 7, "optimizer.batch_size": batch_size, "optimizer.loss_precision": precision}
+    )
+    session = Session(config, CPU)
+    update = TrainingStep(session)
+    with NoHostSync():
+        for step in range(3):
+            update(step)
+        session.evaluate("test")
+
+
+def test_the_sync_guard_can_fail():
+    with pytest.raises(AssertionError, match="local_scalar_dense"), NoHostSync():
+        torch.ones(1).sum().item()
+
+
+def test_put_back_restores_weights_and_moments_in_place(toy_config):
+    """What follows the warm-up of a CUDA graph: everything as before, in the same memory."""
+    session = Session(toy_config, CPU)
+    before = {name: value.copy() for name, value in session.weights().items()}
+    addresses = [parameter.data_ptr() for parameter in session.model.parameters()]
+    update = TrainingStep(session)
+    for _ in range(3):
+        update(0)
+    session.put_back(before, {})
+    assert addresses == [parameter.data_ptr() for parameter in session.model.parameters()]
+    fresh = Session(toy_config, CPU)
+    for step in range(4):
+        update(step)
+        if step == 0:
+            fresh_update = TrainingStep(fresh)
+        fresh_update(step)
+    for name, value in session.weights().items():
+        assert np.array_equal(value, fresh.weights()[name]), name
+
+
+def test_minibatches_are_epochs_and_a_function_of_the_step(toy_config):
+    session = Session(toy_config.replace({"optimizer.batch_size": 8}), CPU)
+    n = len(session.train[1])  # 29 pairs: three batches of 8, five pairs sit out
+    epoch = torch.cat([session.batch_indices(step) for step in range(n // 8)])
+    assert len(epoch.unique()) == 8 * (n // 8)
+    later = session.batch_indices(n // 8).clone()
+    session.batch_indices(0)
+    assert torch.equal(later, session.batch_indices(n // 8))
+
+
+def test_minibatch_runs_report_the_whole_training_set(toy_config, tmp_path):
+    traj = interp.train(toy_config.replace({"optimizer.batch_size": 8}), root=tmp_path, device="cpu")
+    assert traj.metrics["batch_loss"].notnull().sum() == 40
+    logits = traj.model(8)(traj.task.tokens)[:, -1].detach()
+    loss, _ = answer_loss(logits[traj.task.train], traj.task.labels[traj.task.train])
+    assert float(traj.metrics["train_loss"].sel(step=8)) == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_a_growing_run_can_be_read(toy_config, tmp_path):
+    config = toy_config.replace({"steps": 4000, "save.weights": "every(1)"})
+    script = f"""
+        import interp
+        from interp.config import RunConfig
+        interp.train(RunConfig.from_json('''{config.to_json()}'''), root={str(tmp_path)!r}, device="cpu", threads=1)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
+    try:
+        folder, seen = tmp_path / config.run_id, []
+        deadline = time.monotonic() + 60
+        while len(seen) < 3 and time.monotonic() < deadline:
+            if (folder / "run.json").exists():
+                traj = interp.load(folder)
+                n = len(traj.steps)
+                if n and (not seen or n > seen[-1]):
+                    seen.append(n)
+                    assert np.isfinite(traj.param("embed.W_E")[-1]).all()
+                    assert traj.refresh() is traj
+            time.sleep(0.02)
+        assert len(seen) == 3
+    finally:
+        process.terminate()
+        process.wait(20)
+    assert process.returncode != 0  # SIGTERM reached it in mid-run
+    assert not interp.load(folder).complete
+    assert interp.load(folder).full_state_steps  # and it left a state to resume from
+
+
+def test_provenance_and_run_file(toy_run):
+    run = json.loads((toy_run.folder / "run.json").read_text())
+    assert run["config"] == toy_run.config.to_dict() if "config" in run else run["run"]["config"]
+    assert {"torch", "interp", "python", "device", "threads", "started"} <= toy_run.provenance.keys()
+
+
+def test_dense_budget_is_kept(toy_config, tmp_path):
+    size = Session(toy_config, CPU).bytes_per_checkpoint
+    traj = interp.train(toy_config.replace({"save.weights": f"dense({11 * size})"}), root=tmp_path, device="cpu")
+    assert traj.steps.tolist() == list(range(0, 41, 4))
+
+
+def test_the_published_initial_weights(tmp_path):
+    """simple-grokking's script: one stream, first the shuffle, then embedding and linear layers (ANCHORS 2.4)."""
+    config = interp.recipes.get("simple-grokking")
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        order = torch.randperm(53 * 53)
+        layers = torch.nn.Embedding(53, 128), torch.nn.Linear(256, 128), torch.nn.Linear(128, 53)
+    session = Session(config, CPU)
+    state = session.model.state_dict()
+    assert torch.equal(state["embed.W_E"], layers[0].weight)
+    assert torch.equal(state["blocks.0.mlp.W_in"], layers[1].weight.T)
+    assert torch.equal(state["unembed.b_U"], layers[2].bias)
+    assert sorted(order[: int(0.6 * 2809)].tolist()) == session.task.train.nonzero().squeeze(1).tolist()
