@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from tyro.conf import AvoidSubcommands, OmitArgPrefixes, Positional, arg, subcommand
+from tyro.conf import AvoidSubcommands, Positional, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from interp import recipes
@@ -321,16 +321,31 @@ def _leave(error: object, code: int) -> None:
 
 
 def _print_outcome(traj: "Trajectory") -> None:
-    from interp.reporting import outcome
+    from interp.summary import describe
 
     print(f"Run:       {traj.folder}")
-    print(f"Outcome:   {outcome(traj.metrics)}")
-    print(f"On disk:   {len(traj.steps)} checkpoints, {traj.size_in_bytes / 1e6:,.0f} MB")
+    print(f"Outcome:   {' '.join(describe(traj.metrics, config=traj.config.to_dict()))}")
+    print(f"On disk:   {_on_disk(traj)}")
 
 
 def _summarise(traj: "Trajectory", output: Path | None = None) -> None:
     """Write the report and print the five lines that sum a run up."""
+    from interp.analysis.measures import measure
     from interp.reporting import report
+    from interp.summary import describe, headline
 
-    path = report(traj, output, progress=True)
-    print(f"Report:    {path.resolve().as_uri()}")
+    data = measure(traj, progress=True)
+    path = report(traj, output, data=data)
+    numbers = {label: value for label, value, _ in headline(data, traj.metrics)}
+    print(f"Report:           {path.resolve().as_uri()}")
+    print(f"Accuracy:         {describe(traj.metrics)[0]}")
+    print(f"Key frequencies:  {numbers.get('Key frequencies', 'not defined for this task')}")
+    print(
+        f"Circularity:      {numbers['Circularity']} over components 1 to 4; order of the tokens on the circle "
+        f"{numbers['Order on the circle']} (1 is perfect)"
+    )
+    print(f"On disk:          {_on_disk(traj)} in {traj.folder}")
+
+
+def _on_disk(traj: "Trajectory") -> str:
+    return f"{len(traj.steps)} checkpoints, {traj.size_in_bytes / 1e6:,.0f} MB"

@@ -49,7 +49,13 @@ def choose_device(name: str | None) -> torch.device:
 
 @contextlib.contextmanager
 def run_environment(device: torch.device, threads: int | None) -> Iterator[None]:
-    """Exact arithmetic on `device`, `threads` CPU threads (None: as they are), and buffers that are not given back."""
+    """Exact arithmetic on `device`, `threads` CPU threads (None: as they are), and buffers that are not given back.
+
+    Raises:
+        InvalidArgumentError: `threads` is less than 1.
+    """
+    if threads is not None and threads < 1:
+        raise InvalidArgumentError(f"`threads` must be a whole number >= 1 (None: torch's setting); got {threads}.")
     threads_before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     tf32 = torch.backends.cuda.matmul.allow_tf32
     _keep_large_buffers()

@@ -1,4 +1,4 @@
-"""What can go wrong, as types: every error of this package is an `InterpError` and also the builtin that a caller expects.
+"""What can go wrong, as types: every error of this package is an `InterpError`, and also the builtin that one expects.
 
 The message names the argument, the rule, what came, and the way out. The command line prints it as one line.
 """

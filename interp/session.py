@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.config import FeedForward, RunConfig
-from interp.objective import answer_loss
 from interp.models import Model, Pairs, build_model
+from interp.objective import answer_loss
 from interp.optim import build_optimizer, learning_rate, load_optimizer_arrays, optimizer_arrays, set_learning_rate
 from interp.rng import generator
 from interp.tasks import Task, build_task

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.config import RunConfig
+from interp.config import FeedForward, RunConfig
 from interp.errors import ConfigError, CorruptRunError, StoreError, UnknownNameError, did_you_mean
 from interp.models import Model, build_model
 from interp.store import RunReader
@@ -42,6 +42,10 @@ _DIMS = {
     "mlp.b_out": ("d_model",),
     "unembed.W_U": ("d_model", "d_vocab_out"),
     "unembed.b_U": ("d_vocab_out",),
+}
+_FEED_FORWARD_DIMS = {
+    "mlp.W_in": ("d_in", "neuron"),
+    "unembed.W_U": ("neuron", "d_vocab_out"),
 }
 
 
@@ -104,13 +108,8 @@ class Trajectory:
 
     @property
     def complete(self) -> bool:
-        """Whether the last step of the run is stored."""
-        return len(self.steps) > 0 and int(self.steps[-1]) >= self._last_step
-
-    @property
-    def _last_step(self) -> int:
-        replay = self._reader.run.get("replay")
-        return replay["stop"] if replay else self.config.steps
+        """Whether the run came to its end and everything of it is stored."""
+        return self._reader.complete
 
     @property
     def run(self) -> dict[str, Any]:
@@ -154,7 +153,7 @@ class Trajectory:
             raise UnknownNameError(
                 f"There is no parameter `{name}` in {self.folder.name}. {did_you_mean(name, self.names)}"
             )
-        return ParameterSteps(self._reader, name)
+        return ParameterSteps(self._reader, name, ("step", *self._axes(name)))
 
     def position(self, step: int | None = None) -> int:
         """Where `step` lies in `steps`; None is the last one.
@@ -162,20 +161,15 @@ class Trajectory:
         Raises:
             UnknownNameError: where no weights are stored at that step; the message names the nearest ones.
         """
-        steps = self.steps
-        if not len(steps):
-            raise UnknownNameError(f"{self.folder.name} has no checkpoint yet.")
-        if step is None:
-            return len(steps) - 1
-        at = int(np.searchsorted(steps, step))
-        if at == len(steps) or steps[at] != step:
-            near = [int(stored) for stored in steps[max(0, at - 1) : at + 1]]
-            raise UnknownNameError(
-                f"There is no checkpoint at step {step} in {self.folder.name}; "
-                f"the nearest {'is' if len(near) == 1 else 'are'} {' and '.join(map(str, near))}. "
-                "interp.replay stores any step of a stretch."
-            )
-        return at
+        if step is None and len(self.steps):
+            return len(self.steps) - 1
+        return int(_positions(self._reader, -1 if step is None else step))
+
+    def _axes(self, name: str) -> tuple[str, ...]:
+        """Names of the axes of a parameter at one step."""
+        short = name.split(".", 2)[-1] if name.startswith("blocks.") else name
+        known = _DIMS | (_FEED_FORWARD_DIMS if isinstance(self.config.model, FeedForward) else {})
+        return known.get(short, tuple(f"axis_{i}" for i in range(len(self._reader.shape(name)))))
 
     def state(self, step: int | None = None) -> dict[str, Tensor]:
         """All parameters at one step (None: the last), by name."""
@@ -248,8 +242,10 @@ class ParameterSteps:
     of the file.
     """
 
-    def __init__(self, reader: RunReader, name: str) -> None:
+    def __init__(self, reader: RunReader, name: str, dims: tuple[str, ...]) -> None:
         self._reader, self.name = reader, name
+        self.dims = dims
+        """Names of the axes, `step` first."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -261,12 +257,6 @@ class ParameterSteps:
         """Type of the stored numbers."""
         return self._reader.dtype(self.name)
 
-    @property
-    def dims(self) -> tuple[str, ...]:
-        """Names of the axes, `step` first."""
-        short = self.name.split(".", 2)[-1] if self.name.startswith("blocks.") else self.name
-        return ("step", *_DIMS.get(short, tuple(f"axis_{i}" for i in range(len(self.shape) - 1))))
-
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -275,20 +265,21 @@ class ParameterSteps:
         return f"<{self.name} [{axes}] {self.dtype}, not read yet>"
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        first, rest = (index[0], index[1:]) if isinstance(index, tuple) else (index, ())
-        if first is Ellipsis:
+        first, *rest = index if isinstance(index, tuple) and index else (index,)
+        if first is Ellipsis or isinstance(first, tuple):
             return np.asarray(self)[index]
         if isinstance(first, list | np.ndarray):
-            first = np.asarray(first)
-            first = np.flatnonzero(first) if first.dtype == bool else first
+            first = np.asarray(first, dtype=None if len(first) else int)
         values = self._reader.read(self.name, first)
         if not rest:
             return values
-        return values[rest] if isinstance(first, int | np.integer) else values[(slice(None), *rest)]
+        # what has been read stands at the front, indexed as the steps were, so that numpy's rules hold for the rest
+        if isinstance(first, int | np.integer):
+            return values[None][(0, *rest)]
+        return values[(np.arange(len(values)) if isinstance(first, np.ndarray) else slice(None), *rest)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        values = self._reader.read(self.name, slice(None))
-        return np.array(values, dtype=dtype) if copy or dtype not in (None, values.dtype) else values
+        return np.array(self._reader.read(self.name, slice(None)), dtype=dtype, copy=copy)
 
     def sel(self, step: int | Sequence[int] | slice) -> np.ndarray:
         """The parameter at a step, at several, or at all stored steps of a range (both ends included, as in xarray)."""
@@ -297,11 +288,22 @@ class ParameterSteps:
             low = 0 if step.start is None else int(np.searchsorted(steps, step.start, "left"))
             high = len(steps) if step.stop is None else int(np.searchsorted(steps, step.stop, "right"))
             return self._reader.read(self.name, slice(low, high, step.step))
-        wanted = np.asarray(step)
-        at = np.searchsorted(steps, wanted)
-        missing = (at == len(steps)) | (steps[np.minimum(at, len(steps) - 1)] != wanted)
-        if missing.any():
-            raise UnknownNameError(
-                f"There is no checkpoint at step {np.atleast_1d(wanted)[np.atleast_1d(missing)][0]}."
-            )
-        return self._reader.read(self.name, int(at) if wanted.ndim == 0 else at)
+        return self._reader.read(self.name, _positions(self._reader, step))
+
+
+def _positions(reader: RunReader, step: int | Sequence[int]) -> Any:
+    """Where the steps lie among the stored ones: an int for one, an array for several."""
+    steps, wanted = reader.steps, np.asarray(step, dtype=None if np.size(step) else int)
+    if not len(steps):
+        raise UnknownNameError(f"{reader.folder.name} has no checkpoint yet.")
+    at = np.searchsorted(steps, wanted)
+    missing = np.atleast_1d(wanted)[np.atleast_1d(steps[np.minimum(at, len(steps) - 1)] != wanted)]
+    if len(missing):
+        after = int(np.searchsorted(steps, missing[0]))
+        near = [int(stored) for stored in steps[max(0, after - 1) : after + 1]]
+        raise UnknownNameError(
+            f"There is no checkpoint at step {missing[0]} in {reader.folder.name}; "
+            f"the nearest {'is' if len(near) == 1 else 'are'} {' and '.join(map(str, near))}. "
+            "interp.replay stores any step of a stretch."
+        )
+    return at if wanted.ndim else int(at)

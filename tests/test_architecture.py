@@ -14,13 +14,15 @@ LINES = [
     ["schedule"],
     ["record"],
     ["config", "rng"],
-    ["recipes", "tasks", "models", "objective"],
+    ["recipes", "tasks", "models", "objective", "segments"],
     ["optim", "environment", "store"],
     ["trajectory", "session"],
     ["training", "analysis"],
     ["plots"],
+    ["summary"],
     ["reporting", "widgets"],
     ["cli"],
+    ["__main__"],
 ]
 LINE_OF = {name: number for number, names in enumerate(LINES) for name in names}
 
@@ -32,7 +34,7 @@ HOMES = {
     "submitit": {"sweeps.py"},
     "tyro": {"cli.py"},
 }
-NO_TORCH = ["errors", "schedule", "record", "config", "recipes", "store", "cli"]
+NO_TORCH = ["errors", "schedule", "record", "config", "recipes", "segments", "store", "cli"]
 
 
 def modules():

@@ -9,7 +9,7 @@ import sys
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from interp.config import SGD, Adam, AdamW, FeedForward, Log, Modular, RunConfig, Save, Transformer
 from interp.errors import ConfigError
@@ -278,7 +278,7 @@ def test_replace_refuses_what_it_cannot_do(overrides, message):
 
 @pytest.mark.xfail(strict=True, reason="the whole replaces the part in silence where it comes second")
 def test_replace_refuses_a_part_and_its_whole_in_either_order():
-    with pytest.raises(ConfigError, match=re.escape("its parent is replaced as a whole")):
+    with pytest.raises(ConfigError, match=re.escape("replaced as a whole")):
         RunConfig().replace({"task.p": 7, "task": Modular()})
 
 
@@ -379,6 +379,7 @@ def test_every_is_a_range(k, until, last):
 
 @QUICK
 @given(st.integers(2, 300), lasts)
+@example(6, 10)  # 10^(1/5) rounds to 2, whose own logarithm is nearer to that of 10^(2/5), which rounds to 3
 def test_log_spaced_is_the_rounded_geometric_progression(n, last):
     expected = {0, 1, last} | {round(last ** (i / (n - 1))) for i in range(n)}
     assert LogSpaced(n).steps(last) == sorted(expected)

@@ -237,7 +237,7 @@ def test_create_open_and_replace(tmp_path):
 
 
 def test_a_newer_format_is_refused_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr("interp.store.FORMAT", 2)
+    monkeypatch.setattr("interp.segments.FORMAT", 2)
     folder = build(tmp_path / "run")
     monkeypatch.undo()
     with pytest.raises(StoreError, match=r"run\.json has format 2; this version reads 1"):

@@ -229,7 +229,7 @@ def test_divergence_stops_with_step_and_last_good_checkpoint(toy_config, tmp_pat
         return result
 
     monkeypatch.setattr(TrainingStep, "__call__", poison)
-    with pytest.raises(DivergedError, match=r"At step 18 the loss is not a finite number; the last good .* step 16") as e:
+    with pytest.raises(DivergedError, match=r"At step 18 the loss is not a finite number; .* step 16") as e:
         interp.train(toy_config, root=tmp_path, device="cpu")
     assert (e.value.step, e.value.last_good) == (18, 16)
     traj = interp.load(tmp_path / toy_config.run_id)

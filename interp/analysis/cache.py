@@ -1,19 +1,23 @@
 """Measured values beside their run, known by content.
 
-One safetensors file per measure in `<run>/measures/`: the values and, for each row, the fingerprint of the checkpoint
-it was computed from. Rows are used as long as their fingerprints are those of the run's first checkpoints; so a run
-that has grown keeps its old rows, and one that was trained again loses them. An unreadable file counts as absent.
+One safetensors file per measure in `<run>/measures/`: the values, their digest and, for each row, the fingerprint of
+the checkpoint it was computed from. Rows are used as long as their fingerprints are those of the run's first
+checkpoints; so a run that has grown keeps its old rows, and one that was trained again loses them. A file that cannot
+be read, or does not match its digest, counts as absent.
 """
 
 import hashlib
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import safetensors
 import safetensors.numpy
+
+from interp.segments import digest
 
 __all__ = ["MeasureCache"]
 
@@ -42,9 +46,12 @@ class MeasureCache:
             return np.empty(0)
         try:
             with safetensors.safe_open(path, "np") as file:
-                rows = (file.metadata() or {}).get("rows", "").split()
+                metadata = file.metadata() or {}
                 values = file.get_tensor("values")
         except (OSError, ValueError, KeyError, safetensors.SafetensorError):
+            return np.empty(0)
+        rows = metadata.get("rows", "").split()
+        if metadata.get("digest") != digest(values.tobytes()):
             return np.empty(0)
         usable = len(rows) == len(values) <= len(fingerprints) and rows == _rows(setting, fingerprints[: len(rows)])
         return values if usable else np.empty(0)
@@ -53,7 +60,7 @@ class MeasureCache:
         """Keep the values of the checkpoints with these fingerprints. A folder that cannot be written is left alone."""
         if not self._enabled:
             return
-        metadata = {"rows": " ".join(_rows(setting, fingerprints))}
+        metadata = {"rows": " ".join(_rows(setting, fingerprints)), "digest": digest(values.tobytes())}
         data = safetensors.numpy.save({"values": np.ascontiguousarray(values)}, metadata)
         temporary = self._folder / f".{name}-{os.getpid()}-{secrets.token_hex(4)}"
         try:
@@ -61,7 +68,8 @@ class MeasureCache:
             temporary.write_bytes(data)
             temporary.replace(self._path(name))
         except OSError:  # a shared, read-only run is measured all the same
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.safetensors"

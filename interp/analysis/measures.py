@@ -74,15 +74,15 @@ def measure(
 
     if not len(traj.steps):
         raise NotAvailableError(f"{traj.folder.name} has no checkpoint yet, so there is nothing to measure.")
-    chosen = _choose(traj, names)
     source = Source(traj)
+    chosen = _choose(source, names)
     values = dict(_computed(source, chosen, MeasureCache(traj.folder, enabled=cache), progress))
     coords: dict[str, Any] = {"step": traj.steps}
     labels = {
         "frequency": lambda n: np.arange(1, n + 1),
         "component": lambda n: np.arange(1, n + 1),
-        "token": np.arange,
-        "neuron": np.arange,
+        "token": lambda n: np.arange(n),
+        "neuron": lambda n: np.arange(n),
         "parameter": lambda n: np.array(traj.names),
     }
     for item in chosen:
@@ -91,7 +91,7 @@ def measure(
     variables = {item.name: (item.dims, values[item.name], {"long_name": item.meaning}) for item in chosen}
     attrs = {"run": traj.folder.name, "p": traj.task.p}
     if any(item.needs_keys for item in chosen):
-        attrs["key_frequencies"] = key_frequencies(traj)
+        attrs["key_frequencies"] = source.key_list
     return xarray.Dataset(variables, coords=coords, attrs=attrs)
 
 
@@ -110,12 +110,12 @@ def _computed(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Each measure with its values at all steps: what the cache holds, and the rest computed chunk by chunk."""
     fingerprints = source.traj.fingerprints()
+    settings = {item.name: f"keys={source.key_list}" if item.needs_keys else "" for item in chosen}
     known: dict[str, np.ndarray] = {}
-    for item in chosen:
-        setting = f"keys={source.key_list}" if item.needs_keys else ""
-        known[item.name] = cache.read(item.name, setting, fingerprints) if not item.relative_to_last else np.empty(0)
     work: dict[tuple[str, int], list[Measure]] = {}
     for item in chosen:
+        kept = not item.relative_to_last
+        known[item.name] = cache.read(item.name, settings[item.name], fingerprints) if kept else np.empty(0)
         work.setdefault((item.reads, len(known[item.name])), []).append(item)
     n = len(source.traj.steps)
     total = sum(n - start for _, start in work)
@@ -127,19 +127,15 @@ def _computed(
                     parts[item.name].append(item.compute(view).cpu().numpy())
                 bar.update(len(parts[items[0].name][-1]))
             for item in items:
-                new = parts[item.name]
-                values = (
-                    np.concatenate([known[item.name], *new] if len(known[item.name]) else new)
-                    if new
-                    else known[item.name]
-                )
-                if new and not item.relative_to_last:
-                    setting = f"keys={source.key_list}" if item.needs_keys else ""
-                    cache.write(item.name, setting, fingerprints, values)
+                values, new = known[item.name], parts[item.name]
+                if new:
+                    values = np.concatenate([values, *new] if len(values) else new)
+                    if not item.relative_to_last:
+                        cache.write(item.name, settings[item.name], fingerprints, values)
                 yield item.name, values
 
 
-def _choose(traj: Trajectory, names: Sequence[str] | None) -> list[Measure]:
+def _choose(source: Source, names: Sequence[str] | None) -> list[Measure]:
     if isinstance(names, str):
         names = [names]
     unknown = [name for name in names or () if name not in MEASURES]
@@ -148,10 +144,10 @@ def _choose(traj: Trajectory, names: Sequence[str] | None) -> list[Measure]:
     if names is not None:
         for name in names:
             if MEASURES[name].needs_sum:
-                _require_sum(traj, name)
+                _require_sum(source.traj, name)
         return [MEASURES[name] for name in dict.fromkeys(names)]
-    has_sum = traj.config.task.operation in ("add", "subtract")
-    has_keys = has_sum and bool(key_frequencies(traj))
+    has_sum = source.operation is not None
+    has_keys = has_sum and bool(source.key_list)
     return [m for m in MEASURES.values() if (has_sum or not m.needs_sum) and (has_keys or not m.needs_keys)]
 
 

@@ -49,14 +49,21 @@ def first_step(steps: Curve, values: Curve, threshold: float, *, above: bool = T
 
 
 def sustained_step(
-    steps: Curve, values: Curve, threshold: float, *, hold: int | None = 5, above: bool = True
+    steps: Curve,
+    values: Curve,
+    threshold: float,
+    *,
+    hold: int | None = 5,
+    above: bool = True,
+    open_end: bool = False,
 ) -> int | None:
     """The first logged step at which the value passes the threshold and at each of the next `hold` evaluations as well.
 
     What comes later (one evaluation at 0.989, a collapse) does not matter, and a run that ends before `hold` further
     evaluations have shown it to last has no such step: once given, the answer does not change as a run grows.
     `hold=None` asks for every later evaluation, up to the end of the run (that answer can change). `hold` = 0 is
-    `first_step`. `above=False`: for values that fall, at or below the threshold.
+    `first_step`. `above=False`: for values that fall, at or below the threshold. `open_end=True` lets the end of the
+    run stand in for evaluations that it does not have (an answer that can change as the run grows).
 
     Raises `InvalidArgumentError` for curves that are empty, not finite or of different lengths, and for steps that do
     not increase.
@@ -77,6 +84,8 @@ def sustained_step(
         failures = np.flatnonzero(~passes)
         start = failures[-1] + 1 if len(failures) else 0
         return int(step[start]) if start < len(step) else None
+    if open_end:
+        passes = np.concatenate([passes, np.repeat(passes[-1:], hold)])
     if len(passes) <= hold:
         return None
     windows = np.lib.stride_tricks.sliding_window_view(passes, hold + 1).all(axis=-1)

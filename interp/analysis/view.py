@@ -160,7 +160,7 @@ class Source:
         n = len(self.traj.steps)
         size = CHUNK_STEPS
         if reads == "answer":
-            shapes = self.traj.task.d_vocab_out + self.last.neurons.shape[-1]
-            size = max(1, CHUNK_BYTES // (4 * self.p**2 * shapes))
+            neurons, classes = self.model.neuron_logit_map().shape
+            size = max(1, CHUNK_BYTES // (4 * self.p**2 * (neurons + classes)))
         for low in range(start, n, size):
             yield View(self, slice(low, min(low + size, n)))

@@ -97,7 +97,12 @@ def component_pairs(data: xr.Dataset) -> list[tuple[int, int]]:
 
 
 def key_frequencies(data: xr.Dataset, step: int | None = None) -> tuple[list[int], str | None]:
-    """The key frequencies at `step` (None: the last), and the variable that says so: logits first, then neurons."""
+    """The key frequencies at `step`, and what says so: a variable, logits first, then neurons.
+
+    At the last step (None) those that `measure` noted, by two of three criteria; the rule is then "criteria".
+    """
+    if step is None and "key_frequencies" in data.attrs:
+        return [int(k) for k in data.attrs["key_frequencies"]], "criteria"
     for name in KEY_RULES:
         if name in data:
             flags = np.asarray(data[name].isel(step=step_index(data, step)).values, dtype=bool)

@@ -76,6 +76,7 @@ def template(dark: bool = False) -> go.layout.Template:
         if dark
         else ["#f7f6f3", "#cfe0e8", "#7fb3cc", "#2f77a5", "#123a5e"]
     )
+    scale = [[i / 4, colour] for i, colour in enumerate(ramp)]
     axis = {
         "gridcolor": line,
         "linecolor": line,
@@ -94,7 +95,7 @@ def template(dark: bool = False) -> go.layout.Template:
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "colorway": list(SERIES),
-            "colorscale": {"sequential": [[i / 4, colour] for i, colour in enumerate(ramp)]},
+            "colorscale": {"sequential": scale, "diverging": scale},  # one ramp, whatever the sign of the least value
             "xaxis": axis,
             "yaxis": axis,
             "margin": {"l": 56, "r": 20, "t": 56, "b": 48},

@@ -1,0 +1,52 @@
+# make demo    train a small network until it groks, and write a report to look at
+# make test    everything that must stay green: lint, types, doctests, tests, notebooks
+# make lab     JupyterLab on the notebooks
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo install test test-slow lint types pytest notebooks benchmark lab clean
+
+demo: $(VENV)/.installed
+	$(BIN)/interp demo
+
+test: lint types pytest notebooks
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-test
+	$(BIN)/mypy
+
+pytest: $(VENV)/.installed-test
+	$(BIN)/pytest -m "not slow"
+
+# The notebooks run at toy scale (INTERP_NOTEBOOK_SCALE=full for the real thing) in a folder of their own.
+notebooks: $(VENV)/.installed-test
+	INTERP_NOTEBOOK_SCALE=toy $(BIN)/pytest --nbmake --nbmake-timeout=300 notebooks
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/pytest -m slow
+
+benchmark: $(VENV)/.installed-test
+	$(BIN)/python -m tests.benchmarks
+
+lab: $(VENV)/.installed-test
+	$(BIN)/jupyter lab notebooks
+
+install: $(VENV)/.installed-test
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

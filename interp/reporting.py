@@ -1,0 +1,354 @@
+"""One self-contained HTML file that shows a training run: the curves, the spectrum and the circle, moved by one slider.
+
+The file asks nothing of any network (its content security policy forbids it), and nothing in a title, a label or a
+config can become markup or script: the page is rendered with autoescape, data stand in a JSON block without `<`, and
+text that Plotly draws is neutralised. Coordinates travel as one int16 block, finer than a pixel.
+"""
+
+import base64
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+import numpy.typing as npt
+import plotly.graph_objects as go
+import xarray as xr
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from interp import plots
+from interp.errors import InvalidArgumentError, StoreError
+from interp.plots.structure import component_pairs, key_frequencies, ring
+from interp.plots.style import PHASES, Event, StepAxis, step_axis, template
+from interp.summary import Row, describe, headline, milestones, phase_ends
+
+if TYPE_CHECKING:
+    from interp.trajectory import Trajectory
+
+__all__ = ["render", "report"]
+
+DENSEST = 4000  # points per dense curve; more than a screen can tell apart
+COMPONENTS = 10  # components that the file carries
+
+
+def report(
+    traj: "Trajectory",
+    path: Path | str | None = None,
+    *,
+    data: xr.Dataset | None = None,
+    title: str | None = None,
+    progress: bool = False,
+) -> Path:
+    """Write the report of a run as one HTML file, and say where it is.
+
+    `path`: where to write (None: `report.html` in the run folder). `data`: measures that are already at hand (None:
+    all that apply, from `interp.measure`). `title`: None names the run. `progress`: show a bar while measuring.
+
+    Raises:
+        NotAvailableError: the run has no checkpoint yet.
+        StoreError: the file cannot be written.
+    """
+    if data is None:
+        from interp.analysis.measures import measure
+
+        data = measure(traj, progress=progress)
+    metrics = traj.metrics
+    config = traj.config.to_dict()
+    html = render(
+        data,
+        metrics,
+        title=title or traj.folder.name,
+        summary=headline(data, metrics),
+        config=config,
+        events=[*traj.events, *milestones(data, metrics)],
+        phases=phase_ends(data, metrics),
+        provenance=traj.provenance,
+    )
+    target = Path(path) if path is not None else Path(traj.folder) / "report.html"
+    try:
+        target.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"{target} cannot be written: {error.strerror}.") from error
+    return target
+
+
+def render(
+    data: xr.Dataset,
+    metrics: xr.Dataset | None = None,
+    *,
+    title: str,
+    summary: Sequence[Row] = (),
+    config: Mapping[str, Any] | None = None,
+    events: Iterable[Event] = (),
+    phases: Mapping[str, int | None] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> str:
+    """The report as a string of HTML; a measure that `data` does not hold leaves its panel out.
+
+    `metrics` holds the losses and accuracies over denser steps. `summary` has rows (label, value, explanation),
+    `events` pairs (step, label), `phases` the last step of each phase (`memorisation_end`, `circuit_formation_end`,
+    `cleanup_end`).
+
+    >>> data = xr.Dataset({"test_accuracy": ("step", [0.0, 1.0])}, {"step": [0, 10]})
+    >>> "<h1>1 &lt; 2</h1>" in render(data, title="1 < 2")
+    True
+    """
+    if "step" not in data.dims or data.sizes["step"] == 0:
+        raise InvalidArgumentError("`data` must have the dimension `step` with at least one step; got none.")
+    if "step" not in data.coords:
+        raise InvalidArgumentError("`data` must have a coordinate `step` (optimiser updates completed); got none.")
+    data = data.sortby("step")
+    dense = _from_first_checkpoint(_thin(metrics), data)
+    steps = [np.asarray(source["step"].values) for source in (data, dense) if "step" in source]
+    axis = step_axis(np.concatenate(steps))
+    ordered = sorted(((int(step), str(label)) for step, label in events), key=lambda event: event[0])
+    marks = [{"step": step, "label": label, "letter": _letter(i)} for i, (step, label) in enumerate(ordered)]
+    lettered = [(step, _letter(i)) for i, (step, _) in enumerate(ordered)]
+    panels = _panels(data, dense, axis, lettered, phases)
+    stage = [p for p in panels if p.stage]
+    payload = _payload(data, dense, axis, panels) | {"events": marks, "bands": _bands(phases, axis)}
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    page = environment.from_string(_part("html.jinja"))
+    return page.render(
+        title=title,
+        sentences=describe(data, metrics, config),
+        count=data.sizes["step"],
+        readouts=[row for row in READOUTS if row[0] in payload["readouts"]],
+        pairs=payload["pairs"],
+        numbered=payload["p"] <= 67,
+        stage=stage,
+        rest=[p for p in panels if not p.stage],
+        summary=summary,
+        events=marks,
+        bands=payload["bands"],
+        measured={str(name) for name in [*data.data_vars, *dense.data_vars]},
+        definitions=[(str(n), v.attrs["long_name"]) for n, v in data.data_vars.items() if "long_name" in v.attrs],
+        config=_flat(config or {}),
+        provenance=_flat(provenance or {}),
+        css=Markup(_part("css")),
+        script=Markup(_part("js")),
+        payload=Markup(_safe_json(payload)),
+        plotly_js=Markup(get_plotlyjs().replace("</script", "<\\/script")),
+    )
+
+
+# --- panels ---
+
+
+@dataclasses.dataclass(frozen=True)
+class _Panel:
+    id: str
+    kind: str  # "circle", "spectrum", "curve", "heat", "components"
+    title: str
+    note: str
+    figure: go.Figure
+    stage: bool = False
+    wide: bool = False
+
+
+def _panels(
+    data: xr.Dataset,
+    dense: xr.Dataset,
+    axis: StepAxis,
+    marks: list[Event],
+    phases: Mapping[str, int | None] | None,
+) -> list[_Panel]:
+    """Every panel whose variables are there: the stage first, then the rest in reading order."""
+    over: dict[str, Any] = {"events": marks, "phases": phases, "axis": axis}
+    names = {str(n) for n in data.data_vars}
+    known = names | {str(n) for n in dense.data_vars}
+    out = []
+    if _plane_ready(data):
+        fig = plots.embedding_circle(data, components=component_pairs(data)[0]).update_layout(width=None, height=None)
+        out.append(_Panel("circle", "circle", "The token embeddings", "", fig, stage=True))
+    if "embedding_power" in names:
+        keys = key_frequencies(data)[0]
+        note = "One range for every step." + (" Numbered: the key frequencies of the last step." if keys else "")
+        fig = plots.spectrum_bars(data, keys=keys)
+        out.append(_Panel("spectrum", "spectrum", "Fourier spectrum of the embedding", note, fig, stage=True))
+    if known & {"train_accuracy", "test_accuracy"}:
+        fig = plots.accuracy_curves(data, dense, **over)
+        note = "Click a curve to go to that step. Drag to zoom, double-click to return."
+        out.append(_Panel("accuracy", "curve", "Accuracy on train and test pairs", note, fig, stage=True))
+
+    def curve(name: str, note: str, fig: go.Figure, kind: str = "curve") -> None:
+        out.append(_Panel(name, kind, fig.layout.title.text, note, fig))
+
+    if known & {"train_loss", "test_loss", "all_loss"}:
+        curve("loss", "Mean cross-entropy in nats.", plots.loss_curves(data, dense, **over))
+    if any(n.startswith(("restricted_loss", "excluded_loss")) and data[n].dims == ("step",) for n in names):
+        note = "Restricted: only key frequencies kept. Excluded: key frequencies removed. Dotted: train and test loss."
+        curve("progress", note, plots.progress_curves(data, **over))
+    if names & {"circularity", "circularity_by_component", "circle_resultant", "circle_order_correlation"}:
+        curve("circularity", "1 is a perfect circle, in perfect order.", plots.circularity_curves(data, **over))
+    if "weight_norm" in names:
+        curve("norm", "All parameters together.", plots.norm_curves(data, **over))
+    if "sum_of_squares_by_parameter" in names:
+        note = "Where the weight is held. Names are those of the state dict, without the number of the block."
+        curve("parameters", note, plots.norm_curves(data, by="parameter", **over))
+    gini = sorted(n for n in names if n.startswith("gini") and data[n].dims == ("step",))
+    if gini:
+        fig = plots.measure_curves(data, gini, title="Sparsity of the spectra", y="Gini coefficient (0 to 1)", **over)
+        curve("gini", "0: power spread evenly over the frequencies; 1: all in one.", fig)
+    for variable, name in (("embedding_power", "heat-embedding"), ("logit_similarity", "heat-logit")):
+        if variable in names:
+            note = "Each row is a frequency; the rows that stand out are those in use."
+            curve(name, note, plots.spectrum_heatmap(data, variable, **over), kind="heat")
+    if _plane_ready(data) and len(component_pairs(data)) > 1:
+        note = "Each plane with the ring of its strongest frequency. Follows when the slider rests; click to enlarge."
+        fig = plots.component_grid(data).update_layout(height=None)
+        out.append(_Panel("components", "components", "Circles on lower components", note, fig))
+    for panel in out:
+        _undress(panel)
+    odd = [p for p in out if not p.stage and p.kind != "components"]
+    return [dataclasses.replace(p, wide=p.kind == "components" or (len(odd) % 2 == 1 and p is odd[-1])) for p in out]
+
+
+def _undress(panel: _Panel) -> None:
+    """Take off what the page itself shows: the title, the legend of the phases, the template (the page swaps it)."""
+    top = 34 if panel.kind in ("curve", "heat", "components") else 26 if panel.kind == "spectrum" else 12
+    panel.figure.update_layout(title=None, template=None, margin={"t": top, "b": 44, "l": 56, "r": 16})
+    panel.figure.update_shapes(showlegend=False)
+    if panel.figure.layout.legend.orientation != "v":
+        panel.figure.update_layout(legend={"yref": "container", "y": 1, "yanchor": "top"})
+    if panel.kind == "components":
+        panel.figure.update_layout(margin={"l": 8, "r": 8, "b": 8})
+
+
+def _plane_ready(data: xr.Dataset) -> bool:
+    return "embedding_coordinates" in data and data.sizes["component"] > 1 and data.sizes["token"] > 1
+
+
+# --- what the script reads ---
+
+READOUTS = (
+    ("train_loss", "train loss", "train"),
+    ("test_loss", "test loss", "test"),
+    ("train_accuracy", "train accuracy", "train"),
+    ("test_accuracy", "test accuracy", "test"),
+)
+
+
+def _payload(data: xr.Dataset, dense: xr.Dataset, axis: StepAxis, panels: list[_Panel]) -> dict[str, Any]:
+    steps = np.asarray(data["step"].values)
+    payload: dict[str, Any] = {
+        "steps": [int(step) for step in steps],
+        "axis": {"zero_at": axis.zero_at, "first": axis.first, "last": axis.last},
+        "templates": {name: template(name == "dark").to_plotly_json() for name in ("light", "dark")},
+        "figures": {p.id: json.loads(p.figure.to_json()) for p in panels},
+        "panels": [{"id": p.id, "kind": p.kind} for p in panels],
+        "readouts": {},
+        "pairs": [],
+        "p": 0,
+    }
+    for name, _, _ in READOUTS:
+        if name in data:
+            payload["readouts"][name] = _jsonable(data[name].values)
+        elif name in dense and dense[name].dropna("step").size:
+            series = dense[name].dropna("step")
+            payload["readouts"][name] = _jsonable(series.reindex(step=steps, method="nearest").values)
+    if "embedding_power" in data:
+        power = np.asarray(data["embedding_power"].transpose("step", "frequency").values)
+        payload["spectrum"] = {
+            "count": power.shape[1],
+            "block": _block(np.nan_to_num(power, posinf=0, neginf=0), "<f4"),
+        }
+    if _plane_ready(data):
+        table = data["embedding_coordinates"].transpose("component", "step", "token").isel(component=slice(COMPONENTS))
+        xyz = np.asarray(table.values, dtype=np.float64)
+        finite = np.isfinite(xyz)
+        scale = float(np.abs(xyz[finite]).max(initial=0)) / 32767 or 1.0
+        whole = np.where(finite, np.round(np.where(finite, xyz, 0) / scale), -32768)
+        payload["coordinates"] = {"scale": scale, "block": _block(whole, "<i2")}
+        payload["p"] = int(xyz.shape[2])
+        for u in range(0, xyz.shape[0] - 1, 2):
+            pair = np.where(finite[u : u + 2], xyz[u : u + 2], 0)
+            rim = ring(pair[0, -1], pair[1, -1])
+            reach = 1.08 * float(np.abs(pair).max()) or 1.0
+            payload["pairs"].append(
+                {"a": u + 1, "b": u + 2, "frequency": rim.frequency, "stride": rim.stride, "reach": reach}
+            )
+    return payload
+
+
+def _bands(phases: Mapping[str, int | None] | None, axis: StepAxis) -> list[dict[str, Any]]:
+    start, out = axis.first, []
+    for key, (word, _) in PHASES.items():
+        end = (phases or {}).get(key)
+        if end is None:
+            break
+        if end > start:
+            out.append({"start": start, "end": int(end), "word": word})
+        start = int(end)
+    return out
+
+
+def _thin(metrics: xr.Dataset | None) -> xr.Dataset:
+    """At most about `DENSEST` steps, keeping the least and the greatest value of every variable in each stretch."""
+    if metrics is None or "step" not in metrics.coords or metrics.sizes.get("step", 0) == 0:
+        return xr.Dataset()
+    metrics = metrics.sortby("step").drop_duplicates("step", keep="last")
+    names = [n for n, _, _ in READOUTS if n in metrics and metrics[n].dims == ("step",)]
+    metrics = metrics[names]
+    if metrics.sizes["step"] <= DENSEST or not names:
+        return metrics
+    count = metrics.sizes["step"]
+    each = DENSEST // (2 * len(names))  # stretches per variable
+    kept = {*range(min(count, 200)), count - 1}  # the first steps are wide on a log axis
+    for name in names:
+        values = np.asarray(metrics[name].values, dtype=float)
+        (finite,) = np.nonzero(np.isfinite(values))
+        for part in np.array_split(finite, min(each, max(finite.size, 1))):
+            if part.size == 0:
+                continue
+            kept |= {int(part[values[part].argmin()]), int(part[values[part].argmax()])}
+    return metrics.isel(step=sorted(kept))
+
+
+def _from_first_checkpoint(dense: xr.Dataset, data: xr.Dataset) -> xr.Dataset:
+    """Without the steps between 0 and a five-hundredth of the run, which would take half of a logarithmic axis.
+
+    No step is dropped that lies at or after the first checkpoint, whichever comes first.
+    """
+    steps = np.asarray(data["step"].values)
+    if "step" not in dense or steps[0] != 0 or steps[-1] < 1000:
+        return dense
+    start = min(10 ** math.floor(math.log10(steps[-1] / 200)), int(steps[1]))
+    return dense.isel(step=np.flatnonzero((dense["step"].values == 0) | (dense["step"].values >= start)))
+
+
+def _block(values: npt.NDArray[Any], kind: str) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).astype(kind).tobytes()).decode("ascii")
+
+
+def _jsonable(values: npt.NDArray[Any]) -> list[float | None]:
+    return [float(f"{v:.6g}") if np.isfinite(v) else None for v in np.asarray(values, dtype=float)]
+
+
+def _safe_json(payload: Mapping[str, Any]) -> str:
+    """JSON that may stand in a script element: without `<`, so that nothing in it can close the element."""
+    return json.dumps(payload, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", "unset" if value is None else str(value)))
+    return rows
+
+
+def _letter(i: int) -> str:
+    return chr(ord("A") + i) if i < 26 else str(i - 25)
+
+
+def _part(ending: str) -> str:
+    return resources.files("interp").joinpath(f"report_template.{ending}").read_text(encoding="utf-8")

@@ -1,0 +1,162 @@
+"""What a run did, in words and headline numbers, read from its measures and metrics.
+
+Accuracy counts as having passed 99 % from the step at which it stays there for the next five evaluations (or to the
+end of the run): a single lucky or unlucky evaluation moves nothing.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from interp.analysis.phases import phases, sustained_step
+from interp.plots.structure import key_frequencies
+from interp.plots.style import PHASES, Event
+
+__all__ = ["Row", "describe", "headline", "milestones", "phase_ends"]
+
+Row = tuple[str, str, str]
+"""A headline number: label, value, explanation."""
+THRESHOLD = 0.99
+"""Accuracy that counts as learnt."""
+
+
+def describe(data: xr.Dataset, metrics: xr.Dataset | None = None, config: Mapping[str, Any] | None = None) -> list[str]:
+    """What the run did, in plain sentences; what was not measured is not mentioned.
+
+    >>> data = xr.Dataset({"train_accuracy": ("step", [0.0, 1.0, 1.0]), "test_accuracy": ("step", [0.0, 0.1, 1.0])})
+    >>> describe(data.assign_coords(step=[0, 100, 2000]))[0]
+    'Train accuracy passed 99 % at step 100, test accuracy at step 2,000: generalisation came 1,900 steps later.'
+    """
+    said = []
+    train, test = (_series(data, metrics, f"{who}_accuracy") for who in ("train", "test"))
+    learnt, general = _passed(train), _passed(test)
+    end = int(max([int(s["step"].values[-1]) for s in (train, test) if s is not None] + [int(data["step"].values[-1])]))
+    if learnt is not None and general is not None:
+        if general > learnt:
+            tail = f"generalisation came {general - learnt:,} steps later."
+            said.append(f"Train accuracy passed 99 % at step {learnt:,}, test accuracy at step {general:,}: {tail}")
+        else:
+            said.append(
+                f"Test accuracy passed 99 % at step {general:,}, no later than train accuracy (step {learnt:,})."
+            )
+    elif learnt is not None and test is not None:
+        tail = "the run has memorised and not generalised."
+        said.append(
+            f"Train accuracy passed 99 % at step {learnt:,}; test accuracy is {_share(test)} at step {end:,}: {tail}"
+        )
+    elif learnt is not None:
+        said.append(f"Train accuracy passed 99 % at step {learnt:,}.")
+    elif general is not None:
+        said.append(f"Test accuracy passed 99 % at step {general:,}.")
+    elif train is not None or test is not None:
+        got = [f"{who} {_share(s)}" for who, s in (("train", train), ("test", test)) if s is not None]
+        said.append(f"By step {end:,} accuracy has not reached 99 % ({', '.join(got)}).")
+    if general is not None and test is not None and float(test.values[-1]) < 0.95:
+        said.append(f"Test accuracy has since fallen to {_share(test)}.")
+    keys, rule = key_frequencies(data)
+    if rule is not None:
+        found = f"Key frequencies: {_listed(keys)}" if keys else "No key frequency stands out"
+        said.append(f"{found} ({_said(rule)} at the last step).")
+    circle = _series(data, None, "circularity")
+    if circle is not None:
+        now, start = float(circle.values[-1]), float(circle.values[0])
+        verdict = f"up from {start:.2f}" if now >= 0.8 and now - start > 0.1 else "1 is a perfect circle"
+        none = " No circle has formed." if now < 0.5 else ""
+        said.append(f"Circularity of the embedding is {now:.2f} ({verdict}).{none}")
+    loss = data["train_loss"].values if "train_loss" in data else np.array([0.0])
+    if not np.isfinite(loss[-1]):
+        said.append("The last train loss is not a finite number: the run has diverged.")
+    planned = (config or {}).get("steps")
+    if isinstance(planned, int) and end < planned:
+        said.append(f"The run is at step {end:,} of {planned:,}; all this may change.")
+    return said
+
+
+def headline(data: xr.Dataset, metrics: xr.Dataset | None = None) -> list[Row]:
+    """The headline numbers as rows (label, value, explanation).
+
+    >>> data = xr.Dataset({"circularity": ("step", [0.1, 0.97])}, {"step": [0, 100]})
+    >>> headline(data)[-1][:2]
+    ('Circularity', '0.970')
+    """
+    rows = [("Last step", f"{int(data['step'].values[-1]):,}", f"of {data.sizes['step']:,} checkpoints measured")]
+    first: dict[str, int | None] = {}
+    for who in ("train", "test"):
+        series = _series(data, metrics, f"{who}_accuracy")
+        if series is not None:
+            first[who] = _passed(series)
+            told = "not reached" if first[who] is None else f"step {first[who]:,}"
+            rows.append(
+                (
+                    f"{who.capitalize()} accuracy ≥ 99 %",
+                    told,
+                    f"from then on, for five evaluations at least; now {_share(series)}",
+                )
+            )
+    learnt, general = first.get("train"), first.get("test")
+    if learnt is not None and general is not None:
+        delay = f"{general - learnt:,} steps"
+        rows.append(("Delay", delay, "from the first of these steps to the second: the length of grokking"))
+    for name, label, text in (
+        ("test_loss", "Test loss", "cross-entropy in nats at the last step"),
+        ("weight_norm", "Weight norm", "l2 norm of all weights at the last step"),
+        ("circularity", "Circularity", "mean over components 1 to 4 at the last step; 1 is a perfect circle"),
+        ("circle_order_correlation", "Order on the circle", "at the last step, PC 1–2; 1 is perfect order"),
+    ):
+        series = _series(data, metrics, name)
+        if series is not None:
+            rows.append((label, f"{float(series.values[-1]):#.3g}", text))
+    keys, rule = key_frequencies(data)
+    if rule is not None:
+        rows.append(("Key frequencies", _listed(keys) or "none", f"{_said(rule)} at the last step"))
+    return rows
+
+
+def milestones(data: xr.Dataset, metrics: xr.Dataset | None = None) -> list[Event]:
+    """The steps from which train and test accuracy stay at 99 %, as events."""
+    found = [(_passed(_series(data, metrics, f"{who}_accuracy")), who) for who in ("train", "test")]
+    return [(step, f"{who} accuracy reaches 99 %") for step, who in found if step is not None]
+
+
+def phase_ends(data: xr.Dataset, metrics: xr.Dataset | None) -> dict[str, int | None]:
+    """The ends of the phases (None: it did not happen), from the densest steps at which all three curves were taken."""
+    names = ["train_accuracy", "test_accuracy", "test_loss"]
+    held = [s[names].dropna("step") for s in (metrics, data) if s is not None and all(name in s for name in names)]
+    curves = max(held, key=lambda s: s.sizes["step"], default=None)
+    if curves is None or curves.sizes["step"] < 2:
+        return {}
+    found = phases(curves["step"].values, *(curves[name].values for name in names))
+    return {key: getattr(found, key) for key in PHASES}
+
+
+def _series(data: xr.Dataset, metrics: xr.Dataset | None, name: str) -> xr.DataArray | None:
+    """The finite values of a variable over step, from where there are more of them; None where there are none."""
+    held = [source[name] for source in (metrics, data) if source is not None and name in source]
+    series = max((s[np.isfinite(s.values)] for s in held), key=lambda s: s.size, default=None)
+    return series if series is not None and series.size else None
+
+
+def _passed(series: xr.DataArray | None) -> int | None:
+    """The step from which accuracy stays at the threshold, for five evaluations or to the end of the run."""
+    if series is None:
+        return None
+    return sustained_step(series["step"].values, series.values, THRESHOLD, open_end=True)
+
+
+def _listed(keys: Sequence[int]) -> str:
+    """The first twelve, and how many more."""
+    return ", ".join(map(str, keys[:12])) + (f" and {len(keys) - 12} more" if len(keys) > 12 else "")
+
+
+def _said(rule: str) -> str:
+    names = {"key_frequency_logit": "the logits", "key_frequency_neuron": "the neurons"}
+    return "named by two of three criteria" if rule == "criteria" else f"read from {names.get(rule, 'the embedding')}"
+
+
+def _share(series: xr.DataArray) -> str:
+    """The last value, never rounded up to a whole 1."""
+    last = float(series.values[-1])
+    return f"{math.floor(last * 1000) / 1000:.3f}" if last >= 0.99 else f"{last:.2f}"

@@ -1,0 +1,136 @@
+"""The JupyterLab scrubber: one slider through the checkpoints of a run.
+
+It moves the tokens in the plane of two components, the spectrum of the embedding, and a cursor in the curves of
+accuracy and loss. The figures are those of `plots`, alive; nothing is computed here. It needs a running kernel, for
+each step is sent when it is asked for: `interp.report` writes the same as a file that needs none.
+"""
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from interp import plots
+from interp.errors import InvalidArgumentError, NotAvailableError
+from interp.plots.structure import component_pairs
+from interp.plots.style import COLOURS, StepAxis, step_axis
+
+if TYPE_CHECKING:
+    import ipywidgets
+    import plotly.graph_objects as go
+    import xarray as xr
+
+    from interp.trajectory import Trajectory
+
+__all__ = ["scrubber"]
+
+FILM_FRAMES = 150
+"""Steps that a played film shows at most, so that it lasts about fifteen seconds."""
+FRAME_MILLISECONDS = 100
+CURVES = (  # figure, title, and the variables of which it needs one
+    (plots.accuracy_curves, "Accuracy", ("train_accuracy", "test_accuracy")),
+    (plots.loss_curves, "Loss", ("train_loss", "test_loss", "all_loss")),
+)
+
+
+def scrubber(traj: "Trajectory", data: "xr.Dataset | None" = None) -> "ipywidgets.VBox":
+    """A slider through the checkpoints of a run, for JupyterLab: circle, spectrum, and a cursor in the curves.
+
+    Arguments:
+        traj: a run, complete or still growing; a growing one is shown as far as it has come.
+        data: measures that are already at hand (None: all that apply, from `interp.measure`). `embedding_coordinates`
+            is needed; without `embedding_power` there is no spectrum, without a loss or an accuracy no such curve.
+
+    Returns:
+        A box; its first row holds the play button, the slider over checkpoints, the step and the choice of components.
+
+    Raises:
+        NotAvailableError: ipywidgets or anywidget is not installed.
+        InvalidArgumentError: `data` holds no `embedding_coordinates`, or no pair of components.
+    """
+    for package in ("ipywidgets", "anywidget"):
+        if find_spec(package) is None:
+            raise NotAvailableError(
+                f"The scrubber needs {package}, which is not installed: pip install 'grokking-interp[notebooks]'."
+            )
+    import ipywidgets
+    import plotly.graph_objects as go
+
+    if data is None:
+        from interp.analysis.measures import measure
+
+        data = measure(traj)
+    metrics = traj.metrics
+    pairs = component_pairs(data)
+    if not pairs:
+        raise InvalidArgumentError("`data.embedding_coordinates` must hold at least two components; got fewer.")
+    steps = np.asarray(data["step"].values)
+    logged = np.asarray(metrics["step"].values)
+    axis = step_axis(np.concatenate([steps, logged[(logged >= steps[0]) & (logged <= steps[-1])]]))
+    metrics = metrics.sel(step=slice(axis.first, axis.last))
+    last = int(steps[-1])
+
+    circle = go.FigureWidget(_sized(plots.embedding_circle(data, last, components=pairs[0]), 470, 500))
+    curves = []
+    for draw, title, names in CURVES:
+        if any(name in data or name in metrics for name in names):
+            fig = _sized(draw(data, metrics, events=traj.events, axis=axis), 540, 250).update_layout(title_text=title)
+            curves.append(go.FigureWidget(_with_cursor(fig, axis, last)))
+    spectrum = None
+    if "embedding_power" in data:
+        spectrum = go.FigureWidget(_sized(plots.spectrum_bars(data, last), 1010, 260))
+
+    end = len(steps) - 1
+    slider = ipywidgets.IntSlider(
+        value=end, min=0, max=end, readout=False, layout={"width": "470px"}, tooltip="checkpoint"
+    )
+    play = ipywidgets.Play(
+        value=end, min=0, max=end, step=max(1, -(-end // FILM_FRAMES)), interval=FRAME_MILLISECONDS, show_repeat=False
+    )
+    ipywidgets.jslink((play, "value"), (slider, "value"))
+    label = ipywidgets.Label(_written(last), layout={"width": "110px"})
+    chosen = ipywidgets.Dropdown(
+        options=[(f"PC {a}–{b}", (a, b)) for a, b in pairs], value=pairs[0], layout={"width": "110px"}
+    )
+
+    def show(_: object) -> None:
+        step = int(steps[slider.value])
+        label.value = _written(step)
+        _take_over(circle, _sized(plots.embedding_circle(data, step, components=chosen.value), 470, 500))
+        if spectrum is not None:
+            _take_over(spectrum, _sized(plots.spectrum_bars(data, step), 1010, 260))
+        for curve in curves:
+            x = float(axis.place(step))
+            curve.update_shapes({"x0": x, "x1": x}, selector={"name": "cursor"})
+
+    slider.observe(show, names="value")
+    chosen.observe(show, names="value")
+    rows = [ipywidgets.HBox([play, slider, label, chosen]), ipywidgets.HBox([circle, ipywidgets.VBox(curves)])]
+    return ipywidgets.VBox([*rows, *([spectrum] if spectrum is not None else [])])
+
+
+def _sized(fig: "go.Figure", width: int, height: int) -> "go.Figure":
+    """With a size of its own: a figure in a row of widgets cannot ask how much room there is."""
+    return fig.update_layout(width=width, height=height, margin={"l": 56, "r": 16, "t": 48, "b": 44})
+
+
+def _with_cursor(fig: "go.Figure", axis: StepAxis, step: int) -> "go.Figure":
+    """A vertical line at the step that is shown."""
+    x = float(axis.place(step))
+    return fig.add_shape(
+        type="line", xref="x", yref="y domain", x0=x, x1=x, y0=0, y1=1, name="cursor",
+        line={"color": COLOURS["event"], "width": 1.5},
+    )  # fmt: skip
+
+
+def _take_over(live: Any, fresh: "go.Figure") -> None:
+    """Give a figure that is shown the contents of another of the same kind; only what differs is sent."""
+    with live.batch_update():
+        for old, new in zip(live.data, fresh.data, strict=True):
+            old.update(new.to_plotly_json())
+        for part in ("title", "xaxis", "yaxis"):
+            live.layout[part].update(fresh.layout[part].to_plotly_json())
+
+
+def _written(step: int) -> str:
+    return f"step {step:,}"

@@ -1,0 +1,147 @@
+"""The numbers in the README, as ratios measured in one process on one machine: `make benchmark`.
+
+Each comparison alternates its contestants and takes the median of the ratios pair by pair, so that a machine whose
+speed drifts does not favour either. Times are printed to show their size; only the ratios mean something elsewhere.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import interp
+from interp.environment import run_environment
+from interp.session import Numbers, Session, TrainingStep
+from interp.store import RunWriter
+from tests.benchmarks.rival_demo import make, matmul_floor
+
+CPU = torch.device("cpu")
+
+
+def seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def compare(a: Callable[[], object], b: Callable[[], object], n: int = 15) -> tuple[float, float, float]:
+    """Median times [s] of a and b, and the median over pairs of b's time divided by a's."""
+    for run in (a, b, a, b):
+        run()
+    pairs = [(seconds(a), seconds(b)) for _ in range(n)]
+    return (
+        statistics.median(x for x, _ in pairs),
+        statistics.median(y for _, y in pairs),
+        statistics.median(y / x for x, y in pairs),
+    )
+
+
+def row(what: str, a: float, b: float, ratio: float, goal: str) -> None:
+    print(f"| {what} | {a * 1e3:,.2f} ms | {b * 1e3:,.2f} ms | {ratio:.2f} | {goal} |", flush=True)
+
+
+def training_step() -> None:
+    """The recipe tl-demo against the demo's own loop around TransformerLens's bridge, and against its products."""
+    session = Session(interp.recipes.get("tl-demo"), CPU)
+    update, numbers = TrainingStep(session), Numbers(CPU)
+    steps = iter(range(10**9))
+
+    def ours(with_test: bool) -> None:
+        step = next(steps)
+        if with_test:
+            numbers.add(step, "test", session.evaluate("test"))
+        numbers.add(step, "train", update(step))
+        if numbers.full:
+            numbers.fetch()
+
+    demo, (floor_train, floor_test) = make("cpu"), matmul_floor("cpu")
+
+    def floor() -> None:
+        floor_train()
+        floor_test()
+
+    row("training step with test loss: ours, demo", *compare(lambda: ours(True), lambda: demo(True)), ">= 4.5")
+    row("training step: ours, demo", *compare(lambda: ours(False), lambda: demo(False)), ">= 4")
+    row("step with test: ours, bare products", *compare(lambda: ours(True), floor, 40), ">= 0.70")
+    row("step: ours, bare products", *compare(lambda: ours(False), floor_train, 40), ">= 0.70")
+
+
+def checkpoints_and_metrics(n: int = 120) -> None:
+    """Whole runs of tl-demo without its test pass: checkpoints never, every 10 steps, every step; metrics or none."""
+    base = interp.recipes.get("tl-demo").replace({"steps": n, "log.test": "steps(0)", "save.state": "steps()"})
+
+    def run(weights: str, log: str) -> None:
+        with tempfile.TemporaryDirectory() as root:
+            interp.train(base.replace({"save.weights": weights, "log.train": log}), root=root, device="cpu")
+
+    def bare() -> None:
+        run("steps()", "every(1)")
+
+    row(f"{n} steps: no checkpoints, every 10", *compare(bare, lambda: run("every(10)", "every(1)"), 7), "<= 1.03")
+    row(f"{n} steps: no checkpoints, every step", *compare(bare, lambda: run("every(1)", "every(1)"), 7), "<= 1.15")
+    row(f"{n} steps: no metrics, every step", *compare(lambda: run("steps()", "steps()"), bare, 7), "<= 1.02")
+
+
+def reading(n: int = 1000) -> None:
+    """One [114, 128] parameter over 1000 checkpoints of the p = 113 transformer."""
+    weights = Session(interp.recipes.get("tl-demo"), CPU).weights()
+    config = interp.recipes.get("tl-demo").replace({"steps": n - 1, "save.weights": "every(1)"})
+    with tempfile.TemporaryDirectory() as folder:
+        run, flat, loose = Path(folder) / "run", Path(folder) / "flat.bin", Path(folder) / "loose"
+        loose.mkdir()
+        W_E = np.memmap(flat, np.float32, "w+", shape=(n, *weights["embed.W_E"].shape))
+        with RunWriter.create(run, {"config": config.to_dict()}) as writer:
+            for step in range(n):
+                W_E[step] = weights["embed.W_E"] + step
+                writer.append(step, {**weights, "embed.W_E": W_E[step]})
+                state = {name: torch.from_numpy(array) for name, array in weights.items()}
+                torch.save(state, loose / f"{step}.pt")
+        W_E.flush()
+        parameter = interp.load(run).param("embed.W_E")
+
+        def ours() -> np.ndarray:
+            return np.array(parameter[:])
+
+        def flat_map() -> np.ndarray:
+            return np.array(np.memmap(flat, np.float32, "r", shape=W_E.shape))
+
+        def pickles() -> np.ndarray:
+            return np.stack([torch.load(loose / f"{i}.pt", weights_only=True)["embed.W_E"].numpy() for i in range(n)])
+
+        assert np.array_equal(ours(), flat_map())
+        a, b, ratio = compare(flat_map, ours)
+        row("one parameter, 1000 checkpoints: flat memory map, ours", a, b, ratio, "<= 2")
+        row("the same: ours, 1000 torch.load", *compare(ours, pickles, 3), ">= 50")
+
+
+def imports() -> None:
+    """Fresh interpreters."""
+
+    def python(code: str) -> Callable[[], object]:
+        return lambda: subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+    row("import torch, import interp", *compare(python("import torch"), python("import interp"), 5), "<= 1.3")
+    both = python("import interp; interp.train; interp.load")
+    row("import torch, import interp and its trainer", *compare(python("import torch"), both, 5), "<= 1.3")
+    help_ = [sys.executable, "-m", "interp", "--help"]
+    times = [seconds(lambda: subprocess.run(help_, check=True, capture_output=True)) for _ in range(5)]
+    print(f"| interp --help | {statistics.median(times) * 1e3:,.0f} ms | | | < 500 ms |", flush=True)
+
+
+def main() -> None:
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    print("| first, second | first | second | second / first | goal |\n| --- | --- | --- | --- | --- |", flush=True)
+    chosen = sys.argv[1:] or ["training_step", "checkpoints_and_metrics", "reading", "imports"]
+    with run_environment(CPU, None):
+        for name in chosen:
+            globals()[name]()
+
+
+if __name__ == "__main__":
+    main()

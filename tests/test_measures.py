@@ -1,0 +1,402 @@
+"""`measure` over real runs: labelled, in agreement with training and with slow definitions, and computed once."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray
+
+import interp
+from interp.analysis import view
+from interp.analysis.cache import MeasureCache
+from interp.analysis.measures import MEASURES, key_frequencies
+from interp.errors import NotAvailableError, UnknownNameError
+from interp.models.transformer import TransformerModel
+from interp.store import RunWriter
+
+NEED_KEYS = {name for name, item in MEASURES.items() if item.needs_keys}
+NEED_SUM = {name for name, item in MEASURES.items() if item.needs_sum}
+
+
+@pytest.fixture
+def own_run(toy_run, tmp_path):
+    """The toy run in a folder that a test may change."""
+    shutil.copytree(toy_run.folder, tmp_path / toy_run.folder.name, ignore=shutil.ignore_patterns("measures"))
+    return interp.load(tmp_path / toy_run.folder.name)
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """A list that gets an entry for each pass of a model over all pairs."""
+    seen, answer = [], TransformerModel.answer
+
+    def counted(self, pairs):
+        seen.append(len(pairs.tokens))
+        return answer(self, pairs)
+
+    monkeypatch.setattr(TransformerModel, "answer", counted)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def mlp_run(tmp_path_factory):
+    config = interp.recipes.get("simple-grokking").replace(
+        {"task.p": 7, "model": {"d_model": 16, "d_hidden": (24, 20)}, "steps": 30, "save.weights": "every(5)"}
+    )
+    return interp.train(config, root=tmp_path_factory.mktemp("mlp"), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def product_run(tmp_path_factory, toy_config):
+    config = toy_config.replace({"task.operation": "multiply", "steps": 8})
+    return interp.train(config, root=tmp_path_factory.mktemp("product"), device="cpu")
+
+
+def extend(folder, traj, steps):
+    """Write the steps of `traj` into a run folder that may hold some already."""
+    begun = (folder / "run.json").exists()
+    with RunWriter.open(folder) if begun else RunWriter.create(folder, traj.run, fsync=False) as writer:
+        for step in steps:
+            writer.append(int(step), {name: traj.param(name).sel(step) for name in traj.names})
+    return interp.load(folder)
+
+
+# --- what comes back --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["toy_run", "grokked_run", "mlp_run", "product_run"])
+def test_all_that_apply_with_the_dims_they_promise(which, request):
+    traj = request.getfixturevalue(which)
+    data = interp.measure(traj, cache=False)
+    has_sum = traj.config.task.operation == "add"
+    has_keys = has_sum and bool(key_frequencies(traj))
+    assert set(data.data_vars) == set(MEASURES) - (set() if has_sum else NEED_SUM) - (set() if has_keys else NEED_KEYS)
+    p, components = traj.task.p, min(8, traj.task.p - 1)
+    coords = {
+        "step": traj.steps.tolist(),
+        "frequency": list(range(1, p // 2 + 1)),
+        "component": list(range(1, components + 1)),
+        "token": list(range(p)),
+        "neuron": list(range(data.sizes["neuron"])),
+        "parameter": list(traj.names),
+    }
+    assert data.sizes["neuron"] == traj.model().neuron_logit_map().shape[0]
+    assert {dim: data[dim].values.tolist() for dim in data.sizes} == coords
+    for name, variable in data.data_vars.items():
+        assert variable.dims == MEASURES[name].dims
+        assert variable.attrs["long_name"] == MEASURES[name].meaning
+        assert np.isfinite(variable.values).all(), name
+    assert data.attrs["run"] == traj.folder.name
+    assert data.attrs["p"] == p
+    assert data.attrs.get("key_frequencies", []) == (key_frequencies(traj) if has_keys else [])
+
+
+def test_both_kinds_of_runs_are_among_them(toy_run, grokked_run):
+    assert key_frequencies(toy_run) == []  # so the measures that need keys were left out there
+    assert len(key_frequencies(grokked_run)) >= 2
+    assert float(grokked_run.metrics.test_accuracy[-1]) > 0.8
+
+
+def test_only_what_was_asked_for_once_and_in_order(toy_run):
+    data = interp.measure(toy_run, ["weight_norm", "train_loss", "weight_norm"], cache=False)
+    assert list(data.data_vars) == ["weight_norm", "train_loss"]
+    assert set(data.coords) == {"step"}
+    assert list(interp.measure(toy_run, "weight_norm", cache=False).data_vars) == ["weight_norm"]
+
+
+@pytest.mark.parametrize("which", ["toy_run", "grokked_run", "mlp_run", "product_run"])
+def test_losses_and_accuracies_are_those_of_training(which, request):
+    traj = request.getfixturevalue(which)
+    names = ["train_loss", "test_loss", "train_accuracy", "test_accuracy"]
+    data, metrics = interp.measure(traj, [*names, "all_loss"], cache=False), traj.metrics
+    for name in names:
+        logged = metrics[name].dropna("step")
+        common = np.intersect1d(logged.step, data.step)
+        assert len(common) >= 3
+        np.testing.assert_allclose(
+            data[name].sel(step=common), logged.sel(step=common), rtol=1e-5, atol=1e-7, err_msg=name
+        )
+    n_train, n_test = int(traj.task.train.sum()), int(traj.task.test.sum())
+    mean = (n_train * data.train_loss + n_test * data.test_loss) / (n_train + n_test)
+    np.testing.assert_allclose(data.all_loss, mean, rtol=1e-12)
+
+
+def test_weight_norms(toy_run):
+    data = interp.measure(toy_run, ["weight_norm", "sum_of_squares", "sum_of_squares_by_parameter"], cache=False)
+    squares = {name: (np.asarray(toy_run.param(name), float).reshape(11, -1) ** 2).sum(1) for name in toy_run.names}
+    for name, values in squares.items():
+        np.testing.assert_allclose(data.sum_of_squares_by_parameter.sel(parameter=name), values, rtol=1e-6)
+    np.testing.assert_allclose(data.sum_of_squares, sum(squares.values()), rtol=1e-6)
+    np.testing.assert_allclose(data.weight_norm, np.sqrt(sum(squares.values())), rtol=1e-6)
+
+
+def test_a_wrong_name_gets_a_suggestion(toy_run):
+    with pytest.raises(UnknownNameError, match=r"no measure `weight_nrom`.*Did you mean `weight_norm`"):
+        interp.measure(toy_run, ["train_loss", "weight_nrom"])
+
+
+@pytest.mark.parametrize("name", sorted(NEED_SUM))
+def test_what_is_not_defined_for_a_product_is_refused(product_run, name):
+    with pytest.raises(NotAvailableError, match=rf"`{name}` is defined for addition and subtraction.*learns multiply"):
+        interp.measure(product_run, [name])
+
+
+def test_a_product_has_no_key_frequencies(product_run):
+    with pytest.raises(NotAvailableError, match="learns multiply"):
+        key_frequencies(product_run)
+
+
+def test_a_run_without_checkpoints_has_nothing_to_measure(toy_run, tmp_path):
+    with pytest.raises(NotAvailableError, match="empty has no checkpoint yet"):
+        interp.measure(extend(tmp_path / "empty", toy_run, []))
+
+
+# --- slow definitions -------------------------------------------------------------------------------------------------
+
+
+def waves(p, k):
+    """cos and sin of w_k (a + b) over all pairs, as orthonormal columns [p^2, 2]."""
+    a, b = np.divmod(np.arange(p**2), p)
+    angle = 2 * np.pi * k * (a + b) / p
+    return np.stack([np.cos(angle), np.sin(angle)], 1) / np.sqrt(p**2 / 2)
+
+
+def mean_nll(logits, labels, mask):
+    shifted = logits - logits.max(1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return -log_p[np.arange(len(labels)), labels][mask].mean()
+
+
+@pytest.fixture(scope="module")
+def final(grokked_run):
+    """Logits of all pairs at the last step by the plain pass, labels, the two masks, and the measures there."""
+    task = grokked_run.task
+    with torch.no_grad():
+        logits = grokked_run.model()(task.tokens)[:, -1].double().numpy()
+    data = interp.measure(grokked_run, cache=False).isel(step=-1)
+    return task.p, logits, task.labels.numpy(), task.train.numpy(), data
+
+
+def test_the_losses_of_nanda_by_explicit_projection(final):
+    """P_K as a sum over pairs of explicit waves; nothing is shared with the package's code."""
+    p, logits, labels, train, data = final
+    keys = data.attrs["key_frequencies"]
+    everything = np.ones_like(train)
+
+    def project(frequencies):
+        basis = np.concatenate([waves(p, k) for k in frequencies], 1)
+        return basis @ (basis.T @ logits)
+
+    restricted = project(keys)
+    restricted += (logits - restricted).mean(0)
+    np.testing.assert_allclose(data.restricted_loss_logit, mean_nll(restricted, labels, everything), rtol=1e-4)
+    np.testing.assert_allclose(data.excluded_loss_2d, mean_nll(logits - project(keys), labels, train), rtol=1e-4)
+    for k in range(1, p // 2 + 1):
+        expected = mean_nll(logits - project([k]), labels, train)
+        found = data.excluded_loss_2d_by_frequency.sel(frequency=k)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-8)
+
+
+def test_the_logits_by_explicit_waves(final):
+    p, logits, _, _, data = final
+    a, b, c = np.meshgrid(*[np.arange(p)] * 3, indexing="ij")
+    cube = logits.reshape(p, p, p)
+    centred = cube - cube.mean(-1, keepdims=True)
+    explained = 0.0
+    for k in range(1, p // 2 + 1):
+        wave = np.cos(2 * np.pi * k * (a + b - c) / p)
+        wave /= np.linalg.norm(wave)
+        share = (centred * wave).sum() / np.linalg.norm(centred)
+        np.testing.assert_allclose(data.logit_coefficient.sel(frequency=k), (cube * wave).sum(), rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(data.logit_similarity.sel(frequency=k), share, rtol=1e-4, atol=1e-6)
+        explained += share**2 * (k in data.attrs["key_frequencies"])
+    np.testing.assert_allclose(data.logit_variance_explained, explained, rtol=1e-4)
+
+
+def test_key_frequencies_are_the_peaks_of_the_spectrum(grokked_run, final):
+    p, _, _, _, data = final
+    keys = data.attrs["key_frequencies"]
+    assert keys == key_frequencies(grokked_run)
+    W_E = np.asarray(grokked_run.param("embed.W_E")[-1], float)[:p]
+    power = (np.abs(np.fft.rfft(W_E, axis=0)[1:]) ** 2).sum(1)
+    assert sorted(np.argsort(power)[::-1][: len(keys)] + 1) == keys
+    by_logits = np.argsort(data.logit_coefficient.values)[::-1][: len(keys)] + 1
+    assert sorted(by_logits) == keys
+    np.testing.assert_allclose(data.embedding_power / data.embedding_power.sum(), power / power.sum(), rtol=1e-5)
+
+
+def test_grokking_is_seen(grokked_run):
+    """What the paper says of the last checkpoint: the keys are what the network uses."""
+    data = interp.measure(grokked_run, cache=False).isel(step=-1)
+    assert float(data.excluded_loss_2d) > 100 * float(data.train_loss)  # without the keys it fails
+    assert float(data.restricted_loss_logit) < float(data.test_loss)  # with nothing but the keys it does better
+    others = data.excluded_loss_2d_by_frequency.drop_sel(frequency=data.attrs["key_frequencies"])
+    assert float(data.excluded_loss_2d) > 100 * float(others.max())
+
+
+# --- streaming --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["toy_run", "grokked_run"])
+@pytest.mark.parametrize("settings", [{"CHUNK_BYTES": 1, "CHUNK_STEPS": 1}, {"CHUNK_BYTES": 10**6, "CHUNK_STEPS": 4}])
+def test_chunks_make_no_difference(which, settings, request, monkeypatch):
+    traj = request.getfixturevalue(which)
+    whole = interp.measure(traj, cache=False)
+    for name, value in settings.items():
+        monkeypatch.setattr(view, name, value)
+    sizes = [len(part.W_E) for part in view.Source(traj).views(0, "embedding")]
+    assert max(sizes) == settings["CHUNK_STEPS"]
+    assert sum(sizes) == len(traj.steps)
+    sizes = [len(part.logits) for part in view.Source(traj).views(0, "answer")]
+    assert len(sizes) > 1 or which == "toy_run"
+    chunked = interp.measure(traj, cache=False)
+    assert chunked.attrs == whole.attrs
+    assert list(chunked.data_vars) == list(whole.data_vars)
+    for name in whole.data_vars:
+        np.testing.assert_allclose(chunked[name], whole[name], rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_activations_fit_into_the_bound(grokked_run, monkeypatch):
+    bytes_per_step = 4 * 23**2 * (128 + 23)
+    monkeypatch.setattr(view, "CHUNK_BYTES", 3 * bytes_per_step + 1)
+    for part in view.Source(grokked_run).views(0, "answer"):
+        assert part.logits_of_all_classes.nbytes + part.neurons.nbytes <= view.CHUNK_BYTES
+    assert len(list(view.Source(grokked_run).views(0, "answer"))) == 11  # of 31 steps: not more chunks than need be
+
+
+# --- the cache --------------------------------------------------------------------------------------------------------
+
+
+def test_the_second_time_nothing_is_computed(own_run, passes, monkeypatch):
+    names = ["train_loss", "weight_norm", "neuron_frequency", "embedding_power"]
+    first = interp.measure(own_run, names)
+    assert passes == [49] * 11
+    assert sorted(path.stem for path in (own_run.folder / "measures").iterdir()) == sorted(names)
+    passes.clear()
+    for attribute in ("W_E", "weights", "_answers"):
+        monkeypatch.setattr(view.View, attribute, None)  # nothing is read of the weights either
+    again = interp.measure(interp.load(own_run.folder), names)
+    assert passes == []
+    assert again.identical(first)
+
+
+def test_all_measures_come_back_identical(own_run, passes):
+    first = interp.measure(own_run)
+    passes.clear()
+    assert interp.measure(own_run).identical(first)
+    assert passes == [49]  # the key frequencies are those of the last step, which is looked at again
+
+
+def test_without_cache_nothing_is_written_or_read(own_run, passes):
+    interp.measure(own_run, ["train_loss"], cache=False)
+    assert not (own_run.folder / "measures").exists()
+    interp.measure(own_run, ["train_loss"])
+    passes.clear()
+    interp.measure(own_run, ["train_loss"], cache=False)
+    assert len(passes) == 11
+
+
+def test_what_is_relative_to_the_last_step_is_not_kept(own_run):
+    interp.measure(own_run, ["embedding_coordinates", "circle_resultant"])
+    assert not (own_run.folder / "measures").exists()
+
+
+def test_a_grown_run_costs_only_its_new_steps(toy_run, tmp_path, passes):
+    names = ["train_loss", "neuron_frequency_share", "circularity", "circle_resultant"]
+    traj = extend(tmp_path / "run", toy_run, toy_run.steps[:6])
+    interp.measure(traj, names)
+    assert len(passes) == 6
+    extend(tmp_path / "run", toy_run, toy_run.steps[6:])
+    passes.clear()
+    grown = interp.measure(traj.refresh(), names)
+    assert len(passes) == 5
+    xarray.testing.assert_allclose(grown, interp.measure(toy_run, names, cache=False), rtol=1e-6)
+    passes.clear()
+    interp.measure(traj, [*names, "test_loss"])  # a new measure among known ones computes only itself
+    assert len(passes) == 11
+
+
+def test_other_weights_in_the_same_folder_are_measured_anew(toy_run, toy_config, tmp_path):
+    other = interp.train(toy_config.replace({"seed": 1}), root=tmp_path, device="cpu")
+    folder = tmp_path / "run"
+    interp.measure(extend(folder, toy_run, toy_run.steps), ["train_loss"])
+    for name in ("run.json", "trajectory", "LOCK"):
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    replaced = interp.measure(extend(folder, other, other.steps), ["train_loss"])
+    assert replaced.train_loss.equals(interp.measure(other, ["train_loss"], cache=False).train_loss)
+    shutil.rmtree(folder / "trajectory")
+    (folder / "run.json").unlink()
+    shorter = interp.measure(extend(folder, other, other.steps[:3]), ["train_loss"])  # fewer steps than are kept
+    assert shorter.train_loss.equals(replaced.train_loss[:3])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1  # in the last value
+    path.write_bytes(data)
+
+
+HARM = {
+    "flipped": flip,
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "empty": lambda path: path.write_bytes(b""),
+    "garbage": lambda path: path.write_bytes(b"\xff" * 200),
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_a_corrupt_file_counts_as_absent(own_run, passes, harm):
+    first = interp.measure(own_run, ["train_loss"])
+    path = own_run.folder / "measures" / "train_loss.safetensors"
+    whole = path.read_bytes()
+    HARM[harm](path)
+    assert path.read_bytes() != whole
+    passes.clear()
+    assert interp.measure(own_run, ["train_loss"]).identical(first)
+    assert len(passes) == 11
+    passes.clear()
+    assert interp.measure(own_run, ["train_loss"]).identical(first)
+    assert passes == []  # it has been put right
+
+
+def test_a_folder_that_cannot_be_written_is_measured_all_the_same(own_run, toy_run, monkeypatch):
+    expected = interp.measure(toy_run, ["train_loss"], cache=False)
+    (own_run.folder / "measures").write_text("in the way")
+    assert interp.measure(own_run, ["train_loss"]).identical(expected)
+    (own_run.folder / "measures").unlink()
+
+    def read_only(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    for method in ("mkdir", "write_bytes", "unlink", "replace"):
+        monkeypatch.setattr(Path, method, read_only)
+    assert interp.measure(own_run, ["train_loss"]).identical(expected)
+    monkeypatch.undo()
+    assert not (own_run.folder / "measures").exists()
+
+
+def test_other_keys_are_another_measure(grokked_run, tmp_path):
+    names = ["restricted_loss_logit", "excluded_loss_3d"]
+    traj = extend(tmp_path / "run", grokked_run, grokked_run.steps[:8])
+    early = interp.measure(traj, names)
+    extend(tmp_path / "run", grokked_run, grokked_run.steps[8:])
+    late = interp.measure(traj.refresh(), names)
+    assert early.attrs["key_frequencies"] != late.attrs["key_frequencies"]
+    expected = interp.measure(grokked_run, names, cache=False)
+    for name in names:
+        np.testing.assert_allclose(late[name], expected[name], rtol=1e-9)
+        assert not np.allclose(early[name], late[name][:8])
+
+
+def test_rows_are_known_by_setting_and_checkpoint():
+    cache = MeasureCache(Path(tempfile.mkdtemp()), enabled=True)
+    values = np.arange(6.0).reshape(3, 2)
+    cache.write("loss", "keys=[1]", ["a", "b", "c"], values)
+    assert np.array_equal(cache.read("loss", "keys=[1]", ["a", "b", "c", "d"]), values)
+    for setting, checkpoints in [("keys=[2]", "abcd"), ("keys=[1]", "abx"), ("keys=[1]", "ab"), ("keys=[1]", "bca")]:
+        assert len(cache.read("loss", setting, list(checkpoints))) == 0
+    assert len(cache.read("other", "keys=[1]", ["a", "b", "c"])) == 0

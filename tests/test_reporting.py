@@ -1,0 +1,271 @@
+"""The report is one file that asks for nothing, says what the run did, and cannot be made to do anything else."""
+
+import base64
+import json
+import re
+
+import numpy as np
+import pytest
+import xarray as xr
+from browser.planted import EVENTS, KEYS, PHASES, never_grokked, planted_run
+from plotly.offline import get_plotlyjs
+
+from interp.config import RunConfig
+from interp.errors import InvalidArgumentError
+from interp.reporting import render, report
+from interp.summary import describe, headline, milestones
+from interp.training import train
+
+HOSTILE = "</script><img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}"
+
+
+def small(**change):
+    data, metrics = planted_run(p=11, checkpoints=12)
+    arguments = {"title": "A run", "summary": headline(data, metrics), "events": EVENTS, "phases": PHASES} | change
+    return render(arguments.pop("data", data), arguments.pop("metrics", metrics), **arguments)
+
+
+def own(html):
+    """Everything but plotly.js."""
+    return html.replace(get_plotlyjs(), "")
+
+
+def payload(html):
+    return json.loads(re.search(r'<script type="application/json" id="payload">(.*?)</script>', html, re.S).group(1))
+
+
+# --- one file that asks for nothing ---
+
+
+def test_the_file_is_small_for_a_run_of_full_size():
+    data, metrics = planted_run(p=113, checkpoints=400)
+    html = render(data, metrics, title="Full size", events=EVENTS, phases=PHASES)
+    assert len(html.encode()) < 8e6
+
+
+def test_nothing_is_fetched():
+    html = own(small())
+    assert "default-src 'none'" in html
+    assert not re.search(r'(src|href)\s*=\s*["\']?(https?:)?//', html, re.I)
+    assert not re.search(r"<(link|iframe|object|embed|base|img)\b", html, re.I)
+    assert "@import" not in html
+    assert "url(" not in html
+
+
+def test_plotly_js_is_inside_once():
+    assert small().count(get_plotlyjs()[:200]) == 1
+
+
+def test_upload_button_and_logo_are_off():
+    assert "showSendToCloud: false, displaylogo: false, responsive: true" in small()
+
+
+# --- hostile words ---
+
+
+def test_hostile_text_stays_text():
+    html = own(
+        small(
+            title=HOSTILE,
+            summary=[(HOSTILE, HOSTILE, HOSTILE)],
+            events=[(130, HOSTILE)],
+            config={"task": {HOSTILE: HOSTILE}},
+            provenance={"host": HOSTILE},
+        )
+    )
+    assert "<img" not in html
+    assert html.count("</script>") == 3
+    assert "7 * 7" in html
+    assert payload(html)["events"][0]["label"] == HOSTILE
+
+
+def test_hostile_parameter_names_are_neutralised():
+    data, _ = planted_run(p=11, checkpoints=12)
+    data = data.assign_coords(parameter=[HOSTILE, *data["parameter"].values[1:]])
+    found = payload(render(data, title="x"))["figures"]["parameters"]["data"][0]["name"]
+    assert "<" not in found
+    assert "&lt;img" in found
+
+
+# --- the data that travel ---
+
+
+def test_the_coordinates_survive_the_journey():
+    data, _ = planted_run(p=11, checkpoints=12)
+    sent = payload(render(data, title="x"))
+    block = np.frombuffer(base64.b64decode(sent["coordinates"]["block"]), "<i2").reshape(8, 12, 11)
+    want = data["embedding_coordinates"].transpose("component", "step", "token").values
+    np.testing.assert_allclose(block * sent["coordinates"]["scale"], want, atol=sent["coordinates"]["scale"])
+    power = np.frombuffer(base64.b64decode(sent["spectrum"]["block"]), "<f4").reshape(12, 5)
+    np.testing.assert_allclose(power, data["embedding_power"].values, rtol=1e-6)
+
+
+def test_each_pair_travels_with_its_own_ring():
+    data, _ = planted_run()
+    pairs = payload(render(data, title="x"))["pairs"]
+    assert [pair["frequency"] for pair in pairs] == [17, 5, 41, 29]
+    assert set(KEYS) == {pair["frequency"] for pair in pairs}
+    assert all(pair["frequency"] * pair["stride"] % 113 == 1 for pair in pairs)
+
+
+def test_long_metrics_are_thinned_and_keep_their_spikes():
+    steps = np.arange(60_000)
+    loss = np.ones(steps.size)
+    loss[41_234] = 50.0
+    metrics = xr.Dataset({"train_loss": ("step", loss), "test_loss": ("step", 2 * loss)}, {"step": steps})
+    data = xr.Dataset({"weight_norm": ("step", [1.0, 2.0])}, {"step": [0, 59_999]})
+    curve = payload(render(data, metrics, title="x"))["figures"]["loss"]["data"][0]["y"]
+    values = np.frombuffer(base64.b64decode(curve["bdata"]), curve["dtype"])
+    assert values.size < 5000
+    assert values.max() == 50.0
+
+
+def test_what_is_not_finite_travels_as_a_gap():
+    data, metrics = planted_run(p=11, checkpoints=12)
+    holes = data.copy(deep=True)
+    for name, variable in holes.data_vars.items():
+        if variable.dtype.kind == "f":
+            holes[name] = variable.where(data["step"] < 4000, np.nan if "loss" in str(name) else np.inf)
+    sent = payload(render(holes, metrics * np.nan, title="x"))
+    block = np.frombuffer(base64.b64decode(sent["coordinates"]["block"]), "<i2").reshape(8, 12, 11)
+    assert (block[:, -1] == -32768).all()
+    assert sent["readouts"]["train_loss"][-1] is None
+
+
+# --- panels come and go ---
+
+
+def test_every_panel_is_there_when_everything_was_measured():
+    ids = [panel["id"] for panel in payload(small())["panels"]]
+    assert ids[:3] == ["circle", "spectrum", "accuracy"]
+    curves = {"loss", "progress", "circularity", "norm", "parameters", "gini"}
+    assert set(ids[3:]) == curves | {"heat-embedding", "heat-logit", "components"}
+
+
+FAMILIES = sorted({str(name).split("_")[0] for name in planted_run(p=11, checkpoints=3)[0].data_vars})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_variables_come_and_go(family):
+    data, metrics = planted_run(p=11, checkpoints=3)
+    own = [name for name in data.data_vars if str(name).startswith(family)]
+    alone = render(data[own], title="These alone")
+    assert all(f'id="{panel["id"]}"' in alone for panel in payload(alone)["panels"])
+    without = payload(render(data.drop_vars(own), metrics, title="All but these"))
+    assert len(without["panels"]) >= 8
+
+
+def test_a_run_with_one_checkpoint_and_one_without_any_measure():
+    data, metrics = planted_run(p=11, checkpoints=3)
+    assert 'max="0"' in render(data.isel(step=[0]), metrics.isel(step=[0]), title="Just begun")
+    assert "nothing that this report can draw" in render(xr.Dataset(coords={"step": [0, 1]}), title="Empty")
+
+
+@pytest.mark.parametrize("data", [xr.Dataset(), xr.Dataset({"a": ("step", [1.0])}), xr.Dataset(coords={"step": []})])
+def test_data_without_steps_are_refused(data):
+    with pytest.raises(InvalidArgumentError, match="`data` must have"):
+        render(data, title="x")
+
+
+# --- what the run did, in words ---
+
+
+def test_a_run_that_grokked():
+    said = describe(*planted_run(), {"steps": 5187})
+    assert re.match(
+        r"Train accuracy passed 99 % at step \d+, test accuracy at step 1,2\d\d: .* 1,1\d\d steps later\.", said[0]
+    )
+    assert said[1] == "Key frequencies: 5, 17, 29, 41 (read from the logits at the last step)."
+    assert said[2] == "Circularity of the embedding is 0.98 (up from 0.06)."
+    assert len(said) == 3
+
+
+def test_a_run_that_never_grokked():
+    said = " ".join(describe(*never_grokked()))
+    assert "test accuracy is 0.02 at step 900: the run has memorised and not generalised." in said
+    assert "No key frequency stands out" in said
+    assert "No circle has formed." in said
+    assert "later" not in said
+
+
+def accuracies(train, test, **more):
+    return xr.Dataset(
+        {"train_accuracy": ("step", train), "test_accuracy": ("step", test), **more},
+        {"step": 10 * np.arange(len(train))},
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "config", "sentence"),
+    [
+        (
+            accuracies([0, 0.5, 0.6], [0, 0.1, 0.2]),
+            {},
+            "By step 20 accuracy has not reached 99 % (train 0.60, test 0.20).",
+        ),
+        (
+            accuracies([0, 1, 1], [0, 1, 1]),
+            {},
+            "Test accuracy passed 99 % at step 10, no later than train accuracy (step 10).",
+        ),
+        (accuracies([0, *[1] * 8], [0, *[1] * 7, 0.4]), {}, "Test accuracy has since fallen to 0.40."),
+        (accuracies([0, 1, 1], [0, 0, 1]), {"steps": 50}, "The run is at step 20 of 50; all this may change."),
+        (accuracies([0, 1, 1], [np.nan] * 3).drop_vars("test_accuracy"), {}, "Train accuracy passed 99 % at step 10."),
+        (
+            accuracies([0, 1, 1], [0, 0, 1], train_loss=("step", [1.0, 0.1, np.nan])),
+            {},
+            "The last train loss is not a finite number: the run has diverged.",
+        ),
+    ],
+)
+def test_other_runs(data, config, sentence):
+    assert sentence in describe(data, None, config)
+
+
+def test_nothing_is_said_of_what_was_not_measured():
+    data = xr.Dataset({"weight_norm": ("step", [1.0, 2.0])}, {"step": [0, 10]})
+    assert describe(data) == []
+    assert [row[0] for row in headline(data)] == ["Last step", "Weight norm"]
+    assert milestones(data) == []
+
+
+def test_milestones_are_the_first_steps_at_99_percent():
+    data = accuracies([0, 0.99, 1], [0, 0.98, 0.99])
+    assert milestones(data) == [(10, "train accuracy reaches 99 %"), (20, "test accuracy reaches 99 %")]
+
+
+def test_an_accuracy_below_one_is_never_rounded_up_to_one():
+    data = accuracies([0, 1, 1], [0, 0.99, 0.9998])
+    assert "now 0.999" in next(row for row in headline(data) if row[0].startswith("Test accuracy"))[2]
+
+
+def test_the_longer_series_counts():
+    data = accuracies([0, 1, 1], [0, 0, 1])
+    sparse = xr.Dataset({"test_accuracy": ("step", [0.0, np.nan, np.nan, 1.0])}, {"step": [0, 10, 20, 30]})
+    assert milestones(data, sparse)[1] == (20, "test accuracy reaches 99 %")
+
+
+def test_many_key_frequencies_are_not_all_listed():
+    flags = xr.DataArray(np.ones((1, 20), dtype=bool), dims=("step", "frequency"))
+    data = xr.Dataset({"key_frequency_logit": flags}, {"step": [0], "frequency": range(1, 21)})
+    assert "10, 11, 12 and 8 more" in describe(data)[0]
+
+
+def test_definitions_that_measures_carry_are_shown():
+    data, _ = planted_run(p=11, checkpoints=3)
+    data["weight_norm"].attrs["long_name"] = "L2 norm of <all> parameters"
+    assert "L2 norm of &lt;all&gt; parameters" in render(data, title="x")
+
+
+# --- from a run ---
+
+
+def test_a_trained_run_has_a_report(tmp_path):
+    config = RunConfig().replace({"task.p": 5, "model.d_model": 8, "model.d_mlp": 8, "steps": 6})
+    traj = train(config, root=tmp_path)
+    path = report(traj)
+    assert path == traj.folder / "report.html"
+    html = path.read_text(encoding="utf-8")
+    assert {"circle", "spectrum", "accuracy", "loss"} <= {panel["id"] for panel in payload(html)["panels"]}
+    assert "task.p" in html
+    assert report(traj, tmp_path / "other.html", title="Named").read_text(encoding="utf-8").count("<h1>Named</h1>") == 1
