@@ -1,13 +1,16 @@
 """The command line: `interp demo | train | resume | replay | measure | report | verify | list | recipes`.
 
-Every command is a dataclass that tyro turns into flags; the flags of `interp train RECIPE` are the fields of its config.
+Every command is a dataclass that tyro turns into flags; those of `interp train RECIPE` are the fields of its config.
 Heavy libraries are imported inside the commands, so that `--help` is quick. A user's mistake ends with one line and
 exit code 2; a run that diverged ends with 1, an interrupted one with 130.
 """
 
+import contextlib
 import dataclasses
+import io
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,7 +21,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from interp import recipes
 from interp.config import RunConfig
-from interp.errors import ConfigError, DivergedError, InterpError
+from interp.errors import ConfigError, DivergedError, InterpError, UnknownNameError, did_you_mean
 from interp.schedule import Schedule, parse_schedule
 
 if TYPE_CHECKING:
@@ -70,8 +73,10 @@ class Train:
         from interp.training import train
 
         folder = self.root / self.config.run_id
-        before = (folder / "run.json").exists() and self.existing == "resume"
-        print(f"{'Continuing' if before else 'Training'} {folder}")
+        if self.existing == "resume" and (folder / "run.json").exists():
+            _print_state(folder)
+        else:
+            print(f"Training {folder}")
         traj = train(
             self.config,
             root=self.root,
@@ -96,6 +101,7 @@ class Resume:
         """Resume and say what came out."""
         from interp.training import resume
 
+        _print_state(self.run)
         _print_outcome(resume(self.run, device=self.device, progress=True, threads=self.threads))
 
 
@@ -135,7 +141,7 @@ class Replay:
 class Measure:
     """Compute measures over all checkpoints and print them, or write them to a file."""
 
-    run: Run
+    run: Positional[Annotated[Path | None, arg(help="run folder; not needed with --list")]] = None
     names: Positional[Annotated[tuple[str, ...], arg(help="measures; none: all that apply")]] = ()
     output: Annotated[Path | None, arg(help="write a .csv (measures over step only) or .nc (all) file")] = None
     list: Annotated[bool, arg(help="list the measures and what they mean")] = False
@@ -147,23 +153,32 @@ class Measure:
 
         if self.list:
             for name, item in MEASURES.items():
-                print(f"{name:36} {'[' + ', '.join(item.dims) + ']':22} {item.meaning}")
+                print(f"{name:36} {'[' + ', '.join(item.dims) + ']':26} {item.meaning}")
             return
-        data = measure(load(self.run), self.names or None, progress=True)
-        if self.output is None:
-            over_step = [name for name in data.data_vars if data[name].dims == ("step",)]
-            print(data[over_step].to_dataframe().to_string(max_rows=20) if over_step else data)
-            others = [f"{name} {list(data[name].dims)}" for name in data.data_vars if name not in over_step]
-            if others:
-                print(f"With more axes (write them with --output FILE.nc): {', '.join(others)}")
-        elif self.output.suffix == ".csv":
-            data[[name for name in data.data_vars if data[name].dims == ("step",)]].to_dataframe().to_csv(self.output)
-            print(f"Written:   {self.output}")
-        elif self.output.suffix == ".nc":
-            data.to_netcdf(self.output, engine="scipy")
-            print(f"Written:   {self.output}")
-        else:
+        if self.run is None:
+            raise ConfigError("`run` must be a run folder, as in: interp measure RUN. What there is: --list.")
+        if self.output and self.output.suffix not in (".csv", ".nc"):
             raise ConfigError(f"`--output` must end in .csv or .nc; got {self.output}.")
+        if self.output and not self.output.parent.is_dir():
+            raise ConfigError(f"`--output` must lie in a folder that exists; {self.output.parent} is none.")
+        traj = load(self.run)
+        over_step = [name for name in self.names if name in MEASURES and MEASURES[name].dims == ("step",)]
+        if self.output and self.output.suffix == ".csv" and self.names and not over_step:
+            raise ConfigError("A .csv file holds measures over step only, and none of these is one; write a .nc file.")
+        data = measure(traj, self.names or None, progress=True)
+        over_step = [str(name) for name in data.data_vars if data[name].dims == ("step",)]
+        others = [f"{name} {list(data[name].dims)}" for name in data.data_vars if name not in over_step]
+        if self.output is None:
+            if over_step:
+                print(data[over_step].to_dataframe().to_string(max_rows=20))
+        elif self.output.suffix == ".csv":
+            data[over_step].to_dataframe().to_csv(self.output)
+        else:
+            data.to_netcdf(self.output, engine="scipy")
+        if self.output:
+            print(f"Written:   {self.output}")
+        if others and not (self.output and self.output.suffix == ".nc"):
+            print(f"With more axes (write them with --output FILE.nc): {', '.join(others)}")
 
 
 @dataclass
@@ -264,36 +279,81 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _leave(error if str(error) else "Interrupted.", 130)
     except BrokenPipeError:  # the reader of a pipe has seen enough
         sys.stderr.close()
+    except OSError as error:  # a full disk, a folder that may not be written
+        _leave(error, 2)
 
 
 def _parse(words: list[str]) -> Any:
-    """The command that the words describe; tyro prints help and refuses what is wrong (exit code 2)."""
-    name = words[0] if words else "--help"
+    """The command that the words describe, or one line about what is wrong with them (exit code 2)."""
+    words = words or ["--help"]
+    name = words[0]
     registry = _registry()
     if name == "train":
         return _parse_train(words[1:], registry)
     if name in _COMMANDS:
-        return tyro.cli(_COMMANDS[name], prog=f"interp {name}", args=words[1:], registry=registry)
-    summaries = {
+        prog = f"interp {name}"
+        return _read(prog, lambda: tyro.cli(_COMMANDS[name], prog=prog, args=words[1:], registry=registry))
+    if not name.startswith("-"):
+        raise UnknownNameError(f"There is no command `{name}`. {did_you_mean(name, _COMMANDS)}")
+    summaries: dict[str, Callable[..., Any]] = {
         command: dataclasses.make_dataclass(cls.__name__, [], namespace={"__doc__": cls.__doc__})
         for command, cls in _COMMANDS.items()
     }
-    return tyro.extras.subcommand_cli_from_dict(
-        summaries, prog="interp", description=__doc__.partition("\n")[0], args=words or ["--help"]
+    description = __doc__.partition("\n")[0]
+    return _read(
+        "interp",
+        lambda: tyro.extras.subcommand_cli_from_dict(summaries, prog="interp", description=description, args=words),
     )
 
 
 def _parse_train(words: list[str], registry: ConstructorRegistry) -> Train:
-    name = next((word for word in words if not word.startswith("-")), None)
-    if name is None or words[0] != name:
-        shown = {
+    if not words or words[0].startswith("-"):
+        shown: dict[str, Callable[..., Any]] = {
             recipe: dataclasses.make_dataclass("Recipe", [], namespace={"__doc__": recipes.RECIPES[recipe].summary})
             for recipe in recipes.RECIPES
         }
-        tyro.extras.subcommand_cli_from_dict(shown, prog="interp train", description=Train.__doc__, args=words)
-    config = recipes.get(str(name))
-    prog = f"interp train {name}"
-    return tyro.cli(Train, prog=prog, args=words[1:], default=Train(config=config), registry=registry)
+        _read(
+            "interp train",
+            lambda: tyro.extras.subcommand_cli_from_dict(
+                shown, prog="interp train", description=Train.__doc__, args=words or ["--help"]
+            ),
+        )
+    config = recipes.get(words[0])
+    prog = f"interp train {words[0]}"
+    return _read(
+        prog, lambda: tyro.cli(Train, prog=prog, args=words[1:], default=Train(config=config), registry=registry)
+    )
+
+
+def _read(prog: str, parse: Callable[[], Any]) -> Any:
+    """What tyro parses; its boxes about a wrong word become one line."""
+    boxes = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(boxes):
+            return parse()
+    except SystemExit as end:
+        if end.code != 2:
+            raise
+        print(f"{prog}: {_out_of_the_box(boxes.getvalue())} See {prog} --help.", file=sys.stderr)
+        raise
+
+
+def _out_of_the_box(text: str) -> str:
+    """The message and the suggestions in an error of tyro's, without frame, help texts and colours.
+
+    >>> rows = ["wrong x", "────", "Perhaps:", "    --y", "        (default: 1)"]
+    >>> _out_of_the_box("\\n".join(["╭─ Title ─╮", *(f"│ {row} │" for row in rows), "╰─────────╯"]))
+    'wrong x. Perhaps: --y.'
+    """
+    rows = [row[2:].rstrip("│ ") for row in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if row.startswith("│")]
+    parts: list[list[str]] = [[]]
+    for row in rows:
+        if set(row) == {"─"}:
+            parts.append([])
+        elif not row.startswith(" " * 8):  # what stands that far in explains an option
+            parts[-1].append(row.strip())
+    kept = [" ".join(part) for part in parts if part and not part[0].startswith(("Argument helptext", "For full"))]
+    return " ".join(f"{part.rstrip('.')}." for part in kept)
 
 
 def _registry() -> ConstructorRegistry:
@@ -318,6 +378,16 @@ def _registry() -> ConstructorRegistry:
 def _leave(error: object, code: int) -> None:
     print(f"interp: {error}", file=sys.stderr)
     sys.exit(code)
+
+
+def _print_state(folder: Path) -> None:
+    from interp.trajectory import load
+
+    traj = load(folder)
+    if traj.complete:
+        print(f"{folder} is complete; `interp train RECIPE --existing overwrite` trains it again")
+    else:
+        print(f"Continuing {folder}, stored up to step {traj.steps[-1] if len(traj.steps) else 'none'}")
 
 
 def _print_outcome(traj: "Trajectory") -> None:

@@ -56,6 +56,8 @@ class Record:
                     raise ConfigError(
                         f"`{path}` cannot be changed: its parent is replaced as a whole in the same call."
                     )
+            if isinstance(node.get(name), dict):
+                raise ConfigError(f"`{path}` cannot be replaced as a whole: a part of it is changed in the same call.")
             node[name] = value
         return _replace(config, tree, "")
 
@@ -145,8 +147,7 @@ def _replace(config: Any, tree: Mapping[str, Any], path: str) -> Any:
     for name, value in tree.items():
         here = f"{path}{name}"
         if name not in names:
-            full = [f"{path}{known}" for known in names]
-            raise ConfigError(f"There is no field `{here}` in {type(config).__name__}. {did_you_mean(here, full)}")
+            raise ConfigError(f"There is no field `{here}` in {type(config).__name__}. {did_you_mean(name, names)}")
         child = getattr(config, name)
         if isinstance(value, dict):
             if not dataclasses.is_dataclass(child) or isinstance(child, Schedule):
@@ -169,9 +170,11 @@ def _decode(data: Any, annotation: Any, path: str) -> Any:
             return tuple(_decode(item, Schedule if isinstance(item, dict) else None, path) for item in data)
         return data
     kinds = {kind.__name__: kind for kind in _kinds(annotation)}
+    if not kinds:
+        raise ConfigError(f"`{path}` must not be a JSON object; got {data!r}.")
     data = dict(data)
     kind = data.pop("kind", None)
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ConfigError(f"`{path}.kind` must be one of {', '.join(kinds)}; got {kind!r}.")
     cls = kinds[kind]
     annotations = _annotations(cls)
@@ -188,4 +191,4 @@ def _kinds(annotation: Any) -> tuple[type, ...]:
         return _SCHEDULES
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return tuple(k for k in typing.get_args(annotation) if isinstance(k, type) and issubclass(k, Record))
-    return (annotation,) if isinstance(annotation, type) else ()
+    return (annotation,) if isinstance(annotation, type) and issubclass(annotation, Record) else ()

@@ -102,8 +102,10 @@ class Steps(Schedule):
     steps_named: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "steps_named", tuple(self.steps_named))
         named = self.steps_named
+        if not isinstance(named, tuple | list):
+            raise ConfigError(f"`steps(...)` must name increasing steps >= 0; got {named!r}.")
+        object.__setattr__(self, "steps_named", tuple(named))
         if not all(_is_count(step) and step >= 0 for step in named) or list(named) != sorted(set(named)):
             raise ConfigError(f"`steps(...)` must name increasing steps >= 0; got {list(named)}.")
 
@@ -157,6 +159,8 @@ class AnyOf(Schedule):
     members: tuple[Schedule, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.members, tuple | list) or not all(isinstance(m, Schedule) for m in self.members):
+            raise ConfigError(f"The members of a union of schedules must be schedules; got {self.members!r}.")
         object.__setattr__(self, "members", tuple(self.members))
         if not self.members:
             raise ConfigError("A union of schedules must have at least one member; got none.")

@@ -124,7 +124,6 @@ def test_what_is_no_json_object_is_refused(text, message):
         RunConfig.from_json(text)
 
 
-@pytest.mark.xfail(strict=True, reason="malformed files raise TypeError, or are accepted")
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -262,7 +261,7 @@ def test_replace_checks_the_rules_on_the_result():
     ("overrides", "message"),
     [
         ({"task.q": 3}, "There is no field `task.q` in Modular. "),
-        ({"task.train_fracton": 0.5}, "no field `task.train_fracton` in Modular. Did you mean `task.train_fraction`"),
+        ({"task.train_fracton": 0.5}, "no field `task.train_fracton` in Modular. Did you mean `train_fraction`"),
         ({"step": 3}, "There is no field `step` in RunConfig. Did you mean `steps`"),
         ({"steps.k": 3}, "`steps` has no fields of its own; got `steps.k`."),
         ({"save.weights.k": 3}, "`save.weights` has no fields of its own; got `save.weights.k`."),
@@ -276,7 +275,6 @@ def test_replace_refuses_what_it_cannot_do(overrides, message):
         RunConfig().replace(overrides)
 
 
-@pytest.mark.xfail(strict=True, reason="the whole replaces the part in silence where it comes second")
 def test_replace_refuses_a_part_and_its_whole_in_either_order():
     with pytest.raises(ConfigError, match=re.escape("replaced as a whole")):
         RunConfig().replace({"task.p": 7, "task": Modular()})

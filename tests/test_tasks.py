@@ -172,9 +172,6 @@ def test_neither_part_is_ever_empty(split, fraction):
     assert task.test.any()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="openai/grok lists quotients c, then b, and shuffles that order; ours lists a, then b"
-)
 def test_numpy_shuffle_is_that_of_openai_grok_for_division():
     p = 97
     equations = [f"{b * c % p} {b}" for c in range(p) for b in range(p) if b]  # a = b c: c runs first

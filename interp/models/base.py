@@ -50,14 +50,14 @@ class Model(nn.Module, ABC):
     blocks: Any
     unembed: Any
 
-    def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab_out"]:
+    def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch out_pos d_vocab_out"]:
         """Logits at every position, by the plain pass (a model without positions has one)."""
         return self.run_with_cache(tokens)[0]
 
     @abstractmethod
     def run_with_cache(
         self, tokens: Int[Tensor, "batch pos"]
-    ) -> tuple[Float[Tensor, "batch pos d_vocab_out"], dict[str, Tensor]]:
+    ) -> tuple[Float[Tensor, "batch out_pos d_vocab_out"], dict[str, Tensor]]:
         """Logits at every position and all activations under their HookedTransformer names: the plain pass."""
 
     def pairs(self, tokens: Int[Tensor, "batch pos"]) -> Pairs:

@@ -72,7 +72,7 @@ class FeedForwardModel(Model):
 
     def run_with_cache(
         self, tokens: Int[Tensor, "batch pos"]
-    ) -> tuple[Float[Tensor, "batch pos d_vocab_out"], dict[str, Tensor]]:
+    ) -> tuple[Float[Tensor, "batch 1 d_vocab_out"], dict[str, Tensor]]:
         """See `Model.run_with_cache`."""
         tables = self._tables
         cache = {"hook_embed": torch.stack([tables[pos][tokens[:, pos]] for pos in (0, 1)], dim=1)}

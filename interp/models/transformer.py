@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.config import Transformer
+from interp.errors import InvalidArgumentError
 from interp.models.base import Answer, Model, Pairs, Parameters, activate, draw, look_up
 
 __all__ = ["TransformerModel"]
@@ -124,6 +125,15 @@ class TransformerModel(Model):
         return _plus(x @ self.unembed.W_U, self.unembed.b_U), cache
 
     # --- the fast pass ------------------------------------------------------------------------------------------------
+
+    def pairs(self, tokens: Int[Tensor, "batch pos"]) -> Pairs:
+        """See `Model.pairs`; the fast pass reads the last token ('=') as the last of the vocabulary."""
+        if self._has_fast_pass and bool((tokens[:, -1] != self.d_vocab - 1).any()):
+            raise InvalidArgumentError(
+                f"`tokens` must end in '=', token {self.d_vocab - 1}, in every row; "
+                f"got rows that end in {tokens[:, -1].unique().tolist()}."
+            )
+        return super().pairs(tokens)
 
     def answer(self, pairs: Pairs) -> Answer:
         """See `Model.answer`."""

@@ -20,6 +20,8 @@ def modular_task(config: Modular) -> Task:
     defined = (b != 0) if config.operation == "divide" else torch.ones(p * p, dtype=torch.bool)
 
     pairs = defined.nonzero().squeeze(1)  # lexicographic
+    if config.operation == "divide" and config.split == "numpy-shuffle":
+        pairs = (a * b % p)[pairs] * p + b[pairs]  # openai/grok runs over the quotients c and divisors b, with a = b c
     share = config.train_fraction * len(pairs)
     # openai/grok rounds the number of training pairs, the others cut it
     n_train = min(max(round(share), 1), len(pairs) - 1) if config.split == "numpy-shuffle" else int(share)
