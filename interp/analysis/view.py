@@ -51,7 +51,8 @@ class View:
             for i in range(len(next(iter(self.weights.values())))):
                 model.load_state_dict({name: value[i] for name, value in self.weights.items()})
                 answer = model.answer(pairs)
-                parts.append((answer.logits, answer.neurons, answer.neuron_logit_map))
+                # a map that is a parameter itself changes with the next step's weights
+                parts.append((answer.logits, answer.neurons, answer.neuron_logit_map.clone()))
         every_logit, neurons, W_L = (torch.stack(part) for part in zip(*parts))
         grid = (len(parts), self.p, self.p, -1)
         return every_logit.reshape(grid), neurons.reshape(grid), W_L
