@@ -8,6 +8,7 @@ exit code 2; a run that diverged ends with 1, an interrupted one with 130.
 import contextlib
 import dataclasses
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -271,6 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _parse(words)()
+        sys.stdout.flush()
     except DivergedError as error:
         _leave(error, 1)
     except InterpError as error:
@@ -278,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as error:
         _leave(error if str(error) else "Interrupted.", 130)
     except BrokenPipeError:  # the reader of a pipe has seen enough
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
     except OSError as error:  # a full disk, a folder that may not be written
         _leave(error, 2)
 
@@ -345,10 +347,12 @@ def _out_of_the_box(text: str) -> str:
     >>> _out_of_the_box("\\n".join(["╭─ Title ─╮", *(f"│ {row} │" for row in rows), "╰─────────╯"]))
     'wrong x. Perhaps: --y.'
     """
-    rows = [row[2:].rstrip("│ ") for row in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if row.startswith("│")]
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+    # a terminal without UTF-8 gets the title, a rule and rows that are indented by two
+    rows = [line[2:].rstrip("│ ") for line in (lines[1:-1] if text.startswith("╭") else lines[2:])]
     parts: list[list[str]] = [[]]
     for row in rows:
-        if set(row) == {"─"}:
+        if row and set(row) <= {"─", "-"}:
             parts.append([])
         elif not row.startswith(" " * 8):  # what stands that far in explains an option
             parts[-1].append(row.strip())

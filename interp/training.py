@@ -227,11 +227,14 @@ def _run(
             recorded = step >= record_from
             tested = recorded and (is_replay or config.log.test.at(step, final))
             stored = recorded and weights.at(step, last if is_replay else final)
+            stopping = bool(interrupted)  # asked once: a signal that comes later in this step is for the next one
+            overdue = time.monotonic() - safe_at > SAFETY_SECONDS
+            saved = not is_replay and (states.at(step, final) or overdue or stopping)
             if tested:
                 numbers.add(step, "test", session.evaluate("test"))
                 if session.minibatches:
                     numbers.add(step, "train", session.evaluate("train"))
-            if stored or (is_replay and recorded) or interrupted:
+            if stored or saved or (is_replay and recorded):
                 _write_numbers(numbers, writer, bar)  # a loss that is no number is found before weights are stored
                 arrays = session.weights()
                 if not all(np.isfinite(array).all() for array in arrays.values()):
@@ -240,11 +243,10 @@ def _run(
                     witness(step, arrays)
                 if stored:
                     writer.append(step, arrays)
-                overdue = stored and time.monotonic() - safe_at > SAFETY_SECONDS
-                if not is_replay and (states.at(step, final) or overdue or interrupted):
+                if saved:
                     _save_state(session, writer, step, states)
                     safe_at = time.monotonic()
-            if interrupted and step < last:
+            if stopping and step < last:
                 writer.commit()
                 raise RunInterrupted(writer.folder, step, interrupted[0])
 

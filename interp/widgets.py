@@ -111,7 +111,8 @@ def scrubber(traj: "Trajectory", data: "xr.Dataset | None" = None) -> "ipywidget
 
 def _sized(fig: "go.Figure", width: int, height: int) -> "go.Figure":
     """With a size of its own: a figure in a row of widgets cannot ask how much room there is."""
-    return fig.update_layout(width=width, height=height, margin={"l": 56, "r": 16, "t": 48, "b": 44})
+    title = {"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 12}}
+    return fig.update_layout(width=width, height=height, margin={"l": 56, "r": 16, "t": 64, "b": 44}, title=title)
 
 
 def _with_cursor(fig: "go.Figure", axis: StepAxis, step: int) -> "go.Figure":

@@ -53,6 +53,18 @@ def test_schedules_are_kept(toy_run):
     assert toy_run.metrics.step.values.tolist() == list(range(41))
 
 
+def test_full_states_do_not_wait_for_a_checkpoint(toy_config, toy_run, tmp_path, monkeypatch):
+    sparse = toy_config.replace({"save.weights": "steps(3)"})
+    traj = interp.train(sparse, root=tmp_path / "schedule", device="cpu")
+    assert traj.steps.tolist() == [3, 40]
+    assert traj.full_state_steps == [0, 16, 32, 40]
+    assert np.array_equal(traj.full_state(16)["model/embed.W_E"], toy_run.param("embed.W_E").sel(16))
+    monkeypatch.setattr("interp.training.SAFETY_SECONDS", 0.0)  # at every step; the last two of them stay
+    traj = interp.train(sparse.replace({"save.state": "steps(10)"}), root=tmp_path / "safety", device="cpu")
+    assert traj.steps.tolist() == [3, 40]
+    assert traj.full_state_steps == [10, 39, 40]
+
+
 def test_a_run_is_a_function_of_its_config(toy_run, toy_config, tmp_path):
     assert_same_weights(toy_run, interp.train(toy_config, root=tmp_path, device="cpu"))
     other = interp.train(toy_config.replace({"seed": 1}), root=tmp_path, device="cpu")
