@@ -43,7 +43,8 @@ def describe(data: xr.Dataset, metrics: xr.Dataset | None = None, config: Mappin
                 f"Test accuracy passed 99 % at step {general:,}, no later than train accuracy (step {learnt:,})."
             )
     elif learnt is not None and test is not None:
-        tail = "the run has memorised and not generalised."
+        halfway = float(test.values[-1]) >= 0.5
+        tail = "it generalises in part." if halfway else "the run has memorised and not generalised."
         said.append(
             f"Train accuracy passed 99 % at step {learnt:,}; test accuracy is {_share(test)} at step {end:,}: {tail}"
         )

@@ -111,8 +111,8 @@ assert delay > 0
 assert logged["test_accuracy"].values[-1] > 0.999
 
 say(
-    f"Train accuracy stays at 99 % from step {memorised:,}, test accuracy at 95 % from step {generalised:,}: a delay of "
-    f"**{delay:,} updates**, {generalised / memorised:.1f} times the time it took to memorise. "
+    f"Train accuracy stays at 99 % from step {memorised:,}, test accuracy at 95 % from step {generalised:,}: a "
+    f"delay of **{delay:,} updates**, {generalised / memorised:.1f} times the time it took to memorise. "
     f"At the end the test accuracy is {float(logged['test_accuracy'][-1]):.1%}."
 )
 
@@ -149,8 +149,8 @@ halfway = by_mirror.sel(step=middle)
 assert float(halfway["mirror was trained on"]) > float(halfway["mirror is held out too"])
 
 say(
-    f"{int(kinds['mirror was trained on'].sum()) / int(task.test.sum()):.0%} of the held-out pairs have a mirror in the "
-    f"training set. Half-way between memorising and generalising, at step {middle:,}, the network answers "
+    f"{int(kinds['mirror was trained on'].sum()) / int(task.test.sum()):.0%} of the held-out pairs have a mirror in "
+    f"the training set. Half-way between memorising and generalising, at step {middle:,}, the network answers "
     f"{float(halfway['mirror was trained on']):.0%} of those and {float(halfway['mirror is held out too']):.0%} of the "
     "others. The second curve is the one that groks."
 )
@@ -192,9 +192,10 @@ assert float(circle["circle_resultant"]) > 0.9
 
 say(
     f"On the first two components the numbers stand in the order of frequency {int(circle['circle_frequency'])}: the "
-    f"neighbour of $t$ is $t \\pm {int(circle['circle_stride'])}$. The order is {float(circle['circle_resultant']):.3f} "
-    f"(1 is perfect, step 0 had {float(data['circle_resultant'][0]):.2f}), the mean circularity of components 1 to 4 is "
-    f"{float(circle['circularity']):.2f} after {float(data['circularity'][0]):.2f} at step 0."
+    f"neighbour of $t$ is $t \\pm {int(circle['circle_stride'])}$. The order is "
+    f"{float(circle['circle_resultant']):.3f} (1 is perfect, step 0 had {float(data['circle_resultant'][0]):.2f}), the "
+    f"mean circularity of components 1 to 4 is {float(circle['circularity']):.2f} after "
+    f"{float(data['circularity'][0]):.2f} at step 0."
 )
 
 # %% [markdown]
@@ -235,9 +236,7 @@ say(
 plots.progress_curves(data, phases=vars(periods)).show()
 
 # %%
-restricted, full, excluded = (
-    float(circle[name]) for name in ("restricted_loss_logit", "all_loss", "excluded_loss_2d")
-)
+restricted, full, excluded = (float(circle[name]) for name in ("restricted_loss_logit", "all_loss", "excluded_loss_2d"))
 assert restricted < full < excluded
 assert float(circle["train_loss"]) < excluded  # the excluded loss is that of the training pairs
 assert excluded > np.log(p)
@@ -250,7 +249,8 @@ say(
     f"At the last step: restricted {restricted:.2g}, full {full:.2g}, excluded {excluded:.1f} nats. Without the key "
     f"frequencies the network is worse than guessing ($\\ln p$ = {np.log(p):.1f}). The excluded loss stands half "
     f"of that above the train loss from step {rising_from:,} on, when the test accuracy was "
-    f"{float(data['test_accuracy'].sel(step=rising_from)):.0%}: the circuit grows well before it shows."
+    f"{float(data['test_accuracy'].sel(step=rising_from)):.0%}: the key frequencies matter long before the held-out "
+    "pairs are answered."
 )
 
 # %% [markdown]
@@ -312,6 +312,7 @@ heads = to_a.shape[-1]
 fig = make_subplots(1, heads, subplot_titles=[f"head {head}" for head in range(heads)], horizontal_spacing=0.03)
 for head in range(heads):
     fig.add_trace(go.Heatmap(z=to_a[..., head].numpy(), coloraxis="coloraxis"), row=1, col=head + 1)
+fig.update_annotations(font_size=12)
 fig.update_xaxes(title_text="b", nticks=4)
 fig.update_yaxes(showticklabels=False)
 fig.update_yaxes(title_text="a", showticklabels=True, nticks=4, col=1)
@@ -333,7 +334,7 @@ say(
     + ", ".join(f"{k} (head {head})" for head, k in enumerate(strongest))
     + f"; {sum(k in keys for k in strongest)} of {heads} heads have a key frequency there. "
     f"Together {at_keys:.0%} of that variation is "
-    f" at key frequencies. '=' gives itself {float(to_equals.mean()):.0%} of its attention on average."
+    f"at key frequencies. '=' gives itself {float(to_equals.mean()):.0%} of its attention on average."
 )
 
 # %% [markdown]
@@ -342,11 +343,16 @@ say(
 # A run is a pure function of its configuration. So any stretch can be run again, from the nearest full state, with the
 # weights of *every* update stored; wherever the replay passes a stored checkpoint the weights must be equal bit for
 # bit, and it fails if they are not.
+#
+# We take the updates around the step from which the test accuracy stays at 95 %, but begin no earlier than the full
+# state before it: a replay has to run from there. (`save.state` in the configuration says how many there are.)
 
 # %%
-start, stop = max(0, generalised - 20), min(last, generalised + 60)
+state = max(step for step in traj.full_state_steps if step <= generalised)
+start = max(state, generalised - 40)
+stop = start + 80
 zoom = interp.replay(traj, start=start, stop=stop, every=1, progress=True)
-plots.accuracy_curves(zoom.metrics, axis="linear").show()
+plots.accuracy_curves(zoom.metrics, axis="linear").update_yaxes(autorange=True).show()
 plots.loss_curves(zoom.metrics, axis="linear").show()
 
 # %%
@@ -357,9 +363,9 @@ assert proven
 assert np.array_equal(zoom.param("embed.W_E").sel(step=proven), W_E.sel(step=proven))
 
 say(
-    f"Steps {start:,} to {stop:,}, {len(zoom.steps)} checkpoints, {len(proven)} of them proven equal to the run. The test "
-    f"accuracy goes from {replayed[0]:.1%} to {replayed[-1]:.1%}; the largest change in one update is "
-    f"{np.abs(np.diff(replayed)).max():.1%}. From near by there is no jump: grokking is sudden on a log scale only."
+    f"Steps {start:,} to {stop:,}, {len(zoom.steps)} checkpoints, {len(proven)} of them proven equal to the run. The "
+    f"test accuracy goes from {replayed[0]:.1%} to {replayed[-1]:.1%}; the largest change in one update is "
+    f"{np.abs(np.diff(replayed)).max():.1%}. From near by there is no jump."
 )
 
 # %% [markdown]

@@ -37,7 +37,7 @@ def toy_run(toy_config, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def grokked_run(tmp_path_factory):
-    """A network that has generalised: addition mod 23, about five seconds of training."""
+    """A network that has generalised: addition mod 23, about ten seconds of training."""
     config = interp.recipes.get("kitouni-circle").replace(
         {
             "task.p": 23,
@@ -45,7 +45,8 @@ def grokked_run(tmp_path_factory):
             "model.d_model": 64,
             "model.d_head": 16,
             "model.d_mlp": 128,
-            "steps": 1500,
+            "optimizer.lr": 2e-3,
+            "steps": 1600,
             "save.weights": "every(50)",
         }
     )

@@ -6,12 +6,12 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 import xarray as xr
-from browser.planted import EVENTS, KEYS, PHASES, planted_run
 
 from interp import plots
 from interp.errors import InvalidArgumentError
 from interp.plots.structure import Ring, component_pairs, key_frequencies, ring
 from interp.plots.style import COLOURS, CYCLIC, StepAxis, plain, step_axis, template
+from tests.browser.planted import EVENTS, KEYS, PHASES, planted_run
 
 DATA, METRICS = planted_run(p=23, checkpoints=40)
 CURVES = {

@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pytest
 import xarray as xr
-from browser.planted import EVENTS, KEYS, PHASES, never_grokked, planted_run
 from plotly.offline import get_plotlyjs
 
 from interp.config import RunConfig
@@ -15,6 +14,7 @@ from interp.errors import InvalidArgumentError
 from interp.reporting import render, report
 from interp.summary import describe, headline, milestones
 from interp.training import train
+from tests.browser.planted import EVENTS, KEYS, PHASES, never_grokked, planted_run
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}"
 
