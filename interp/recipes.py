@@ -55,6 +55,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 model=Transformer(),
                 optimizer=AdamW(lr=1e-3, weight_decay=1.0, betas=(0.9, 0.98)),
                 steps=2500,
+                save=Save(state=Every(250)),  # so that any stretch is soon replayed
             ),
             "addition mod 59: token embeddings arrange themselves on a circle as the network generalises",
             "'Some thoughts on Grokking' (Kitouni), first animation: a 1-layer transformer, addition mod 59. The post "

@@ -91,14 +91,23 @@ def template(dark: bool = False) -> go.layout.Template:
     return go.layout.Template(
         layout={
             "font": {"family": FONT, "size": 12, "color": ink},
-            "title": {"font": {"size": 15, "color": ink}, "x": 0, "xref": "paper", "xanchor": "left"},
+            "title": {
+                "font": {"size": 15, "color": ink},
+                "x": 0,
+                "xref": "paper",
+                "xanchor": "left",
+                "y": 1,  # at the top of the figure, clear of a legend of two lines
+                "yref": "container",
+                "yanchor": "top",
+                "pad": {"t": 12},
+            },
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "colorway": list(SERIES),
             "colorscale": {"sequential": scale, "diverging": scale},  # one ramp, whatever the sign of the least value
             "xaxis": axis,
             "yaxis": axis,
-            "margin": {"l": 56, "r": 20, "t": 56, "b": 48},
+            "margin": {"l": 56, "r": 20, "t": 80, "b": 48},
             "legend": {
                 "orientation": "h",
                 "x": 0,
