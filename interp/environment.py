@@ -21,7 +21,7 @@ import torch
 
 from interp.errors import InvalidArgumentError
 
-__all__ = ["choose_device", "interruptible", "provenance", "run_environment"]
+__all__ = ["choose_device", "interruptible", "keep_large_buffers", "provenance", "run_environment"]
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -58,7 +58,7 @@ def run_environment(device: torch.device, threads: int | None) -> Iterator[None]
         raise InvalidArgumentError(f"`threads` must be a whole number >= 1 (None: torch's setting); got {threads}.")
     threads_before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     tf32 = torch.backends.cuda.matmul.allow_tf32
-    _keep_large_buffers()
+    keep_large_buffers()
     try:
         if threads is not None:
             torch.set_num_threads(threads)
@@ -112,7 +112,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _keep_large_buffers() -> None:
+def keep_large_buffers() -> None:
     """Ask glibc to keep freed buffers: by default it gives them back to the kernel and faults them in at every step."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

@@ -21,6 +21,7 @@ from interp.analysis import geometry, keys, logits, norms, progress, spectra
 from interp.analysis.cache import MeasureCache
 from interp.analysis.loss import accuracy, cross_entropy
 from interp.analysis.view import Source, View
+from interp.environment import keep_large_buffers
 from interp.errors import NotAvailableError, UnknownNameError, did_you_mean
 from interp.trajectory import Trajectory
 
@@ -74,6 +75,7 @@ def measure(
 
     if not len(traj.steps):
         raise NotAvailableError(f"{traj.folder.name} has no checkpoint yet, so there is nothing to measure.")
+    keep_large_buffers()
     source = Source(traj)
     chosen = _choose(source, names)
     values = dict(_computed(source, chosen, MeasureCache(traj.folder, enabled=cache), progress))
