@@ -400,6 +400,8 @@ def _print_outcome(traj: "Trajectory") -> None:
     print(f"Run:       {traj.folder}")
     print(f"Outcome:   {' '.join(describe(traj.metrics, config=traj.config.to_dict()))}")
     print(f"On disk:   {_on_disk(traj)}")
+    facts = [str(traj.provenance[key]) for key in ("device_name", "device", "update") if key in traj.provenance]
+    print(f"Ran on:    {', '.join(facts)}")
 
 
 def _summarise(traj: "Trajectory", output: Path | None = None) -> None:

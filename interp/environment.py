@@ -109,6 +109,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "device": device.type,
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
+        "update": "captured as a CUDA graph" if device.type == "cuda" else "eager",
     }
 
 
