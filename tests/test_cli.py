@@ -294,7 +294,7 @@ def test_ctrl_c_and_resume(capsys, tmp_path):
 
 
 def test_replay(capsys, own_run):
-    words = ["replay", own_run, "--from", "18", "--to", "30", "--every", "3", "--threads", "1"]
+    words = ["replay", own_run, "--from", "18", "--to", "30", "--every", "3"]
     code, out, err = call(capsys, *words)
     assert code == 0, err
     zoom = own_run / "replay" / "00000018-00000030-every3"
