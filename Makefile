@@ -26,7 +26,7 @@ pytest: $(VENV)/.installed-test
 
 # The notebooks run at toy scale (INTERP_NOTEBOOK_SCALE=full for the real thing) in a folder of their own.
 notebooks: $(VENV)/.installed-test
-	INTERP_NOTEBOOK_SCALE=toy $(BIN)/pytest --nbmake --nbmake-timeout=300 notebooks
+	INTERP_NOTEBOOK_SCALE=toy $(BIN)/pytest --nbmake --nbmake-timeout=300 notebooks/*.ipynb
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/pytest -m slow

@@ -156,7 +156,7 @@ display(reached)
 
 accurate = reached.loc["test accuracy"]
 lags = reached.drop(index="test accuracy") - accurate
-assert (lags.loc["order, axes of the last step"] < 0).all()
+assert lags.loc["order, axes of the last step", "stays above 0.8"] < 0
 
 
 def told(lag):
