@@ -117,13 +117,13 @@ class _LookUp(torch.autograd.Function):
     """index_select whose backward is a matrix product: on CUDA, index_add sums in no fixed order."""
 
     @staticmethod
-    def forward(ctx, table, index, incidence):  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, table: Tensor, index: Tensor, incidence: Tensor) -> Tensor:
         ctx.save_for_backward(incidence)
         ctx.shape = table.shape
         return table.index_select(0, index)
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (incidence,) = ctx.saved_tensors
         summed = incidence[: ctx.shape[0]].to(grad.dtype) @ grad.reshape(len(grad), -1)
         return summed.reshape(ctx.shape), None, None
