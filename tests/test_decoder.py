@@ -176,6 +176,15 @@ def test_the_answer_behind_the_equals_sign_changes_nothing_before_it():
         assert (found[name] - grad).norm() <= 1e-11 * grad.norm(), name
 
 
+def test_positions_that_repeated_inputs_share_are_computed_for_each():
+    model, tokens = model_of(Decoder(**SMALL)), inputs("closed")[:3].repeat(4, 1)
+    pairs = model.pairs(tokens)
+    assert len(pairs.levels[-1].tokens) == 1
+    for positions in (1, 2, 4):
+        plain, fast = model(tokens)[:, -positions:], model.last_logits(pairs, positions)
+        torch.testing.assert_close(fast, plain, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("config", [Transformer(d_model=8, n_heads=2, d_head=4, d_mlp=8), Recurrent()])
 def test_other_causal_models_read_the_answer_at_the_last_position_only(config):
     model = build_model(config, V, 6, V, generator=torch.Generator().manual_seed(0)).double()

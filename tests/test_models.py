@@ -1,19 +1,23 @@
 """The fast passes are the plain pass; initial weights are those that the configs promise."""
 
+import dataclasses
 import itertools
 import math
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from interp.config import FeedForward, Transformer
 from interp.models import Model, Pairs, build_model
+from interp.models.prefixes import PrefixPairs, Rows
 
 P = 11
 SMALL = {"d_model": 16, "n_heads": 2, "d_head": 4, "d_mlp": 24}  # n_heads * d_head != d_model, on purpose
 
 KINDS = ("trainable", "frozen", "absent")
+ENCODINGS = {"operands": ("a", "b"), "direct": ("a", "b", "="), "sentence": ("<", "a", "+", "b", "mod", "=")}
 
 TRANSFORMERS = [
     *(
@@ -30,6 +34,14 @@ TRANSFORMERS = [
         Transformer(**SMALL, n_layers=n_layers, attention=attention, attention_rate=rate, attention_biases="trainable")
         for n_layers, attention, rate in itertools.product((1, 2), ("causal", "bidirectional"), (0.0, 0.3))
     ),
+]
+DEEP = [
+    *(
+        Transformer(**SMALL, n_layers=n_layers, attention=attention, attention_rate=rate, attention_biases="trainable")
+        for n_layers, attention, rate in itertools.product((1, 2, 3), ("causal", "bidirectional"), (1.0, 0.3))
+    ),
+    Transformer(**SMALL, n_layers=3, activation="gelu", mlp_biases="trainable", unembed_biases="trainable"),
+    Transformer(**SMALL, n_layers=2, attention="bidirectional", activation="gelu", mlp_biases="trainable"),
 ]
 FEED_FORWARDS = [
     FeedForward(
@@ -68,7 +80,8 @@ def one_thread():
 def inputs(config: Transformer | FeedForward, encoding: str, p: int = P) -> torch.Tensor:
     """All pairs in a fixed disorder, some twice: neither order nor distinctness may matter."""
     a, b = torch.cartesian_prod(torch.arange(p), torch.arange(p)).unbind(1)
-    tokens = torch.stack([a, b, torch.full_like(a, p)] if encoding == "direct" else [a, b], dim=1)
+    columns = {"a": a, "b": b} | {name: torch.full_like(a, p + i) for i, name in enumerate(("=", "<", "+", "mod"))}
+    tokens = torch.stack([columns[name] for name in ENCODINGS[encoding]], dim=1)
     order = torch.randint(len(tokens), (len(tokens),), generator=torch.Generator().manual_seed(1))
     return tokens[order]
 
@@ -76,8 +89,8 @@ def inputs(config: Transformer | FeedForward, encoding: str, p: int = P) -> torc
 def model_of(config: Transformer | FeedForward, encoding: str = "operands", *, p: int = P, seed: int = 0) -> Model:
     """A model whose trained biases are not zero, whatever the initialisation."""
     generator = torch.Generator().manual_seed(seed)
-    direct = encoding == "direct"
-    model = build_model(config, p + direct, 2 + direct, p, generator=generator)
+    extra = {"operands": 0, "direct": 1, "sentence": 4}[encoding]  # tokens that are no numbers
+    model = build_model(config, p + extra, len(ENCODINGS[encoding]), p, generator=generator)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ".b_" in name and parameter.requires_grad:
@@ -97,6 +110,8 @@ def name_of(config: Transformer | FeedForward) -> str:
 CASES = [
     *(pytest.param(config, "direct", id=f"direct-{name_of(config)}") for config in TRANSFORMERS),
     *(pytest.param(config, "operands", id=f"operands-{name_of(config)}") for config in TRANSFORMERS[::5]),
+    *(pytest.param(config, "direct", id=f"direct-{name_of(config)}") for config in DEEP if config.n_layers == 3),
+    *(pytest.param(config, "sentence", id=f"sentence-{name_of(config)}") for config in DEEP),
     *(pytest.param(config, "operands", id=f"mlp-{name_of(config)}") for config in FEED_FORWARDS),
 ]
 
@@ -201,13 +216,168 @@ def test_a_wrong_incidence_is_noticed():
     assert error(found["embed.W_E"], expected["embed.W_E"]) > 0.1
 
 
-def test_full_size_in_float32():
-    model, tokens = model_of(Transformer(), "direct", p=113), inputs(Transformer(), "direct", p=113)
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_full_size_in_float32(n_layers):
+    config = Transformer(n_layers=n_layers)
+    model, tokens = model_of(config, "direct", p=113), inputs(config, "direct", p=113)
     with torch.inference_mode():
         assert error(model.answer_logits(model.pairs(tokens)), model(tokens)[:, -1]) < 1e-6
 
 
+# --- the pass that shares prefixes ------------------------------------------------------------------------------------
+
+
+def assert_equal_gradients(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float):
+    assert found.keys() == expected.keys()
+    scale = max(float(grad.norm()) for grad in expected.values())
+    for name, grad in expected.items():
+        assert (found[name] - grad).norm() <= tolerance * (grad.norm() + 1e-2 * scale), name
+
+
+@pytest.mark.parametrize("encoding", ["direct", "sentence"])
+@pytest.mark.parametrize("config", DEEP[4:], ids=name_of)
+def test_any_part_of_the_pairs_has_the_logits_and_gradients_of_the_plain_pass(config, encoding):
+    model, tokens = model_of(config, encoding).double(), inputs(config, encoding)
+    pairs, draws = model.pairs(tokens), torch.randperm(len(tokens), generator=torch.Generator().manual_seed(2))
+    for some in (draws[:50], draws[:5], draws[:1], torch.tensor([4, 4, 7, 4])):
+        chosen, plain = pairs.select(some), model(tokens[some])[:, -1]
+        answer = model.answer(chosen)
+        expected = gradients(model, plain)
+        for logits in (model.answer_logits(chosen), answer.logits):
+            assert error(logits, plain) < 1e-12
+            assert_equal_gradients(gradients(model, logits), expected, 1e-12)
+
+
+@pytest.mark.parametrize("config", DEEP, ids=name_of)
+def test_the_last_positions_have_the_logits_and_gradients_of_the_plain_pass(config):
+    model, tokens = model_of(config, "sentence").double(), inputs(config, "sentence")
+    for some in (tokens, tokens[:3].repeat(5, 1)):  # in the second even the last position is shared by several
+        pairs = model.pairs(some)
+        for positions in (1, 2, 4):
+            plain, fast = model(some)[:, -positions:], model.last_logits(pairs, positions)
+            assert fast.shape == plain.shape
+            assert error(fast, plain) < 1e-12
+            assert_equal_gradients(gradients(model, fast), gradients(model, plain), 1e-12)
+
+
+def levels_of(config: Transformer, encoding: str) -> list[tuple[int, int]]:
+    """Rows and positions of each level."""
+    tokens = inputs(config, encoding)
+    return [(level.n_rows, len(level.tokens)) for level in model_of(config, encoding).pairs(tokens).levels]
+
+
+def test_prefixes_are_shared_where_a_position_knows_of_none_behind_it():
+    for n_layers, attention in ((1, "causal"), (1, "bidirectional"), (2, "causal")):
+        config = Transformer(**SMALL, n_layers=n_layers, attention=attention)
+        assert levels_of(config, "sentence") == [(1, 1), (P, 2), (P * P, 3)]
+    assert levels_of(Transformer(**SMALL, n_layers=2), "direct") == [(P, 1), (P * P, 2)]
+    assert levels_of(Transformer(**SMALL, n_layers=2, attention="bidirectional"), "sentence") == [(P * P, 6)]
+
+
+@pytest.mark.parametrize(
+    ("n_layers", "attention", "encoding", "most"),
+    [
+        (1, "causal", "sentence", 0.2),
+        (2, "causal", "direct", 0.5),
+        (2, "bidirectional", "direct", 0.6),
+        (2, "causal", "sentence", 0.35),
+        (2, "bidirectional", "sentence", 0.6),
+        (3, "causal", "direct", 0.55),
+    ],
+)
+def test_shared_prefixes_and_a_short_last_layer_save_products(n_layers, attention, encoding, most):
+    config = Transformer(d_model=32, n_heads=4, d_head=8, d_mlp=128, n_layers=n_layers, attention=attention)
+    model, tokens = model_of(config, encoding, p=31), inputs(config, encoding, p=31)
+    pairs = model.pairs(tokens)
+
+    def products(logits_of) -> int:
+        with FlopCounterMode(display=False) as counted:
+            loss_of(logits_of()).backward()
+        return counted.get_total_flops()
+
+    assert products(lambda: model.answer_logits(pairs)) < most * products(lambda: model(tokens)[:, -1])
+
+
+def with_incidences(pairs: PrefixPairs, d_vocab: int) -> PrefixPairs:
+    """What `Model.pairs` prepares on CUDA, without that of `Pairs`, which this pass does not read."""
+
+    def with_incidence(rows: Rows | int | None, entries: int) -> Rows | int | None:
+        if not isinstance(rows, Rows):
+            return rows
+        incidence = torch.zeros(entries, len(rows.index))
+        for row, entry in enumerate(rows.index.tolist()):
+            incidence[entry, row] = 1
+        return Rows(rows.index, incidence)
+
+    levels, entries = [], 0
+    for level in pairs.levels:
+        tokens = tuple(with_incidence(token, d_vocab) for token in level.tokens)
+        levels.append(dataclasses.replace(level, tokens=tokens, parent=with_incidence(level.parent, entries)))
+        entries = level.n_rows
+    return PrefixPairs(pairs.tokens, None, levels=tuple(levels))
+
+
+@pytest.mark.parametrize("encoding", ["direct", "sentence"])
+@pytest.mark.parametrize("config", [DEEP[0], *DEEP[4:8]], ids=name_of)
+def test_prefixes_summed_by_a_matrix_product_are_index_select(config, encoding):
+    if config.n_layers == 1 and encoding == "direct":
+        encoding = "operands"  # the other fast pass has `a b =`
+    model, tokens = model_of(config, encoding).double(), inputs(config, encoding)
+    pairs = model.pairs(tokens)
+    by_product = with_incidences(pairs, model.d_vocab)
+    assert all(token.incidence is None for level in pairs.levels for token in level.tokens if isinstance(token, Rows))
+    for some in (torch.arange(len(tokens)), torch.arange(20)):
+        plain, ours = (model.answer_logits(chosen.select(some)) for chosen in (pairs, by_product))
+        assert torch.equal(ours, plain)
+        assert_equal_gradients(gradients(model, ours), gradients(model, plain), 1e-12)
+        both = (model.last_logits(chosen.select(some), 2) for chosen in (pairs, by_product))
+        assert torch.equal(*both)
+
+
+def test_a_wrong_prefix_is_noticed():
+    config = DEEP[4]
+    model, tokens = model_of(config, "direct").double(), inputs(config, "direct")
+    pairs = model.pairs(tokens)
+    first, last = pairs.levels
+    wrong = dataclasses.replace(last, parent=Rows(last.parent.index.roll(1), None))
+    expected, found = model.answer_logits(pairs), model.answer_logits(PrefixPairs(tokens, None, levels=(first, wrong)))
+    assert error(found, expected) > 0.1
+
+
 # --- meaning ----------------------------------------------------------------------------------------------------------
+
+
+def slowly(model: Model, row: list[int]) -> torch.Tensor:
+    """Logits at every position of one input, from the definition: a position at a time, a head at a time."""
+    config = model.config
+    x = [model.embed.W_E[token] + model.pos_embed.W_pos[pos] for pos, token in enumerate(row)]
+    for block in model.blocks:
+        attn, mlp, after = block.attn, block.mlp, []
+        for i in range(len(row)):
+            mid = x[i] + attn.b_O
+            seen = x[: i + 1] if config.attention == "causal" else x
+            for h in range(config.n_heads):
+                q = x[i] @ attn.W_Q[h] + attn.b_Q[h]
+                scores = torch.stack([q @ (y @ attn.W_K[h] + attn.b_K[h]) for y in seen]) / math.sqrt(len(q))
+                softmax = scores.exp() / scores.exp().sum()
+                weights = config.attention_rate * softmax + (1 - config.attention_rate)
+                mid = mid + sum(w * (y @ attn.W_V[h] + attn.b_V[h]) for w, y in zip(weights, seen)) @ attn.W_O[h]
+            hidden = mid @ mlp.W_in + mlp.b_in
+            hidden = hidden.clamp(min=0) if config.activation == "relu" else nn.functional.gelu(hidden)
+            after.append(mid + hidden @ mlp.W_out + mlp.b_out)
+        x = after
+    return torch.stack(x) @ model.unembed.W_U + model.unembed.b_U
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.3])
+@pytest.mark.parametrize("attention", ["causal", "bidirectional"])
+def test_the_plain_pass_is_the_definition(attention, rate):
+    biases = dict.fromkeys(("attention_biases", "mlp_biases", "unembed_biases"), "trainable")
+    config = Transformer(**SMALL, n_layers=2, attention=attention, attention_rate=rate, **biases)
+    model, tokens = model_of(config, "sentence").double(), inputs(config, "sentence")[:3]
+    with torch.no_grad():
+        expected = torch.stack([slowly(model, row) for row in tokens.tolist()])
+        torch.testing.assert_close(model(tokens), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_attention_is_over_what_may_be_seen():

@@ -9,15 +9,27 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Answer", "Model", "Pairs", "Parameters", "activate", "draw", "look_up", "numbers_of_tokens", "rows_of"]
+__all__ = [
+    "Answer",
+    "Model",
+    "Pairs",
+    "Parameters",
+    "activate",
+    "draw",
+    "in_front",
+    "is_stacked",
+    "look_up",
+    "numbers_of_tokens",
+    "rows_of",
+]
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """A batch of pairs as the fast passes read it, made once by `Model.pairs` and used at every step."""
 
-    tokens: Int[Tensor, "batch pos"]
-    """The input."""
+    tokens: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos"]
+    """The input: tokens, or points."""
     incidence: Float[Tensor, "pos token batch"] | None
     """1 where a position holds a token: on CUDA look-ups are summed back with it, in a fixed order; None on the CPU."""
     dropout: Float[Tensor, "batch neuron"] | None = None
@@ -55,7 +67,9 @@ class Model(nn.Module, ABC):
     blocks: Any
     unembed: Any
 
-    def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch out_pos d_vocab_out"]:
+    def forward(
+        self, tokens: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos"]
+    ) -> Float[Tensor, "batch out_pos d_vocab_out"]:
         """Logits at every position, by the plain pass (a model without positions has one)."""
         return self.run_with_cache(tokens)[0]
 
@@ -139,22 +153,64 @@ def rows_of(
     table: Float[Tensor, "token *d"], index: Int[Tensor, " batch"], incidence: Float[Tensor, "entry batch"] | None
 ) -> Float[Tensor, "batch *d"]:
     """Rows `index` of `table`; `incidence`, 1 where a row takes an entry, sums their gradient in a fixed order."""
-    if incidence is None:
+    if incidence is None and not is_stacked(table):
         return table.index_select(0, index)
     return _LookUp.apply(table, index, incidence)
 
 
+def is_stacked(x: Tensor) -> bool:
+    """Whether `x` stands for that of every member of an ensemble, inside `torch.func.vmap`."""
+    return torch._C._functorch.is_batchedtensor(x)
+
+
+def in_front(members: int, in_dims: tuple[int | None, ...], inputs: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+    """What a function of tensors gets from vmap, with the axis of the members in front of every tensor."""
+    return [
+        x if x is None else x.expand(members, *x.shape) if at is None else x.movedim(at, 0)
+        for x, at in zip(inputs, in_dims, strict=True)
+    ]
+
+
 class _LookUp(torch.autograd.Function):
-    """index_select whose backward is a matrix product: on CUDA, index_add sums in no fixed order."""
+    """index_select, with two differences: its backward on CUDA, and what it does in an ensemble.
+
+    On CUDA index_add sums in no fixed order: there the backward is a product with `incidence`. Of several tables and
+    indices, one of each for a member, the rows are looked up in one table of them all: vmap's own way is a gather and
+    a scatter of single numbers, several times as slow.
+    """
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, index: Tensor, incidence: Tensor) -> Tensor:
-        ctx.save_for_backward(incidence)
+    def forward(table: Tensor, index: Tensor, incidence: Tensor | None) -> Tensor:
+        if index.ndim == 1:
+            return table.index_select(0, index)
+        return F.embedding(_in_one_table(table, index), table.flatten(0, 1))  # new memory, which may be written over
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+        table, index, incidence = inputs
+        ctx.save_for_backward(index, incidence)
         ctx.shape = table.shape
-        return table.index_select(0, index)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (incidence,) = ctx.saved_tensors
-        summed = incidence[: ctx.shape[0]].to(grad.dtype) @ grad.reshape(len(grad), -1)
-        return summed.reshape(ctx.shape), None, None
+        index, incidence = ctx.saved_tensors
+        axes = index.ndim  # of members and entries
+        if incidence is not None:
+            entries = incidence[..., : ctx.shape[axes - 1], :].to(grad.dtype)
+            return (entries @ grad.reshape(*index.shape, -1)).reshape(ctx.shape), None, None
+        summed = grad.new_zeros(ctx.shape)
+        rows = summed.flatten(0, axes - 1)
+        entries = index if axes == 1 else _in_one_table(summed, index).flatten()
+        rows.index_add_(0, entries, grad.flatten(0, axes - 1))
+        return summed, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor | None) -> tuple[Tensor, int]:
+        return _LookUp.apply(*in_front(info.batch_size, in_dims, inputs)), 0
+
+
+def _in_one_table(
+    tables: Float[Tensor, "member entry *d"], index: Int[Tensor, "member batch"]
+) -> Int[Tensor, "member batch"]:
+    first = torch.arange(0, len(tables) * tables.shape[1], tables.shape[1], device=index.device)
+    return index + first[:, None]

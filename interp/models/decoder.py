@@ -10,8 +10,7 @@ position, LN the LayerNorm with its gain and shift, and heads h that see this po
     logits = x_post W_U
 
 The stream at a position depends on the tokens up to there only, so that before the second operand it takes as many
-values as there are numbers (see `interp.models.prefixes`). The fast pass computes x W_Q, x W_K and x W_V of the first
-layer once per token, the streams once per prefix, and asks queries of the last layer only where logits are wanted.
+values as there are numbers (see `interp.models.attention` for the fast pass).
 
 The last LayerNorm stands between neurons and logits. It divides by a scale s of its own for each input and is linear
 otherwise: logits = (neurons / s) W_L + ..., W_L = (W_out without its mean over the stream) diag(gain) W_U. `Answer`
@@ -27,8 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interp.config import Decoder
+from interp.models.attention import Attention
 from interp.models.base import Answer, Model, Pairs, Parameters, activate, draw
-from interp.models.prefixes import Level, PrefixPairs, prefix_pairs
+from interp.models.prefixes import PrefixPairs, prefix_pairs
 
 __all__ = ["DecoderModel"]
 
@@ -57,7 +57,7 @@ class DecoderModel(Model):
         super().__init__()
         self.config, self.d_vocab, self.n_ctx, self.d_vocab_out = config, d_vocab, n_ctx, d_vocab_out
         d, heads = config.d_model, config.n_heads
-        self.d_head = d // heads
+        self.attention = Attention(heads, d_head := d // heads)
 
         def linear(d_in: int, d_out: int) -> Tensor:  # nn.Linear draws the transposed matrix
             return draw((d_out, d_in), generator, bound=1 / math.sqrt(d_in)).detach().T
@@ -74,10 +74,10 @@ class DecoderModel(Model):
         self.blocks = nn.ModuleList()
         for _ in range(config.n_layers):
             block: Any = nn.Module()
-            by_head = [[linear(d, self.d_head) for _ in "QKV"] for _ in range(heads)]
+            by_head = [[linear(d, d_head) for _ in "QKV"] for _ in range(heads)]
             W_Q, W_K, W_V = (parameter(torch.stack(of_heads)) for of_heads in zip(*by_head))
-            W_O = parameter(linear(d, d).unflatten(0, (heads, self.d_head)))
-            block.attn = Parameters(W_Q=W_Q, W_K=W_K, W_V=W_V, W_O=W_O)
+            W_O = parameter(linear(d, d).unflatten(0, (heads, d_head)))
+            block.attn = Parameters(W_Q=W_Q, W_K=W_K, W_V=W_V, W_O=W_O, b_Q=None, b_K=None, b_V=None, b_O=None)
             block.ln1 = norm()
             W_in, W_out = parameter(linear(d, config.d_mlp)), parameter(linear(config.d_mlp, d))
             block.mlp = Parameters(W_in=W_in, W_out=W_out)
@@ -95,19 +95,10 @@ class DecoderModel(Model):
         cache["hook_embed"] = self.embed.W_E[tokens]
         cache["hook_pos_embed"] = self.positions[:n_ctx].expand(len(tokens), -1, -1)
         x = cache["hook_embed"] + cache["hook_pos_embed"]
-        later = torch.ones(n_ctx, n_ctx, dtype=torch.bool, device=tokens.device).triu(1)
         for layer, block in enumerate(self.blocks):
-            at, attn, mlp = f"blocks.{layer}.", block.attn, block.mlp
+            at, mlp = f"blocks.{layer}.", block.mlp
             cache[at + "hook_resid_pre"] = x
-            for name in "QKV":
-                projected = torch.einsum("bpd,hde->bphe", x, getattr(attn, f"W_{name}"))
-                cache[at + f"attn.hook_{name.lower()}"] = projected
-            q, k, v = (cache[at + f"attn.hook_{name}"] for name in "qkv")
-            scores = torch.einsum("bqhe,bkhe->bhqk", q, k) / math.sqrt(self.d_head)
-            cache[at + "attn.hook_attn_scores"] = scores = scores.masked_fill(later, -math.inf)
-            cache[at + "attn.hook_pattern"] = pattern = scores.softmax(-1)
-            cache[at + "attn.hook_z"] = z = torch.einsum("bhqk,bkhe->bqhe", pattern, v)
-            cache[at + "hook_attn_out"] = torch.einsum("bqhe,hed->bqd", z, attn.W_O)
+            cache |= {at + name: found for name, found in self.attention.activations(x, block.attn).items()}
             cache[at + "hook_resid_mid"] = x = _normalised(x + cache[at + "hook_attn_out"], block.ln1)
             cache[at + "mlp.hook_pre"] = x @ mlp.W_in
             cache[at + "mlp.hook_post"] = activate(self.config.activation, cache[at + "mlp.hook_pre"])
@@ -124,7 +115,7 @@ class DecoderModel(Model):
     def last_logits(self, pairs: Pairs, positions: int) -> Float[Tensor, "batch positions d_vocab_out"]:
         """See `Model.last_logits`."""
         mid = self._last_mid(pairs, positions)
-        neurons = self._neurons(mid)
+        neurons = self._neurons(self.blocks[-1], mid)
         x = torch.addmm(mid.flatten(0, 1), neurons.flatten(0, 1), self.blocks[-1].mlp.W_out)
         return (_normalised(x, self.blocks[-1].ln2) @ self.unembed.W_U).unflatten(0, mid.shape[:2])
 
@@ -136,7 +127,7 @@ class DecoderModel(Model):
         """See `Model.answer`; the neurons are divided by the scale of the last LayerNorm."""
         ln = self.blocks[-1].ln2
         mid = self._last_mid(pairs, 1)[:, 0]
-        neurons, W_L = self._neurons(mid), self.neuron_logit_map()
+        neurons, W_L = self._neurons(self.blocks[-1], mid), self.neuron_logit_map()
         x = torch.addmm(mid, neurons, self.blocks[-1].mlp.W_out)
         scale = (x.var(dim=1, correction=0, keepdim=True) + EPS).sqrt()
         residual = ((mid - mid.mean(dim=1, keepdim=True)) / scale * ln.w + ln.b) @ self.unembed.W_U
@@ -148,74 +139,30 @@ class DecoderModel(Model):
         W_out = self.blocks[-1].mlp.W_out
         return (W_out - W_out.mean(dim=1, keepdim=True)) * self.blocks[-1].ln2.w @ self.unembed.W_U
 
-    def _neurons(self, mid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch neuron"]:
-        return activate(self.config.activation, mid @ self.blocks[-1].mlp.W_in)
-
     def _last_mid(self, pairs: Pairs, positions: int) -> Float[Tensor, "batch positions d_model"]:
         """x_mid of the last layer, at the last positions."""
         assert isinstance(pairs, PrefixPairs)
-        levels = pairs.levels
-        assert positions <= len(levels[-1].tokens)
-        W_E, W_QKV, d = self.embed.W_E, _joined(self.blocks[0].attn), self.config.d_model
-        tables = torch.cat([W_E, W_E @ W_QKV], dim=1), torch.cat([self.positions, self.positions @ W_QKV], dim=1)
-        first = [_stacked(level, *tables) for level in levels]
-        streams, projected = [x[..., :d] for x in first], [x[..., d:] for x in first]
-        for layer, block in enumerate(self.blocks):
-            if layer > 0:
-                W_QKV = _joined(block.attn)
-                projected = [x @ W_QKV for x in streams]
-            if layer == len(self.blocks) - 1:
-                z = self._mixtures(levels, projected, positions)[-1]
-                return _normalised(streams[-1][:, -positions:] + z @ block.attn.W_O.flatten(0, 1), block.ln1)
-            for n, z in enumerate(self._mixtures(levels, projected)):
-                x = _normalised(streams[n] + z @ block.attn.W_O.flatten(0, 1), block.ln1)
-                out = activate(self.config.activation, x @ block.mlp.W_in) @ block.mlp.W_out
-                streams[n] = _normalised(x + out, block.ln2)
-        raise AssertionError  # there is a last layer
+        embeddings = self.embed.W_E, self.positions
+        return self.attention.last_mid(pairs.levels, positions, embeddings, self.blocks, self._mid, self._post)
 
-    def _mixtures(
-        self, levels: tuple[Level, ...], projected: list[Tensor], positions: int | None = None
-    ) -> list[Float[Tensor, "row pos z"]]:
-        """z of all heads at the positions of each level; where `positions` is given, at so many last ones alone."""
-        heads, mixtures, before = (self.config.n_heads, self.d_head), [], None
-        for level, x in zip(levels, projected):
-            queries, keys_values = x.split((self.config.d_model, 2 * self.config.d_model), dim=2)
-            if before is not None:  # those that the rows of this level continue
-                assert level.parent is not None
-                old = level.parent.of(before.flatten(1)).unflatten(1, before.shape[1:])
-                keys_values = torch.cat([old, keys_values], dim=1)
-            before = keys_values
-            if positions is not None:
-                if level is not levels[-1]:
-                    continue
-                queries = queries[:, -positions:]
-            # products and sums by hand: matrices of this size are not worth a matrix product each
-            q = queries.unflatten(2, heads)[:, :, None] / math.sqrt(self.d_head)
-            k, v = (part.unflatten(2, heads)[:, None] for part in keys_values.chunk(2, dim=2))
-            n_queries, n_keys = q.shape[1], k.shape[2]
-            later = torch.ones(n_queries, n_keys, dtype=torch.bool, device=x.device).triu(n_keys - n_queries + 1)
-            scores = (q * k).sum(-1).masked_fill(later[..., None], -math.inf)  # [row, query, key, head]
-            mixtures.append((scores.softmax(2)[..., None] * v).sum(2).flatten(2))
-        return mixtures
+    def _mid(
+        self, block: Any, x: Float[Tensor, "row pos d_model"], z: Float[Tensor, "row pos z"]
+    ) -> Float[Tensor, "row pos d_model"]:
+        return _normalised(x + z @ block.attn.W_O.flatten(0, 1), block.ln1)
+
+    def _post(self, block: Any, mid: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
+        return _normalised(mid + self._neurons(block, mid) @ block.mlp.W_out, block.ln2)
+
+    def _neurons(self, block: Any, mid: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row neuron"]:
+        return activate(self.config.activation, mid @ block.mlp.W_in)
 
 
 def _waves(n_ctx: int, d_model: int) -> Float[Tensor, "pos d_model"]:
     """Sine and cosine by turns, with wavelengths from 2 pi to 2 pi 10^4."""
     even = torch.arange(d_model, dtype=torch.float64) // 2 * 2
     angle = torch.arange(n_ctx, dtype=torch.float64)[:, None] / 10_000 ** (even / d_model)
-    return torch.where(torch.arange(d_model) % 2 == 0, angle.sin(), angle.cos()).float()
+    return torch.where(torch.arange(d_model) % 2 == 0, angle.sin(), angle.cos()).to(torch.get_default_dtype())
 
 
 def _normalised(x: Float[Tensor, "*n d_model"], ln: Any) -> Float[Tensor, "*n d_model"]:
     return F.layer_norm(x, ln.w.shape, ln.w, ln.b, EPS)
-
-
-def _joined(attn: Any) -> Float[Tensor, "d_model three_z"]:
-    """[W_Q, W_K, W_V], heads side by side."""
-    return torch.cat([W.permute(1, 0, 2).flatten(1) for W in (attn.W_Q, attn.W_K, attn.W_V)], dim=1)
-
-
-def _stacked(level: Level, by_token: Tensor, by_position: Tensor) -> Float[Tensor, "row pos d"]:
-    """The sum of both tables at each position of a level."""
-    columns = [level.column(by_token, i) + by_position[level.first + i] for i in range(len(level.tokens))]
-    return torch.stack([column.expand(level.n_rows, -1) for column in columns], dim=1)

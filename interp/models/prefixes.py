@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from interp.models.base import Pairs, rows_of
 
-__all__ = ["Level", "PrefixPairs", "Rows", "prefix_pairs"]
+__all__ = ["Level", "PrefixPairs", "Rows", "prefix_pairs", "whole_pairs"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +57,12 @@ class Level:
         tokens = tuple(token if isinstance(token, int) else token.select(indices) for token in self.tokens)
         return Level(len(indices), self.first, tokens, None if self.parent is None else self.parent.select(indices))
 
+    def continuing(self, before: "Level") -> "Level":
+        """This level and the one before as a single one, which shares nothing between its rows."""
+        assert self.parent is not None
+        old = before.select(self.parent.index)
+        return Level(self.n_rows, old.first, old.tokens + self.tokens, old.parent)
+
 
 @dataclass(frozen=True, eq=False)
 class PrefixPairs(Pairs):
@@ -70,8 +76,7 @@ class PrefixPairs(Pairs):
         *before, last = self.levels
         last = last.select(indices)
         while before and last.parent is not None and before[-1].n_rows >= last.n_rows:
-            level = before.pop().select(last.parent.index)
-            last = Level(last.n_rows, level.first, level.tokens + last.tokens, level.parent)
+            last = last.continuing(before.pop())
         return PrefixPairs(chosen.tokens, chosen.incidence, levels=(*before, last))
 
 
@@ -99,6 +104,18 @@ def prefix_pairs(pairs: Pairs, d_vocab: int) -> PrefixPairs:
         row, start = of_pair, stop
     levels.append(_level(tokens, start, tokens.shape[1], row, levels, d_vocab))
     return PrefixPairs(tokens, pairs.incidence, levels=tuple(levels))
+
+
+def whole_pairs(pairs: Pairs, d_vocab: int) -> PrefixPairs:
+    """`pairs` as one level, for a model in which earlier positions know of later ones: nothing but tokens is shared.
+
+    Example:
+        >>> tokens = torch.tensor([[0, 3, 5], [0, 4, 5]])
+        >>> [(level.n_rows, len(level.tokens)) for level in whole_pairs(Pairs(tokens, None), d_vocab=6).levels]
+        [(2, 3)]
+    """
+    level = _level(pairs.tokens, 0, pairs.tokens.shape[1], None, [], d_vocab)
+    return PrefixPairs(pairs.tokens, pairs.incidence, levels=(level,))
 
 
 def _level(

@@ -14,6 +14,9 @@ x_i is the embedding of the token at position i plus that of the position, hence
 token each: the fast pass computes them in tables with one row per token, and per pair only the mixture z and the MLP.
 Products of weights are taken before they meet the batch (z W_O W_in, act W_out W_U, z W_O W_U), so that no pair ever
 passes through the residual stream. It is the same function: only the order of additions differs.
+
+That is for `a b =` and one layer. Of deeper models and longer inputs the fast pass computes the stream once per prefix
+where attention is causal, and of the last layer the last position alone (see `interp.models.attention`).
 """
 
 import math
@@ -26,7 +29,9 @@ from torch.nn import functional as F
 
 from interp.config import Transformer
 from interp.errors import InvalidArgumentError
-from interp.models.base import Answer, Model, Pairs, Parameters, activate, draw, look_up
+from interp.models.attention import Attention, plus
+from interp.models.base import Answer, Model, Pairs, Parameters, activate, draw, is_stacked, look_up
+from interp.models.prefixes import PrefixPairs, prefix_pairs, whole_pairs
 
 __all__ = ["TransformerModel"]
 
@@ -50,6 +55,7 @@ class TransformerModel(Model):
         self.pos_embed: Any
         self.config, self.d_vocab, self.n_ctx, self.d_vocab_out = config, d_vocab, n_ctx, d_vocab_out
         d, heads, d_head, d_mlp = config.d_model, config.n_heads, config.d_head, config.d_mlp
+        self.attention = Attention(heads, d_head, causal=config.attention == "causal", rate=config.attention_rate)
 
         def embedding(*shape: int) -> nn.Parameter:
             return draw(shape, generator, std=1.0 if config.init == "torch" else scale)
@@ -102,50 +108,49 @@ class TransformerModel(Model):
         self, tokens: Int[Tensor, "batch pos"]
     ) -> tuple[Float[Tensor, "batch pos d_vocab_out"], dict[str, Tensor]]:
         """See `Model.run_with_cache`."""
-        config, n_ctx, cache = self.config, tokens.shape[1], {}
+        n_ctx, cache = tokens.shape[1], {}
         cache["hook_embed"] = self.embed.W_E[tokens]
         cache["hook_pos_embed"] = self.pos_embed.W_pos[:n_ctx].expand(len(tokens), -1, -1)
         x = cache["hook_embed"] + cache["hook_pos_embed"]
-        later = torch.ones(n_ctx, n_ctx, dtype=torch.bool, device=tokens.device).triu(1)
         for layer, block in enumerate(self.blocks):
-            at, attn, mlp = f"blocks.{layer}.", block.attn, block.mlp
+            at, mlp = f"blocks.{layer}.", block.mlp
             cache[at + "hook_resid_pre"] = x
-            for name in "QKV":
-                projected = torch.einsum("bpd,hde->bphe", x, getattr(attn, f"W_{name}"))
-                cache[at + f"attn.hook_{name.lower()}"] = _plus(projected, getattr(attn, f"b_{name}"))
-            q, k, v = (cache[at + f"attn.hook_{name}"] for name in "qkv")
-            scores = torch.einsum("bqhe,bkhe->bhqk", q, k) / math.sqrt(config.d_head)
-            if config.attention == "causal":
-                scores = scores.masked_fill(later, -math.inf)
-            cache[at + "attn.hook_attn_scores"] = scores
-            pattern = scores.softmax(-1)
-            if config.attention_rate != 1:
-                allowed = (scores > -math.inf).to(scores.dtype)
-                pattern = config.attention_rate * pattern + (1 - config.attention_rate) * allowed
-            cache[at + "attn.hook_pattern"] = pattern
-            cache[at + "attn.hook_z"] = z = torch.einsum("bhqk,bkhe->bqhe", pattern, v)
-            cache[at + "hook_attn_out"] = _plus(torch.einsum("bqhe,hed->bqd", z, attn.W_O), attn.b_O)
+            cache |= {at + name: found for name, found in self.attention.activations(x, block.attn).items()}
             cache[at + "hook_resid_mid"] = x = x + cache[at + "hook_attn_out"]
-            cache[at + "mlp.hook_pre"] = _plus(x @ mlp.W_in, mlp.b_in)
-            cache[at + "mlp.hook_post"] = activate(config.activation, cache[at + "mlp.hook_pre"])
-            cache[at + "hook_mlp_out"] = _plus(cache[at + "mlp.hook_post"] @ mlp.W_out, mlp.b_out)
+            cache[at + "mlp.hook_pre"] = plus(x @ mlp.W_in, mlp.b_in)
+            cache[at + "mlp.hook_post"] = activate(self.config.activation, cache[at + "mlp.hook_pre"])
+            cache[at + "hook_mlp_out"] = plus(cache[at + "mlp.hook_post"] @ mlp.W_out, mlp.b_out)
             cache[at + "hook_resid_post"] = x = x + cache[at + "hook_mlp_out"]
-        return _plus(x @ self.unembed.W_U, self.unembed.b_U), cache
+        return plus(x @ self.unembed.W_U, self.unembed.b_U), cache
 
     # --- the fast pass ------------------------------------------------------------------------------------------------
 
     def pairs(self, tokens: Int[Tensor, "batch pos"]) -> Pairs:
-        """See `Model.pairs`; the fast pass reads the last token ('=') as the last of the vocabulary."""
-        if self._has_fast_pass and bool((tokens[:, -1] != self.d_vocab - 1).any()):
+        """See `Model.pairs`; the pass from tables reads the last token ('=') as the last of the vocabulary."""
+        if self._from_tables and bool((tokens[:, -1] != self.d_vocab - 1).any()):
             raise InvalidArgumentError(
                 f"`tokens` must end in '=', token {self.d_vocab - 1}, in every row; "
                 f"got rows that end in {tokens[:, -1].unique().tolist()}."
             )
-        return super().pairs(tokens)
+        pairs = super().pairs(tokens)
+        if self._from_tables:
+            return pairs
+        # in the first layer keys and values depend on one token each, whichever positions attend to them
+        may_share = self.attention.causal or len(self.blocks) == 1
+        return (prefix_pairs if may_share else whole_pairs)(pairs, self.d_vocab)
+
+    def last_logits(self, pairs: Pairs, positions: int) -> Float[Tensor, "batch positions d_vocab_out"]:
+        """See `Model.last_logits`."""
+        if self._from_tables:
+            return super().last_logits(pairs, positions)
+        x = self._post(self.blocks[-1], self._last_mid(pairs, positions))
+        return F.linear(x, self.unembed.W_U.T, self.unembed.b_U)
 
     def answer_logits(self, pairs: Pairs) -> Float[Tensor, "batch d_vocab_out"]:
         """See `Model.answer_logits`."""
-        if not self._has_fast_pass or self.config.activation != "relu":
+        if not self._from_tables:
+            return self.last_logits(pairs, 1)[:, 0]
+        if self.config.activation != "relu" or is_stacked(self.unembed.W_U):
             return self.answer(pairs).logits
         joint = torch.cat([self.neuron_logit_map(), self._W_O @ self.unembed.W_U])
         weights = self._hidden_bias(), self._W_O @ self.blocks[0].mlp.W_in, self._constant_logits(), joint
@@ -154,25 +159,44 @@ class TransformerModel(Model):
     def answer(self, pairs: Pairs) -> Answer:
         """See `Model.answer`."""
         W_L = self.neuron_logit_map()
-        if self._has_fast_pass:
+        if self._from_tables:
             z = self._mixture(pairs)
             W_hidden = self._W_O @ self.blocks[0].mlp.W_in
             neurons = activate(self.config.activation, torch.addmm(self._hidden_bias(), z, W_hidden))
             residual = torch.addmm(self._constant_logits(), z, self._W_O @ self.unembed.W_U)
         else:
-            last = f"blocks.{len(self.blocks) - 1}."
-            _, cache = self.run_with_cache(pairs.tokens)
-            neurons = cache[last + "mlp.hook_post"][:, -1]
-            x_mid = _plus(cache[last + "hook_resid_mid"][:, -1], self.blocks[-1].mlp.b_out)
-            residual = _plus(x_mid @ self.unembed.W_U, self.unembed.b_U)
+            mid = self._last_mid(pairs, 1)[:, 0]
+            neurons = self._neurons(self.blocks[-1], mid)
+            residual = F.linear(plus(mid, self.blocks[-1].mlp.b_out), self.unembed.W_U.T, self.unembed.b_U)
         return Answer(torch.addmm(residual, neurons, W_L), neurons, W_L, residual)
 
     def neuron_logit_map(self) -> Float[Tensor, "neuron d_vocab_out"]:
         """See `Model.neuron_logit_map`."""
         return self.blocks[-1].mlp.W_out @ self.unembed.W_U
 
+    # once per prefix
+
+    def _last_mid(self, pairs: Pairs, positions: int) -> Float[Tensor, "batch positions d_model"]:
+        """x_mid of the last layer, at the last positions."""
+        assert isinstance(pairs, PrefixPairs)
+        embeddings = self.embed.W_E, self.pos_embed.W_pos
+        return self.attention.last_mid(pairs.levels, positions, embeddings, self.blocks, self._mid, self._post)
+
+    def _mid(
+        self, block: Any, x: Float[Tensor, "row pos d_model"], z: Float[Tensor, "row pos z"]
+    ) -> Float[Tensor, "row pos d_model"]:
+        return x + F.linear(z, block.attn.W_O.flatten(0, 1).T, block.attn.b_O)
+
+    def _post(self, block: Any, mid: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
+        return mid + F.linear(self._neurons(block, mid), block.mlp.W_out.T, block.mlp.b_out)
+
+    def _neurons(self, block: Any, mid: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row neuron"]:
+        return activate(self.config.activation, F.linear(mid, block.mlp.W_in.T, block.mlp.b_in))
+
+    # from tables
+
     @property
-    def _has_fast_pass(self) -> bool:
+    def _from_tables(self) -> bool:
         """One layer, and the same token ('=') at the last position of every input."""
         return len(self.blocks) == 1 and self.n_ctx == 3
 
@@ -187,12 +211,12 @@ class TransformerModel(Model):
         x = [self.embed.W_E[:numbers] + self.pos_embed.W_pos[pos] for pos in (0, 1)] + [x_last[None]]
 
         # scores of all tokens at each position: q.(x W_K + b_K) = x.(W_K q) + q.b_K
-        q = _plus(torch.einsum("d,hde->he", x_last, attn.W_Q), attn.b_Q) / math.sqrt(self.config.d_head)
+        q = plus(torch.einsum("d,hde->he", x_last, attn.W_Q), attn.b_Q) / math.sqrt(self.config.d_head)
         query_key = torch.einsum("hde,he->dh", attn.W_K, q)
         constant = 0.0 if attn.b_K is None else (q * attn.b_K).sum(-1)
         scores = [xi @ query_key + constant for xi in x]  # [token, head] each
         W_V = attn.W_V.permute(1, 0, 2).flatten(1)
-        values = [_plus(xi @ W_V, attn.b_V if attn.b_V is None else attn.b_V.flatten()) for xi in x]  # [token, z]
+        values = [plus(xi @ W_V, attn.b_V if attn.b_V is None else attn.b_V.flatten()) for xi in x]  # [token, z]
 
         # the patterns sum to 1, so that z = v_last + pattern_0 (v_a - v_last) + pattern_1 (v_b - v_last)
         heads, rate = (self.config.n_heads, self.config.d_head), self.config.attention_rate
@@ -207,19 +231,15 @@ class TransformerModel(Model):
 
     def _hidden_bias(self) -> Float[Tensor, " neuron"]:
         mlp = self.blocks[0].mlp
-        return _plus(_plus(self._x_last, self.blocks[0].attn.b_O) @ mlp.W_in, mlp.b_in)
+        return plus(plus(self._x_last, self.blocks[0].attn.b_O) @ mlp.W_in, mlp.b_in)
 
     @property
     def _x_last(self) -> Float[Tensor, " d_model"]:
         return self.embed.W_E[self.d_vocab - 1] + self.pos_embed.W_pos[2]
 
     def _constant_logits(self) -> Float[Tensor, " d_vocab_out"]:
-        constant = _plus(_plus(self._x_last, self.blocks[0].attn.b_O), self.blocks[0].mlp.b_out)
-        return _plus(constant @ self.unembed.W_U, self.unembed.b_U)
-
-
-def _plus(x: Float[Tensor, "*n"], bias: Tensor | None) -> Float[Tensor, "*n"]:
-    return x if bias is None else x + bias
+        constant = plus(plus(self._x_last, self.blocks[0].attn.b_O), self.blocks[0].mlp.b_out)
+        return plus(constant @ self.unembed.W_U, self.unembed.b_U)
 
 
 class _FoldedReadout(torch.autograd.Function):
