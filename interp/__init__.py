@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from interp.errors import InterpError
     from interp.foreign import import_checkpoints
     from interp.reporting import report
-    from interp.training import replay, resume, train
+    from interp.training import replay, resume, train, train_many
     from interp.trajectory import Trajectory, load
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "resume",
     "tasks",
     "train",
+    "train_many",
 ]
 
 _HOMES = {
@@ -55,6 +56,7 @@ _HOMES = {
     "report": "interp.reporting",
     "resume": "interp.training",
     "train": "interp.training",
+    "train_many": "interp.training",
 }
 _FAMILIES = ("analysis", "models", "plots", "recipes", "tasks")
 

@@ -27,15 +27,18 @@ __all__ = [
     "AdamW",
     "Decoder",
     "FeedForward",
+    "Gaussian",
     "Group",
     "Interventions",
     "Log",
+    "Logistic",
     "Modular",
     "Muon",
     "Parity",
     "Recurrent",
     "RunConfig",
     "Save",
+    "SplitTask",
     "Sums",
     "Symbolic",
     "Transformer",
@@ -302,7 +305,42 @@ class Parity(_Split):
         return f"parity{self.n}_{self.k}"
 
 
-TaskConfig = Modular | Group | Symbolic | Sums | Parity
+@dataclass(frozen=True, kw_only=True)
+class Gaussian(Record):
+    """Points x_i ~ N(0, sigma^2 I_d), all of the class -1 ("Grokking at the Edge of Linear Separability", Beck et al.,
+    2024, arXiv:2410.04489).
+
+    All are trained on; test loss and accuracy are those of the population, in closed form.
+    """
+
+    n: int = 400
+    """Points."""
+    d: int = 180
+    """Dimensions; lambda = d / n, and a large set is separable from the origin where lambda > 1/2."""
+    sigma: float = 5.0
+    """Standard deviation of each coordinate."""
+    seed: int = 0
+    """Seed of the points."""
+
+    operation: ClassVar[str] = "one class"
+    encoding: ClassVar[str] = "points"
+    split: ClassVar[str] = "all"
+
+    def _rules(self) -> None:
+        self._require("n", self.n >= 1, ">= 1")
+        self._require("d", self.d >= 1, ">= 1")
+        self._require("sigma", self.sigma > 0, "> 0")
+        self._require("seed", 0 <= self.seed < 2**32, "in 0 .. 2^32-1")
+
+    @property
+    def slug(self) -> str:
+        """The task in a file name: gauss400x180."""
+        return f"gauss{self.n}x{self.d}"
+
+
+SplitTask = Modular | Group | Symbolic | Sums | Parity
+"""Tasks of which a part is held out."""
+TaskConfig = SplitTask | Gaussian
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
@@ -449,7 +487,22 @@ class Recurrent(Record):
         return self.cell
 
 
-ModelConfig = Transformer | FeedForward | Decoder | Recurrent
+@dataclass(frozen=True, kw_only=True)
+class Logistic(Record):
+    """Logistic regression on points, S.x + b, in float64; it begins at zero unless told otherwise."""
+
+    initial_norm: float = 0.0
+    """|S| at step 0, in a random direction."""
+    initial_bias: float = 0.0
+    """b at step 0."""
+
+    slug: ClassVar[str] = "logistic"
+
+    def _rules(self) -> None:
+        self._require("initial_norm", self.initial_norm >= 0, ">= 0")
+
+
+ModelConfig = Transformer | FeedForward | Decoder | Recurrent | Logistic
 
 
 # --- optimisers -------------------------------------------------------------------------------------------------------
@@ -466,9 +519,10 @@ class _Optimizer(Record):
     """Pairs per step; None: the whole training set."""
     loss_precision: Literal["float64", "float32"] = "float64"
     """Precision of the log-softmax; float32 makes late training unstable (Nanda et al., appendix)."""
-    loss: Literal["cross-entropy", "stablemax"] = later("cross-entropy")
+    loss: Literal["cross-entropy", "stablemax", "exponential"] = later("cross-entropy")
     """What is minimised; stablemax: cross-entropy with StableMax for the softmax ("Grokking at the edge of numerical
-    stability", Prieto et al., 2025), logged as batch_loss: train_loss and test_loss are cross-entropies always."""
+    stability", Prieto et al., 2025); exponential: e^z, of the logit z of points (Beck et al.). Others than
+    cross-entropy are logged as batch_loss: train_loss and test_loss are cross-entropies always."""
     anneal_steps: int | None = later(None)
     """Updates, after the warm-up, in which half a cosine leads from lr to anneal_to * lr; None: lr stays."""
     anneal_to: float = later(0.1)
@@ -626,6 +680,17 @@ class RunConfig(Record):
             raise ConfigError(
                 "A FeedForward model reads the two operands: `task.encoding` must be operands; "
                 f"got {self.task.encoding}."
+            )
+        points = isinstance(self.task, Gaussian)
+        if points != isinstance(self.model, Logistic):
+            raise ConfigError(
+                "Points are classified by logistic regression, and nothing else is: `task` Gaussian and `model` "
+                f"Logistic belong together; got {type(self.task).__name__} and {type(self.model).__name__}."
+            )
+        if self.optimizer.loss == ("stablemax" if points else "exponential"):
+            raise ConfigError(
+                "`optimizer.loss` must be cross-entropy or exponential for the one logit of a point, cross-entropy or "
+                f"stablemax elsewhere; got {self.optimizer.loss}."
             )
         if getattr(self.task, "closing", False) and getattr(self.model, "attention", "causal") == "bidirectional":
             raise ConfigError(

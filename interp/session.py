@@ -4,7 +4,7 @@ Nothing in an update waits for the device. Losses and accuracies stay there unti
 """
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from interp.config import FeedForward, RunConfig
 from interp.events import Agenda, Event, parse_event
 from interp.models import Model, Pairs, build_model
-from interp.objective import answer_loss
+from interp.models.logistic import gradients, logits
+from interp.objective import answer_loss, mean_of, one_class_loss, population_numbers
 from interp.optim import (
     Intervention,
     build_interventions,
@@ -31,7 +32,7 @@ from interp.optim import (
 from interp.rng import generator
 from interp.tasks import Task, build_task
 
-__all__ = ["Numbers", "Session", "TrainingStep", "initial_model"]
+__all__ = ["Numbers", "Session", "TrainingStep", "captured_graph", "initial_model"]
 
 BUFFERED = 512
 """Pairs of numbers that wait on the device before they are fetched."""
@@ -62,10 +63,10 @@ class Session:
         """The config in force: that of the run, as its events so far have made it."""
         self.task = build_task(config.task)
         self.model = initial_model(config, self.task).to(device)
-        self.optimizer = build_optimizer(config.optimizer, self.model)
+        self.optimizer = build_optimizer(config.optimizer, self.model.named_parameters())
         inputs = (self.task.tokens, self.task.labels) if self.task.closing is None else self.task.closed
         tokens, labels = (x.to(device) for x in inputs)
-        self._codes = None if self.task.codes is None else self.task.codes.to(device)
+        self._codes = None if self.task.codes is None else self.task.codes.to(next(self.model.parameters()))
         train, test = (mask.nonzero().squeeze(1).to(device) for mask in (self.task.train, self.task.test))
         self.train = self.model.pairs(tokens[train]), labels[train]
         self.test = self.model.pairs(tokens[test]), labels[test]
@@ -97,26 +98,71 @@ class Session:
         """Cross-entropy and accuracy over all pairs of a split, on the device, whatever loss is minimised."""
         pairs, labels = self.train if split == "train" else self.test
         with torch.no_grad():
-            loss, right = self.loss(pairs, labels, self.config.optimizer.loss_precision)
+            if split == "test" and self.task.sigma is not None:
+                return self.population(dict(self.model.named_parameters()))
+            loss, right = self.loss(self.outputs(pairs), labels, self.config.optimizer.loss_precision)
             return torch.stack([loss.double(), right.double().mean()])
 
-    def loss(
-        self, pairs: Pairs, labels: Tensor, precision: str, kind: str = "cross-entropy"
-    ) -> tuple[Float[Tensor, ""], Bool[Tensor, " batch"]]:
-        """The loss of a batch and which of its inputs are answered rightly.
+    def population(self, weights: Mapping[str, Tensor]) -> Float[Tensor, "*members 2"]:
+        """Cross-entropy and accuracy of logistic regression over the population of points, for each member."""
+        assert self.task.sigma is not None
+        return population_numbers(weights["S"].norm(dim=-1), weights["b"][..., 0], self.task.sigma)
 
-        Where a class is due after the answer, `labels` [batch, 2] are both, the loss is the mean over the two and right
-        is who has both. Where the task has codes, it is the squared error, and right is whose own code is the nearest.
+    def outputs(self, pairs: Pairs) -> Float[Tensor, "*batch d_vocab_out"]:
+        """What the model says where an answer is due: [batch, 2, d_vocab_out] where a class is due after the answer."""
+        if self.task.closing is None:
+            return self.model.answer_logits(pairs)
+        return self.model.last_logits(pairs, 2)
+
+    def loss(
+        self,
+        outputs: Float[Tensor, "*batch d_vocab_out"],
+        labels: Int[Tensor, "*batch"],
+        precision: str,
+        kind: str = "cross-entropy",
+        weights: Float[Tensor, "*members batch"] | None = None,
+    ) -> tuple[Float[Tensor, " *members"], Bool[Tensor, "*members batch"]]:
+        """The loss of a batch, or of the batch of each member of an ensemble, and which inputs are answered rightly.
+
+        Where a class is due after the answer, outputs and labels have an axis of 2 for the two, the loss is their mean
+        and right is who has both. Where the task has codes, it is the squared error, and right is whose own code is the
+        nearest. `weights`, whose sum is 1, make the mean over the batch a weighted one.
         """
+        if self.task.sigma is not None:
+            return one_class_loss(outputs[..., 0], kind)[:2]
         if self._codes is not None:
-            output = self.model.answer_logits(pairs)
-            right = torch.cdist(output.detach(), self._codes).argmin(-1) == labels
-            return F.mse_loss(output, self._codes[labels]), right
-        if labels.ndim == 1:
-            return answer_loss(self.model.answer_logits(pairs), labels, precision, kind)
-        logits = self.model.last_logits(pairs, labels.shape[1])
-        loss, right = answer_loss(logits.flatten(0, 1), labels.flatten(), precision, kind)
+            right = torch.cdist(outputs.detach(), self._codes).argmin(-1) == labels
+            errors = F.mse_loss(outputs, self._codes[labels], reduction="none").mean(-1)
+            return mean_of(errors, weights), right
+        if self.task.closing is None:
+            return answer_loss(outputs, labels, precision, kind, weights)
+        if weights is not None:
+            weights = weights.repeat_interleave(2, -1) / 2
+        loss, right = answer_loss(outputs.flatten(-3, -2), labels.flatten(-2), precision, kind, weights)
         return loss, right.view(labels.shape).all(-1)
+
+    def differentiate(self, pairs: Pairs, labels: Tensor) -> tuple[Float[Tensor, ""], Bool[Tensor, " batch"]]:
+        """The loss of a batch and which inputs are answered rightly; leaves the gradients with the parameters."""
+        if self.task.sigma is not None:
+            parameters = dict(self.model.named_parameters())
+            loss, right, by_name = self.closed_form(pairs.tokens, parameters)
+            for name, gradient in by_name.items():
+                parameters[name].grad = gradient
+            return loss, right
+        optimizer = self.current.optimizer
+        loss, right = self.loss(self.outputs(pairs), labels, optimizer.loss_precision, optimizer.loss)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        return loss.detach(), right
+
+    @torch.no_grad()
+    def closed_form(
+        self, points: Float[Tensor, "*members batch d"], weights: Mapping[str, Tensor]
+    ) -> tuple[Float[Tensor, " *members"], Bool[Tensor, "*members batch"], dict[str, Tensor]]:
+        """Loss, right answers and gradients of logistic regression, for each member: a tenth of autograd's time."""
+        z = logits(points, weights["S"], weights["b"])
+        loss, right, slopes = one_class_loss(z, self.current.optimizer.loss)
+        return loss, right, gradients(points, slopes)
 
     def batch_indices(self, step: int) -> Int[Tensor, " batch"]:
         """Which training pairs make the update after `step`: a pure function of (seed, step).
@@ -135,6 +181,8 @@ class Session:
 
     def dropout_mask(self, step: int) -> Tensor | None:
         """What the pass of the update after `step` multiplies the neurons with, if the model drops any."""
+        if not getattr(self.config.model, "dropout", 0):
+            return None
         batch = self.batch_size or len(self.train[1])
         return self.model.dropout_mask(batch, generator(self.config.seed, "dropout", step))
 
@@ -219,12 +267,16 @@ class TrainingStep:
         mask = session.dropout_mask(0)
         self._dropout = None if mask is None else mask.to(session.device)
         if session.device.type == "cuda":
-            self._capture()
+            self._graph = captured_graph(self._update, [session])
 
     @property
     def captured(self) -> bool:
         """Whether the step is a CUDA graph."""
         return self._graph is not None
+
+    def evaluate(self, split: Literal["train", "test"]) -> Float[Tensor, "2"]:
+        """See `Session.evaluate`."""
+        return self.session.evaluate(split)
 
     def __call__(self, step: int) -> Float[Tensor, "2"]:
         """Make the update that leads from `step` to `step + 1`."""
@@ -251,41 +303,40 @@ class TrainingStep:
         with contextlib.ExitStack() as stack:
             for intervention in session.interventions:
                 stack.enter_context(intervention.around())
-            optimizer = session.current.optimizer
-            loss, right = session.loss(pairs, labels, optimizer.loss_precision, optimizer.loss)
-            session.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss, right = session.differentiate(pairs, labels)
         for intervention in session.interventions:
             intervention.before()
         session.optimizer.step()
         for intervention in session.interventions:
             intervention.after()
-        self._result[0].copy_(loss.detach())
+        self._result[0].copy_(loss)
         self._result[1].copy_(right.double().mean())
 
-    def _capture(self) -> None:
-        """Warm up on a side stream, capture, and put weights and optimiser back where they were."""
-        session = self.session
-        before = session.weights()  # on CUDA these are copies
-        moments = session.moments()
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                self._update()
-        torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
+
+def captured_graph(update: Callable[[], None], sessions: Sequence[Session]) -> torch.cuda.CUDAGraph:
+    """The update as a CUDA graph: warmed up on a side stream and captured, weights and optimisers as they were."""
+    before = [(session.weights(), session.moments()) for session in sessions]  # on CUDA these are copies
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            update()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    for session in sessions:
         session.optimizer.zero_grad(set_to_none=True)
-        with torch.cuda.graph(self._graph):
-            self._update()
-        session.put_back(before, moments)
+    with torch.cuda.graph(graph):
+        update()
+    for session, (weights, moments) in zip(sessions, before, strict=True):
+        session.put_back(weights, moments)
+    return graph
 
 
 class Numbers:
-    """Losses and accuracies of many steps, kept on the device until they are fetched together."""
+    """Losses and accuracies of many steps, of one run or of several, kept on the device until they are fetched."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._values = torch.zeros(BUFFERED, 2, dtype=torch.float64, device=device)
+    def __init__(self, device: torch.device, runs: int = 1) -> None:
+        self._values = torch.zeros(BUFFERED, runs, 2, dtype=torch.float64, device=device)
         self._keys: list[tuple[int, str]] = []
 
     @property
@@ -293,15 +344,17 @@ class Numbers:
         """Whether the numbers of another step might not fit."""
         return len(self._keys) > BUFFERED - 4
 
-    def add(self, step: int, split: str, values: Float[Tensor, "2"]) -> None:
+    def add(self, step: int, split: str, values: Float[Tensor, "2"] | Float[Tensor, "run 2"]) -> None:
         """Keep loss and accuracy of one step on a split."""
         self._values[len(self._keys)].copy_(values)
         self._keys.append((step, split))
 
-    def fetch(self) -> dict[int, dict[str, float]]:
-        """Records by step; empties the buffer. This waits for the device."""
-        records: dict[int, dict[str, float]] = {}
-        for (step, split), (loss, accuracy) in zip(self._keys, self._values[: len(self._keys)].tolist()):
-            records.setdefault(step, {}).update({f"{split}_loss": loss, f"{split}_accuracy": accuracy})
+    def fetch(self) -> list[dict[int, dict[str, float]]]:
+        """For each run, records by step; empties the buffer. This waits for the device."""
+        kept = self._values[: len(self._keys)].transpose(0, 1).tolist()
+        runs: list[dict[int, dict[str, float]]] = [{} for _ in kept]
+        for records, values in zip(runs, kept):
+            for (step, split), (loss, accuracy) in zip(self._keys, values, strict=True):
+                records.setdefault(step, {}).update({f"{split}_loss": loss, f"{split}_accuracy": accuracy})
         self._keys = []
-        return records
+        return runs

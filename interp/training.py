@@ -10,26 +10,28 @@ from a full state gives the same weights, bit for bit, and a stretch can be repl
 events too: run.json lists those that happened, so that a run goes on, and is replayed, with what was in force.
 """
 
+import contextlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from statistics import median
+from typing import Literal
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from interp.config import RunConfig
+from interp.ensemble import EnsembleStep, require_equal_shape
 from interp.environment import choose_device, interruptible, provenance, run_environment
-from interp.errors import DivergedError, InvalidArgumentError, NotAvailableError, RunExistsError
-from interp.events import Agenda
+from interp.errors import ConfigError, DivergedError, InvalidArgumentError, NotAvailableError, RunExistsError
 from interp.schedule import Schedule
 from interp.session import Numbers, Session, TrainingStep
 from interp.store import RunWriter
 from interp.trajectory import Trajectory
 
-__all__ = ["RunInterrupted", "replay", "resume", "train"]
+__all__ = ["RunInterrupted", "replay", "resume", "train", "train_many"]
 
 SAFETY_SECONDS = 60.0
 """A full state is written at least this often, so that a killed run loses no more; only the last two such are kept."""
@@ -38,14 +40,17 @@ SHOW_SECONDS = 0.3
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM: the step was finished and everything is stored; `folder` can be resumed from `step`."""
+    """Ctrl-C or SIGTERM: the step was finished and everything is stored; `folder` can be resumed from `step`.
+
+    (Of runs trained together it is the first one's; resuming one of them resumes all.)
+    """
 
     def __init__(self, folder: Path, step: int, signum: int) -> None:
         super().__init__(f"Interrupted at step {step}; everything is saved. Continue with: interp resume {folder}")
         self.folder, self.step, self.signum = folder, step, signum
 
 
-# --- the three verbs --------------------------------------------------------------------------------------------------
+# --- the four verbs --------------------------------------------------------------------------------------------------
 
 
 def train(
@@ -75,22 +80,47 @@ def train(
         RunInterrupted: (a KeyboardInterrupt) after Ctrl-C or SIGTERM; the run can be resumed.
     """
     folder = Path(root) / config.run_id
-    if (folder / "run.json").exists():
-        if existing == "error":
-            raise RunExistsError(f"{folder} already holds this run; resume it, load it, or overwrite it.")
-        if existing == "resume":
-            return resume(folder, device=device, progress=progress, threads=threads)
-        RunWriter.open(folder).close()  # nobody else is writing to it
-        shutil.rmtree(folder)
-    place = choose_device(device)
-    with run_environment(place, threads):
-        session = Session(config, place)
-        schedule = config.save.weights.resolve(session.bytes_per_checkpoint, config.steps)
-        run = {"config": config.to_dict(), "schedule": str(schedule), "provenance": provenance(place)}
-        with RunWriter.create(folder, run) as writer:
-            _run(session, writer, first=0, last=config.steps, weights=schedule, progress=progress)
-            writer.finish()
+    if _settled(folder, existing):
+        return resume(folder, device=device, progress=progress, threads=threads)
+    _start([config], Path(root), device, progress, threads)
     return Trajectory(folder)
+
+
+def train_many(
+    configs: Sequence[RunConfig],
+    *,
+    root: str | Path = "checkpoints",
+    device: str | None = None,
+    progress: bool = False,
+    existing: Literal["resume", "overwrite", "error"] = "resume",
+    threads: int | None = None,
+) -> list[Trajectory]:
+    """Train runs of equal shape together, in one batched step; each is stored as its own run, as by `train`.
+
+    They may differ in seeds, splits and their sizes, learning rates and all other hyper-parameters of the optimiser,
+    interventions and events: in everything that leaves the arrays of a step as they are (`interp.ensemble.shape_of`).
+    A member equals the run of its config alone up to the rounding of batched products. Its run.json lists the whole
+    ensemble: resuming one member resumes all, and a replay runs them all again, since rounding depends on the company.
+
+    Runs that are there already are treated one by one as `train` treats them. A member whose loss is not finite is
+    given up, the others go on, and `DivergedError` is raised when they are done.
+
+    Arguments: as `train`.
+
+    Raises:
+        ConfigError: the configs are not of equal shape (the message names the fields), or two are the same.
+        RunExistsError, RunLockedError, DivergedError, RunInterrupted: as `train`.
+    """
+    require_equal_shape(configs)
+    if len({config.run_id for config in configs}) < len(configs):
+        raise ConfigError("Each of the runs that are trained together must be another one; two configs are the same.")
+    folders = [Path(root) / config.run_id for config in configs]
+    settled = [_settled(folder, existing) for folder in folders]
+    for folder, there in zip(folders, settled):
+        if there:
+            resume(folder, device=device, progress=progress, threads=threads)
+    _start([config for config, there in zip(configs, settled) if not there], Path(root), device, progress, threads)
+    return [Trajectory(folder) for folder in folders]
 
 
 def resume(
@@ -115,18 +145,19 @@ def resume(
         raise NotAvailableError(f"{path} is a replay; run `interp replay` again with the same range instead.")
     began = traj.provenance
     place = choose_device(device or began.get("device"))
-    with run_environment(place, threads or began.get("threads")):
-        session = Session(traj.config, place)
-        schedule = traj.config.save.weights.resolve(session.bytes_per_checkpoint, traj.config.steps)
-        with RunWriter.open(traj.folder) as writer:
-            states = traj.refresh().full_state_steps  # under the lock, so that nobody adds to them
-            first = states[-1] if states else 0
-            if states:
-                session.restore(traj.full_state(first), first, traj.events)
+    with run_environment(place, threads or began.get("threads")), contextlib.ExitStack() as stack:
+        members = _members(traj)
+        writers = [stack.enter_context(RunWriter.open(member.folder)) for member in members]
+        # under the locks, so that nobody adds to them
+        states = [set(member.refresh().full_state_steps) for member in members]
+        first = max(set.intersection(*states), default=0)
+        sessions = [Session(member.config, place) for member in members]
+        for session, member, writer in zip(sessions, members, writers):
+            if all(states):
+                session.restore(member.full_state(first), first, member.events)
             writer.truncate_after(first)
             _note_events(session, writer)
-            _run(session, writer, first=first, last=traj.config.steps, weights=schedule, progress=progress)
-            writer.finish()
+        _run(sessions, writers, first=first, last=traj.config.steps, weights=_schedule(sessions[0]), progress=progress)
     return Trajectory(traj.folder)
 
 
@@ -173,13 +204,21 @@ def replay(
     began = traj.provenance
     place = choose_device(device or began.get("device"))
     with run_environment(place, threads or began.get("threads")):
-        session = Session(traj.config, place)
-        session.restore(traj.full_state(states[-1]), states[-1], traj.events)
-        session.agenda.follow(traj.events, states[-1])
-        stretch = {"start": start, "stop": stop, "every": every, "of": traj.folder.name, "from_state": states[-1]}
+        members, first = _members(traj), states[-1]
+        sessions = [Session(member.config, place) for member in members]
+        for session, member in zip(sessions, members):
+            if first not in member.full_state_steps:
+                raise NotAvailableError(
+                    f"{traj.folder.name} was trained together with {member.folder.name}, which holds no full state of "
+                    f"step {first}."
+                )
+            session.restore(member.full_state(first), first, member.events)
+            session.agenda.follow(member.events, first)
+        stretch = {"start": start, "stop": stop, "every": every, "of": traj.folder.name, "from_state": first}
         run = {"config": traj.config.to_dict(), "replay": stretch, "provenance": provenance(place)}
+        own = [member.folder.name for member in members].index(traj.folder.name)
         with RunWriter.create(folder, run) as writer:
-            _note_events(session, writer)
+            _note_events(sessions[own], writer)
             proven: list[int] = []
             stored = set(traj.steps.tolist())
 
@@ -189,9 +228,9 @@ def replay(
                     proven.append(step)
 
             _run(
-                session,
-                writer,
-                first=states[-1],
+                sessions,
+                [writer if i == own else None for i in range(len(members))],
+                first=first,
                 last=stop,
                 weights=_Stretch(start, stop, every),
                 progress=progress,
@@ -203,12 +242,62 @@ def replay(
     return Trajectory(folder)
 
 
+def _settled(folder: Path, existing: str) -> bool:
+    """Whether a run is there, to be gone on with; one that is to be overwritten is deleted."""
+    if not (folder / "run.json").exists():
+        return False
+    if existing == "error":
+        raise RunExistsError(f"{folder} already holds this run; resume it, load it, or overwrite it.")
+    if existing == "resume":
+        return True
+    RunWriter.open(folder).close()  # nobody else is writing to it
+    shutil.rmtree(folder)
+    return False
+
+
+def _start(configs: list[RunConfig], root: Path, device: str | None, progress: bool, threads: int | None) -> None:
+    if not configs:
+        return
+    place = choose_device(device)
+    with run_environment(place, threads), contextlib.ExitStack() as stack:
+        sessions = [Session(config, place) for config in configs]
+        schedule = _schedule(sessions[0])
+        together = {"ensemble": [config.run_id for config in configs]} if len(configs) > 1 else {}
+        about = {"schedule": str(schedule), "provenance": provenance(place), **together}
+        writers = [
+            stack.enter_context(RunWriter.create(root / config.run_id, {"config": config.to_dict(), **about}))
+            for config in configs
+        ]
+        _run(sessions, writers, first=0, last=configs[0].steps, weights=schedule, progress=progress)
+
+
+def _schedule(session: Session) -> Schedule:
+    """When weights are stored."""
+    return session.config.save.weights.resolve(session.bytes_per_checkpoint, session.config.steps)
+
+
+def _members(traj: Trajectory) -> list[Trajectory]:
+    """The runs that are trained together with this one, itself included, in their order.
+
+    Raises:
+        NotAvailableError: one of them is missing: without it the others cannot be computed again.
+    """
+    folders = [traj.folder.parent / run_id for run_id in traj.run.get("ensemble", [traj.folder.name])]
+    missing = [folder.name for folder in folders if not (folder / "run.json").exists()]
+    if missing:
+        raise NotAvailableError(
+            f"{traj.folder.name} was trained together with {missing[0]}, which is not beside it; its steps cannot be "
+            "computed again alone. To train it alone, overwrite it: `interp train --existing overwrite`."
+        )
+    return [Trajectory(folder) for folder in folders]
+
+
 # --- the loop ---------------------------------------------------------------------------------------------------------
 
 
 def _run(
-    session: Session,
-    writer: RunWriter,
+    sessions: Sequence[Session],
+    writers: Sequence[RunWriter | None],
     *,
     first: int,
     last: int,
@@ -217,24 +306,26 @@ def _run(
     witness: Callable[[int, dict[str, np.ndarray]], None] | None = None,
     record_from: int = 0,
 ) -> None:
-    """From the weights of step `first` to those of step `last`.
+    """From the weights of step `first` to those of step `last`, of one run or of several in one batched step.
 
     `witness` sees every step from `record_from` at which the original run stored weights; a run that has one (a replay)
-    stores neither full states nor metrics before `record_from`.
+    stores neither full states nor metrics before `record_from`. Sessions without a writer run along and leave nothing.
+    A run that reaches the last step of its config is marked as complete.
     """
-    config = session.config
+    config = sessions[0].config  # the schedules are those of all
     states = config.save.state
     is_replay = witness is not None
     final = config.steps  # schedules are those of the whole run, also in a replay
-    update = TrainingStep(session)
-    numbers = Numbers(session.device)
+    runs = _Runs(sessions, writers)
+    update = _build_update(sessions)
+    numbers = Numbers(sessions[0].device, len(sessions))
     safe_at = time.monotonic()
 
-    with interruptible() as interrupted, _Bar(progress, first, last) as bar:
+    with interruptible() as interrupted, _Bar(progress, first, last, len(sessions)) as bar:
         for step in range(first, last + 1):
-            if session.meet_events(step):
-                _note_events(session, writer)  # before anything of this step is stored
-                update = TrainingStep(session)
+            if runs.meet_events(step):  # before anything of this step is stored
+                update = _build_update(sessions)
+            exact_pass = all(session.exact_pass for session in sessions)
             recorded = step >= record_from
             tested = recorded and (is_replay or config.log.test.at(step, final))
             stored = recorded and weights.at(step, last if is_replay else final)
@@ -242,39 +333,117 @@ def _run(
             overdue = time.monotonic() - safe_at > SAFETY_SECONDS
             saved = not is_replay and (states.at(step, final) or overdue or stopping)
             if tested:
-                numbers.add(step, "test", session.evaluate("test"))
-                if not session.exact_pass:
-                    numbers.add(step, "train", session.evaluate("train"))
+                numbers.add(step, "test", update.evaluate("test"))
+                if not exact_pass:
+                    numbers.add(step, "train", update.evaluate("train"))
             if stored or saved or (is_replay and recorded):
-                _write_numbers(
-                    numbers, session.agenda, writer, bar
-                )  # a loss that is no number is found before weights are stored
-                arrays = session.weights()
-                if not all(np.isfinite(array).all() for array in arrays.values()):
-                    _diverged(step, writer, "a weight")
-                if witness is not None:
-                    witness(step, arrays)
-                if stored:
-                    writer.append(step, arrays)
+                runs.write_numbers(numbers, bar)  # a loss that is no number is found before weights are stored
+                for session, writer in runs.going():
+                    arrays = session.weights()
+                    if not all(np.isfinite(array).all() for array in arrays.values()):
+                        runs.give_up(writer, step, "a weight")
+                        continue
+                    if witness is not None:
+                        witness(step, arrays)
+                    if stored:
+                        writer.append(step, arrays)
+                    if saved:
+                        _save_state(session, writer, step, states)
                 if saved:
-                    _save_state(session, writer, step, states)
                     safe_at = time.monotonic()
             if stopping and step < last:
-                writer.commit()
-                raise RunInterrupted(writer.folder, step, interrupted[0])
+                runs.commit()
+                raise RunInterrupted(runs.folder, step, interrupted[0])
 
             if step == last:
-                if session.exact_pass:
-                    numbers.add(step, "train", session.evaluate("train"))
+                if exact_pass:
+                    numbers.add(step, "train", update.evaluate("train"))
             else:
                 logged = recorded and (is_replay or config.log.train.at(step, final))
                 measured = update(step)
                 if logged:
-                    numbers.add(step, "train" if session.exact_pass else "batch", measured)
-            if numbers.full or step == last or bar.due() or session.agenda.watching:
-                _write_numbers(numbers, session.agenda, writer, bar)
+                    numbers.add(step, "train" if exact_pass else "batch", measured)
+            if numbers.full or step == last or bar.due() or runs.watching:
+                runs.write_numbers(numbers, bar)
             bar.advance(step)
-    writer.commit()
+    runs.finish(complete=last == final and not is_replay)
+
+
+def _build_update(sessions: Sequence[Session]) -> TrainingStep | EnsembleStep:
+    return TrainingStep(sessions[0]) if len(sessions) == 1 else EnsembleStep(sessions)
+
+
+class _Runs:
+    """The sessions of a loop and where each is stored; those whose numbers are no longer finite are given up."""
+
+    def __init__(self, sessions: Sequence[Session], writers: Sequence[RunWriter | None]) -> None:
+        self._pairs = [(session, writer) for session, writer in zip(sessions, writers, strict=True)]
+        self._lost: dict[RunWriter, DivergedError] = {}
+
+    @property
+    def folder(self) -> Path:
+        """That of the first run that is stored."""
+        return next(writer.folder for _, writer in self._pairs if writer is not None)
+
+    @property
+    def watching(self) -> bool:
+        """Whether an event of any run waits for a metric."""
+        return any(session.agenda.watching for session, _ in self._pairs)
+
+    def going(self) -> list[tuple[Session, RunWriter]]:
+        """Those that are stored and not given up."""
+        return [(session, writer) for session, writer in self._pairs if writer is not None and writer not in self._lost]
+
+    def meet_events(self, step: int) -> bool:
+        """Let the events of `step` happen, in every run, and note them; whether there were any."""
+        met = [(session, writer) for session, writer in self._pairs if session.meet_events(step)]
+        for session, writer in met:
+            if writer is not None:
+                _note_events(session, writer)
+        return bool(met)
+
+    def write_numbers(self, numbers: Numbers, bar: "_Bar") -> None:
+        """Fetch the numbers that wait on the device, show them to the events and log them."""
+        fetched = numbers.fetch()
+        for (session, writer), records in zip(self._pairs, fetched, strict=True):
+            for step, record in records.items():
+                if writer in self._lost:
+                    break
+                session.agenda.see(step, record)
+                if writer is None:
+                    continue
+                if not all(np.isfinite(value) for value in record.values()):
+                    self.give_up(writer, step, "the loss")
+                else:
+                    writer.log({"step": step, **record})
+        for step in fetched[0]:
+            bar.show([records[step] for records in fetched])
+
+    def give_up(self, writer: RunWriter, step: int, what: str) -> None:
+        """Store nothing more of a run; raise its `DivergedError` if it was the last one."""
+        writer.commit()
+        last_good = max((int(s) for s in Trajectory(writer.folder).steps if s < step), default=None)
+        kept = "nothing was stored" if last_good is None else f"the last good checkpoint is step {last_good}"
+        self._lost[writer] = DivergedError(
+            f"At step {step} {what} is not a finite number; {kept} in {writer.folder}. "
+            "A lower learning rate, a warm-up, or loss_precision float64 may help.",
+            step=step,
+            last_good=last_good,
+        )
+        if not self.going():
+            raise self._lost[writer]
+
+    def commit(self) -> None:
+        """Make everything safe on disk."""
+        for _, writer in self.going():
+            writer.commit()
+
+    def finish(self, *, complete: bool) -> None:
+        """Commit, mark what is `complete`, and only then raise the error of a run that was given up."""
+        for _, writer in self.going():
+            writer.finish() if complete else writer.commit()
+        for error in self._lost.values():
+            raise error
 
 
 def _refuse_imported(traj: Trajectory) -> None:
@@ -304,27 +473,6 @@ def _note_events(session: Session, writer: RunWriter) -> None:
         writer.replace_run({**Trajectory(writer.folder).run, "events": events})
 
 
-def _write_numbers(numbers: Numbers, agenda: Agenda, writer: RunWriter, bar: "_Bar") -> None:
-    for step, record in numbers.fetch().items():
-        agenda.see(step, record)
-        if not all(np.isfinite(value) for value in record.values()):
-            _diverged(step, writer, "the loss")
-        writer.log({"step": step, **record})
-        bar.show(record)
-
-
-def _diverged(step: int, writer: RunWriter, what: str) -> NoReturn:
-    writer.commit()
-    last_good = max((int(s) for s in Trajectory(writer.folder).steps if s < step), default=None)
-    kept = "nothing was stored" if last_good is None else f"the last good checkpoint is step {last_good}"
-    raise DivergedError(
-        f"At step {step} {what} is not a finite number; {kept} in {writer.folder}. "
-        "A lower learning rate, a warm-up, or loss_precision float64 may help.",
-        step=step,
-        last_good=last_good,
-    )
-
-
 def _save_state(session: Session, writer: RunWriter, step: int, states: Schedule) -> None:
     """Store a full state; those of the schedule stay, of the others only the last two."""
     arrays = {f"model/{name}": array for name, array in session.weights().items()} | session.moments()
@@ -334,8 +482,16 @@ def _save_state(session: Session, writer: RunWriter, step: int, states: Schedule
 class _Bar:
     """A progress bar that shows the latest losses and accuracies, or nothing."""
 
-    def __init__(self, shown: bool, first: int, last: int) -> None:
-        self._bar = tqdm(total=last, initial=first, unit="step", disable=not shown, dynamic_ncols=True, smoothing=0.05)
+    def __init__(self, shown: bool, first: int, last: int, runs: int) -> None:
+        self._bar = tqdm(
+            desc=f"{runs} runs" if runs > 1 else None,
+            total=last,
+            initial=first,
+            unit="step",
+            disable=not shown,
+            dynamic_ncols=True,
+            smoothing=0.05,
+        )
         self._fetched = time.monotonic()
         self._latest: dict[str, str] = {}
 
@@ -349,12 +505,13 @@ class _Bar:
         """Whether it is time to fetch numbers only to show them."""
         return not self._bar.disable and time.monotonic() - self._fetched > SHOW_SECONDS
 
-    def show(self, record: dict[str, float]) -> None:
-        """Take over the numbers of one step."""
+    def show(self, records: Sequence[Mapping[str, float]]) -> None:
+        """Take over the numbers of one step, of each run: their median."""
         self._fetched = time.monotonic()
-        for split in ("train", "batch", "test"):
-            if f"{split}_loss" in record and not self._bar.disable:
-                self._latest[split] = f"{record[f'{split}_loss']:.2e} {record[f'{split}_accuracy']:6.1%}"
+        for split in ("train", "batch", "test") if not self._bar.disable else ():
+            if f"{split}_loss" in records[0]:
+                loss, right = (median(record[f"{split}_{name}"] for record in records) for name in ("loss", "accuracy"))
+                self._latest[split] = f"{loss:.2e} {right:6.1%}"
         self._bar.set_postfix(self._latest, refresh=False)
 
     def advance(self, step: int) -> None:

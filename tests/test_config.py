@@ -95,13 +95,13 @@ def test_configs_are_frozen():
         ({"kind": "Run"}, "`config.kind` must be one of RunConfig; got 'Run'."),
         (
             {"task": {"kind": "Modula"}},
-            "`config.task.kind` must be one of Modular, Group, Symbolic, Sums, Parity; got 'Modula'.",
+            "`config.task.kind` must be one of Modular, Group, Symbolic, Sums, Parity, Gaussian; got 'Modula'.",
         ),
         ({"model": {"kind": "Transformer"}}, "`config.model` lacks the field(s) activation, attention, "),
         ({"optimizer": {"kind": "Lion"}}, "`config.optimizer.kind` must be one of AdamW, Adam, SGD, Muon; got 'Lion'."),
         ({"steps": "many"}, "`RunConfig.steps` must be a whole number; got 'many'."),
-        ({"task": 3}, "`RunConfig.task` must be one of Modular, Group, Symbolic, Sums, Parity; got 3."),
-        ({"task": None}, "`RunConfig.task` must be one of Modular, Group, Symbolic, Sums, Parity; got None."),
+        ({"task": 3}, "`RunConfig.task` must be one of Modular, Group, Symbolic, Sums, Parity, Gaussian; got 3."),
+        ({"task": None}, "`RunConfig.task` must be one of Modular, Group, Symbolic, Sums, Parity, Gaussian; got None."),
         (
             {"save": {"kind": "Save", "weights": {"kind": "Evry", "k": 1}, "state": 3}},
             "must be one of Every, LogSpaced",
@@ -200,9 +200,9 @@ REFUSALS = [
     (
         RunConfig,
         {"task": Transformer()},
-        "`RunConfig.task` must be one of Modular, Group, Symbolic, Sums, Parity; got Transformer(",
+        "`RunConfig.task` must be one of Modular, Group, Symbolic, Sums, Parity, Gaussian; got Transformer(",
     ),
-    (RunConfig, {"model": Modular()}, "must be one of Transformer, FeedForward, Decoder, Recurrent; got Modular("),
+    (RunConfig, {"model": Modular()}, "must be one of Transformer, FeedForward, Decoder, Recurrent, Logistic; got Modular("),
     (RunConfig, {"model": FeedForward()}, "`task.encoding` must be operands; got direct."),
     (
         RunConfig,

@@ -295,11 +295,17 @@ def test_sums_that_do_not_wrap_have_no_frequencies(toy_config, tmp_path):
         interp.measure(traj, ["circularity"])
 
 
-def test_inputs_that_are_no_pairs_are_refused(toy_config, tmp_path):
+def test_inputs_that_are_no_pairs_leave_what_is_measured_of_weights(toy_config, tmp_path):
     config = toy_config.replace({"task": Parity(n=5, k=2, samples=30), "steps": 2})
     traj = interp.train(config, root=tmp_path, device="cpu")
-    with pytest.raises(NotAvailableError, match="inputs that are pairs of operands; this run is parity"):
-        interp.measure(traj)
+    assert set(interp.measure(traj)) == {
+        "weight_norm", "sum_of_squares", "sum_of_squares_by_parameter", "update_norm_by_parameter"
+    }  # fmt: skip
+    for name in ("train_loss", "circularity", "gradient_norm_by_parameter", "gradient_symmetricity"):
+        with pytest.raises(
+            NotAvailableError, match=f"`{name}` needs inputs that are pairs of operands; this run is parity"
+        ):
+            interp.measure(traj, [name])
 
 
 # --- gradients and updates -------------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ def test_values_that_break_a_rule_are_refused(make, message):
 def test_decay_alone_shrinks_every_weight_by_1_minus_lr_wd(config):
     model, steps = network(), 7
     before = clones(model)
-    optimizer = build_optimizer(config, model)
+    optimizer = build_optimizer(config, model.named_parameters())
     set_learning_rate(optimizer, config.lr)
     for _ in range(steps):
         for W in model.parameters():
@@ -135,7 +135,10 @@ def test_decay_alone_shrinks_every_weight_by_1_minus_lr_wd(config):
 def test_coupled_decay_is_a_gradient():
     for config in (Adam(weight_decay=0.3), SGD(weight_decay=0.3, momentum=0.5)):
         model, other = network(), network()
-        optimizer, plain = build_optimizer(config, model), build_optimizer(config.replace({"weight_decay": 0.0}), other)
+        optimizer, plain = (
+            build_optimizer(config, model.named_parameters()),
+            build_optimizer(config.replace({"weight_decay": 0.0}), other.named_parameters()),
+        )
         for step in range(4):
             set_gradients(model, step)
             set_gradients(other, step)
@@ -176,7 +179,7 @@ def slow_newton_schulz(U, iterations):
 def test_muon_is_orthogonalised_nesterov_momentum_and_adamw_elsewhere():
     config = Muon(lr=0.02, adam_lr=0.003, weight_decay=0.1, momentum=0.9, betas=(0.8, 0.9), eps=1e-8)
     model, other = network(), network()
-    optimizer = build_optimizer(config, model)
+    optimizer = build_optimizer(config, model.named_parameters())
     set_learning_rate(optimizer, 0.02)
     adam = torch.optim.AdamW(
         [other.embed.W_E, other.blocks[0].b_in], 0.003, betas=(0.8, 0.9), eps=1e-8, weight_decay=0.1, fused=True
@@ -205,7 +208,7 @@ def test_muon_is_orthogonalised_nesterov_momentum_and_adamw_elsewhere():
 def test_muon_without_iterations_is_gradient_descent_with_nesterov_momentum():
     """The control: M here is (1 - mu) times torch's momentum, so the rate is 1 / (1 - mu) times torch's."""
     model, other = network(), network()
-    optimizer = build_optimizer(Muon(lr=0.1, momentum=0.8, iterations=0), model)
+    optimizer = build_optimizer(Muon(lr=0.1, momentum=0.8, iterations=0), model.named_parameters())
     set_learning_rate(optimizer, 0.1)
     plain = torch.optim.SGD([other.blocks[0].W_in, other.blocks[0].W_O], 0.1 * 0.2, momentum=0.8, nesterov=True)
     for step in range(5):
@@ -220,7 +223,7 @@ def test_muon_without_iterations_is_gradient_descent_with_nesterov_momentum():
 def test_warm_up_acts_on_both_rates_of_muon():
     model = network()
     config = Muon(lr=0.02, adam_lr=0.003, warmup_steps=4)
-    optimizer = build_optimizer(config, model)
+    optimizer = build_optimizer(config, model.named_parameters())
     set_learning_rate(optimizer, learning_rate(config, 1))
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.005, 0.00075])
 
@@ -292,7 +295,7 @@ def test_orthograd_turns_gradients_orthogonal_and_keeps_their_norms():
         assert abs(float((W * new).sum())) < 1e-5 * float(W.norm() * new.norm() + 1)
         assert float(new.norm()) == pytest.approx(float(g.norm()), rel=1e-5)
     assert equal_bits(clones(model), before)
-    optimizer = build_optimizer(SGD(lr=0.1), model)
+    optimizer = build_optimizer(SGD(lr=0.1), model.named_parameters())
     optimizer.step()  # of plain descent the update itself is orthogonal: the norm grows as in Pythagoras
     for name, g in old.items():
         W = model.get_parameter(name).detach().double()

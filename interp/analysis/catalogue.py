@@ -22,6 +22,7 @@ from interp.analysis import (
     norms,
     numerics,
     parallelograms,
+    points,
     progress,
     reruns,
     spectra,
@@ -29,7 +30,7 @@ from interp.analysis import (
 )
 from interp.analysis.loss import cross_entropy
 from interp.analysis.view import Source, View
-from interp.config import Transformer
+from interp.config import Logistic, Transformer
 
 __all__ = ["MEASURES", "REQUIREMENTS", "Measure", "Requirement"]
 
@@ -55,8 +56,8 @@ class Measure:
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """`needs`, and what follows from what is read: an embedding, or outputs that are logits."""
-        implied = {"embedding": ("embedding",), "answer": ("classes",), "weights": ()}
+        """`needs`, and what follows from what is read: pairs of operands with an embedding, or with logits."""
+        implied = {"embedding": ("pairs", "embedding"), "answer": ("pairs", "classes"), "weights": ()}
         return (*implied[self.reads], *self.needs)
 
 
@@ -70,6 +71,10 @@ class Requirement(NamedTuple):
 
 REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
     {
+        "pairs": Requirement(lambda s: s.p > 0, "needs inputs that are pairs of operands"),
+        "points": Requirement(
+            lambda s: isinstance(s.traj.config.model, Logistic), "is defined for logistic regression on points"
+        ),
         "sum": Requirement(
             lambda s: s.operation is not None,
             "is defined for addition and subtraction, and for products mod a prime, whose answer is a sum on a circle",
@@ -119,6 +124,7 @@ _CIRCLE: Any = _FINAL | {"needs": ("cyclic", "plane")}
 _PLANE: Any = {"reads": "embedding", "needs": ("cyclic", "plane")}
 _COSTLY: Any = {"reads": "weights", "costly": True}
 _GROUP: Any = {"reads": "answer", "needs": ("group",)}
+_POINTS: Any = {"reads": "weights", "needs": ("points",)}
 _S = ("step",)
 _I = ("step", "irrep")
 _F = ("step", "frequency")
@@ -185,10 +191,23 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
                     "sum of squares of each parameter", "weights"),
             Measure("gradient_norm_by_parameter", ("step", "parameter"),
                     lambda v: norms.sum_of_squares_by_parameter(v.gradients, leading=1).value.sqrt(),
-                    "L2 norm of the gradient of the training loss, each parameter", "weights", needs=("classes",)),
+                    "L2 norm of the gradient of the training loss, each parameter", "weights",
+                    needs=("pairs", "classes")),
             Measure("update_norm_by_parameter", ("step", "parameter"), _update_norm,
                     "L2 norm of the change per optimiser step since the stored step before, each parameter; "
                     "NaN at the first", "weights", relative_to="before"),
+            # --- logistic regression on points
+            Measure("weight_length", _S, lambda v: v.weights["S"].norm(dim=-1),
+                    "|S|, length of the weights without the bias (Beck et al., 2024)", **_POINTS),
+            Measure("bias", _S, lambda v: v.weights["b"][:, 0], "bias b (Beck et al., 2024)", **_POINTS),
+            Measure("positive_share", _S,
+                    lambda v: points.positive_share(v.source.traj.task.tokens, v.weights["S"]),
+                    "share of points with S.x > 0, which the bias alone answers rightly (Beck et al., 2024), 0 to 1",
+                    **_POINTS),
+            Measure("late_direction_cosine", _S,
+                    lambda v: points.late_direction_cosine(v.source.late_direction, v.weights["S"]),
+                    "cosine of S with what gradient descent tends to: S_inf, or the largest margin, -1 to 1",
+                    **_POINTS),
             # --- the embedding
             Measure("embedding_power", _F, lambda v: spectra.embedding_power(v.W_E),
                     "squared norm of the embedding at each frequency (Nanda et al., 2023)", **_WAVES),
@@ -282,7 +301,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             Measure("gradient_symmetricity", _S,
                     lambda v: algorithms.gradient_symmetricity(*reruns.symmetricity_gradients(v)),
                     "mean cosine of a logit's gradients by the two embeddings (Zhong et al., 2023), 1 for a pizza",
-                    "weights", needs=("table",)),
+                    "weights", needs=("pairs", "table")),
             Measure("distance_irrelevance", _S,
                     lambda v: algorithms.distance_irrelevance(v.logits, v.source.sums, v.operation),
                     "how little the right logit depends on a - b (Zhong et al., 2023), 0 for a pizza", **_SUM),
@@ -330,16 +349,16 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
                     needs=("cyclic",), costly=True),
             Measure("circle_isolation_accuracy", ("step", "circle"), reruns.circle_isolation_accuracy,
                     "accuracy over all pairs with components (1, 2), (3, 4), ... of the embedding alone (Zhong et al., "
-                    "2023)", needs=("table",), **_COSTLY),
+                    "2023)", needs=("pairs", "table"), **_COSTLY),
             Measure("attention_periodicity", ("step", "head", "frequency"),
                     lambda v: reruns.attention_periodicity(v).first,
                     "share of the attention to the first number that is a wave in it (Nanda et al., 2023), 0 to 1",
                     needs=("attention", "cyclic"), **_COSTLY),
             Measure("local_learning_coefficient", _S, lambda v: v.llc[0],
                     "local learning coefficient on the training pairs (Lau et al., 2023); needs the extra `llc`",
-                    relative_to="last", needs=("classes",), **_COSTLY),
+                    relative_to="last", needs=("pairs", "classes"), **_COSTLY),
             Measure("local_learning_coefficient_error", _S, lambda v: v.llc[1],
-                    "its standard error over chains", relative_to="last", needs=("classes",), **_COSTLY),
+                    "its standard error over chains", relative_to="last", needs=("pairs", "classes"), **_COSTLY),
             # --- progress measures with the key frequencies of the last step
             Measure("restricted_loss_logit", _S, lambda v: v.restricted_loss_logit,
                     "loss of the key frequencies of the logits, all pairs (Nanda et al., 2023) [nats]", **_KEYS),

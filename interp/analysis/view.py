@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.analysis import circuits, complexity, geometry, keys, logits, progress, spectra, subspaces
+from interp.analysis import circuits, complexity, geometry, keys, logits, points, progress, spectra, subspaces
 from interp.analysis.loss import cross_entropy_by_pair
 from interp.analysis.multiplicative import powers_of_primitive_root, primitive_root
 from interp.config import Group, Sums, Symbolic
-from interp.errors import InvalidArgumentError, NotAvailableError
+from interp.errors import InvalidArgumentError
 from interp.models import Model, Pairs
 from interp.objective import answer_loss
 from interp.theory.groups import finite_group, irreps
@@ -261,14 +261,11 @@ class Source:
         self._calibrating, self._llc_settings = threading.Lock(), dict[str, float]()  # one for all twins
         config = traj.config.task
         self.p = task.p
-        if not self.p:
-            raise NotAvailableError(
-                f"Measures need inputs that are pairs of operands; this run is {config.slug}, whose inputs are none. "
-                "Its losses and accuracies are in `traj.metrics`."
-            )
-        self.labels, self.train, self.test = (x.reshape(self.p, self.p) for x in (task.labels, task.train, task.test))
+        """Operands; 0 where the inputs are no pairs of such."""
+        grids = (task.labels, task.train, task.test)
+        self.labels, self.train, self.test = (x.reshape(self.p, self.p) if self.p else x.new_empty(0, 0) for x in grids)
         operation: str | None = config.operation
-        self.cyclic = True
+        self.cyclic = self.p > 0
         """Whether the operands are residues, and the answer too."""
         self.group = None
         """The group whose product is the answer, of a group task."""
@@ -306,6 +303,11 @@ class Source:
         """The most dimensions that the centred embeddings of the numbers can span."""
         width = self.traj.param("embed.W_E").shape[-1] if self.has_embedding else 0
         return min(len(self.elements) - 1, width)
+
+    @cached_property
+    def late_direction(self) -> Float[Tensor, " d"]:
+        """The direction that the weights of logistic regression tend to."""
+        return points.late_direction(self.traj.task.tokens)
 
     def labels_of(self, dim: str, size: int) -> np.ndarray:
         """What stands along a dimension of a measure."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from interp.config import Modular, Operation, RunConfig, Save, Split
+from interp.config import Gaussian, Modular, Operation, RunConfig, Save, Split
 from interp.errors import ConfigError, ForeignFormatError
 from interp.foreign.files import Dump, digest_of, read_dump, source_files
 from interp.foreign.layouts import Description, Layout, detect
@@ -243,8 +243,10 @@ def _stored_split(dump: Dump, described: Description, full: Task) -> Task | None
     if dump.train is None:
         if not described.unshuffled:
             return None
+        task = described.config.task
+        assert not isinstance(task, Gaussian)  # no layout holds points
         train = torch.zeros_like(defined)
-        train[: int(described.config.task.train_fraction * len(train))] = True
+        train[: int(task.train_fraction * len(train))] = True
         return replace(full, train=train, test=defined & ~train)
     train = _mask("train", dump.train, full)
     test = defined & ~train if dump.test is None else _mask("test", dump.test, full)

@@ -5,10 +5,11 @@ A model is built from three integers (tokens, positions, classes) and its config
 
 import torch
 
-from interp.config import Decoder, FeedForward, ModelConfig, Recurrent, Transformer
+from interp.config import Decoder, FeedForward, Logistic, ModelConfig, Recurrent, Transformer
 from interp.models.base import Answer, Model, Pairs
 from interp.models.decoder import DecoderModel
 from interp.models.feedforward import FeedForwardModel
+from interp.models.logistic import LogisticModel
 from interp.models.recurrent import RecurrentModel
 from interp.models.transformer import TransformerModel
 
@@ -34,3 +35,5 @@ def build_model(
             return DecoderModel(config, d_vocab, n_ctx, d_vocab_out, generator)
         case Recurrent():
             return RecurrentModel(config, d_vocab, n_ctx, d_vocab_out, generator)
+        case Logistic():
+            return LogisticModel(config, n_ctx, generator)

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.config import Recurrent
-from interp.models.base import Answer, Model, Pairs, Parameters, draw, numbers_of_tokens
+from interp.models.base import Answer, Model, Pairs, Parameters, draw, in_front, numbers_of_tokens
 from interp.models.prefixes import PrefixPairs, Rows, prefix_pairs
 
 __all__ = ["RecurrentModel"]
@@ -149,7 +149,8 @@ class RecurrentModel(Model):
                 u = parent.of(h @ W_hh).add_(u)  # a product per prefix, not per row that continues it
                 c = None if c is None else parent.of(c)
         if self.config.cell == "lstm":
-            return _Gates.apply(u, c)
+            h, c, *_ = _Gates.apply(u, c)
+            return h, c
         return getattr(u, self.config.nonlinearity)(), None
 
     def _weights(self, rnn: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -170,32 +171,37 @@ class RecurrentModel(Model):
 
 
 class _Gates(torch.autograd.Function):
-    """(u, c) -> (h', c') of an LSTM, u_g doubled; c = None is 0.
+    """(u, c) -> (h', c') of an LSTM, u_g doubled; c = None is 0. What else it returns is kept for its gradient.
 
     tanh(x) = 2 sigma(2 x) - 1 makes one sigma of all gates, several times as fast as a tanh. Only the activations are
     kept, and the gradient of u is written once. This is what autograd would compute, with a fraction of its traffic.
     """
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(u: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         activations = u.sigmoid()
-        i, f, s, o = activations.chunk(4, dim=1)
+        i, f, s, o = activations.chunk(4, dim=-1)
         c_new = torch.addcmul(-i, i, s, value=2)
         if c is not None:
             c_new.addcmul_(f, c)
         squashed = (2 * c_new).sigmoid_().mul_(2).sub_(1)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(activations, c, squashed)
-        return o * squashed, c_new
+        return o * squashed, c_new, activations, squashed
 
     @staticmethod
-    def backward(ctx: Any, grad_h: Tensor | None, grad_c: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor | None], output: tuple[Tensor, ...]) -> None:
+        _, _, activations, squashed = output
+        ctx.mark_non_differentiable(activations, squashed)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(activations, inputs[1], squashed)
+
+    @staticmethod
+    def backward(ctx: Any, grad_h: Tensor | None, grad_c: Tensor | None, *_: None) -> tuple[Tensor, Tensor | None]:
         activations, c, squashed = ctx.saved_tensors
         if grad_h is None:
             grad_h = torch.zeros_like(squashed)
-        i, f, s, o = activations.chunk(4, dim=1)
+        i, f, s, o = activations.chunk(4, dim=-1)
         grad = torch.empty_like(activations)
-        grad_i, grad_f, grad_s, grad_o = grad.chunk(4, dim=1)
+        grad_i, grad_f, grad_s, grad_o = grad.chunk(4, dim=-1)
         torch.mul(grad_h, squashed, out=grad_o)
         through = torch.ops.aten.tanh_backward(grad_h * o, squashed)  # to c', with what comes from the state behind it
         if grad_c is not None:
@@ -208,3 +214,10 @@ class _Gates(torch.autograd.Function):
             torch.mul(through, c, out=grad_f)
         torch.ops.aten.sigmoid_backward.grad_input(grad, activations, grad_input=grad)
         return grad, None if c is None else through.mul_(f)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor | None
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        """Members of an ensemble: everything here is number by number, so that theirs are merely more rows."""
+        return _Gates.apply(*in_front(info.batch_size, in_dims, inputs)), (0, 0, 0, 0)

@@ -5,7 +5,7 @@ with one choice to resume bit for bit.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,16 +25,19 @@ __all__ = [
 ]
 
 
-def build_optimizer(config: AdamW | Adam | SGD | Muon, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of all trainable parameters of `model`, biases included, in one group (Muon's: in two).
+def build_optimizer(
+    config: AdamW | Adam | SGD | Muon, parameters_by_name: Iterable[tuple[str, nn.Parameter]], *, stacked: bool = False
+) -> torch.optim.Optimizer:
+    """The optimiser of all that is trained of a model's `named_parameters()`, biases included, in one group.
 
+    (Muon's are in two, matrices and others; `stacked` parameters have an axis of the members of an ensemble in front.)
     On CUDA the learning rate is a tensor on the device, so that a captured step can be replayed under a warm-up.
 
     Example:
-        >>> build_optimizer(AdamW(lr=1e-3), nn.Linear(2, 2)).param_groups[0]["weight_decay"]
+        >>> build_optimizer(AdamW(lr=1e-3), nn.Linear(2, 2).named_parameters()).param_groups[0]["weight_decay"]
         1.0
     """
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trained = {name: parameter for name, parameter in parameters_by_name if parameter.requires_grad}
     parameters = list(trained.values())
     device = parameters[0].device
     lr: float | Tensor = torch.tensor(config.lr, device=device) if device.type == "cuda" else config.lr
@@ -48,7 +51,7 @@ def build_optimizer(config: AdamW | Adam | SGD | Muon, model: nn.Module) -> torc
         case SGD():
             optimizer = torch.optim.SGD(parameters, lr, fused=True)
         case Muon():
-            matrices = [name for name, W in trained.items() if name.startswith("blocks.") and W.ndim >= 2]
+            matrices = [name for name, W in trained.items() if name.startswith("blocks.") and W.ndim - stacked >= 2]
             others = [W for name, W in trained.items() if name not in matrices]
             optimizer = OrthogonalizedMomentum([trained[name] for name in matrices], others, lr)
     set_hyper_parameters(optimizer, config)

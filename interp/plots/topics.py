@@ -45,6 +45,21 @@ TOPICS: Mapping[str, Topic] = MappingProxyType(
             "Where (b, a) was trained on, commutativity alone gives (a, b). Generalisation proper is the other curve.",
             SHARE, group="Learning",
         ),
+        "length": Topic(
+            "Length of the weights, and the bias", "|S| and b",
+            {"weight_length": "|S|", "bias": "b"},
+            "Where the points cannot be separated, |S| settles and −b grows like log t; where they can, both grow and "
+            "−b / |S| tends to 1 / margin.", group="Learning",
+        ),
+        "direction": Topic(
+            "Where the weights point", "share, cosine",
+            {
+                "late_direction_cosine": "cosine with the late direction",
+                "positive_share": "share of points with S·x > 0",
+            },
+            "Gradient descent ends in a direction that the points alone decide. Where a plane through the origin "
+            "separates them, no point is left positive.", SHARE, group="Learning",
+        ),
         "rank": Topic(
             "How many dimensions the embedding uses", "dimensions",
             {

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from interp.config import Group, Modular, Parity, Sums, Symbolic, TaskConfig
+from interp.config import Gaussian, Group, Modular, Parity, Sums, Symbolic, TaskConfig
 from interp.errors import ConfigError
 from interp.tasks.algebraic import modular_task
 from interp.tasks.base import Task, unpacked
+from interp.tasks.gaussian import gaussian_task
 from interp.tasks.groups import group_task
 from interp.tasks.parity import parity_task
 from interp.tasks.sums import sums_task
@@ -50,3 +51,5 @@ def build_task(config: TaskConfig, split: Mapping[str, str] | None = None) -> Ta
             return sums_task(config)
         case Parity():
             return parity_task(config)
+        case Gaussian():
+            return gaussian_task(config)

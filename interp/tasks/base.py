@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.config import Group, Modular, TaskConfig
+from interp.config import Group, Modular, SplitTask
 from interp.errors import NotAvailableError
 
 __all__ = ["Task", "operand_tokens", "packed", "pair_grid", "pair_task", "shuffled", "split_masks", "unpacked"]
@@ -25,8 +25,8 @@ class Task:
 
     p: int
     """Number of operands: the modulus, or the order of the group."""
-    tokens: Int[Tensor, "pair pos"]
-    """Input tokens."""
+    tokens: Int[Tensor, "pair pos"] | Float[Tensor, "pair pos"]
+    """Input tokens; the coordinates of points, where the inputs are points."""
     labels: Int[Tensor, " pair"]
     """Class of the answer."""
     train: Bool[Tensor, " pair"]
@@ -44,6 +44,10 @@ class Task:
     codes: Float[Tensor, "answer code"] | None = None
     """What the outputs are to equal for each label, an answer being right if its code is the nearest one; None: the
     outputs are logits of the classes."""
+
+    sigma: float | None = None
+    """Standard deviation of the population of points that test loss and accuracy are those of; None: they are those of
+    the inputs in `test`."""
 
     @property
     def n_ctx(self) -> int:
@@ -125,7 +129,7 @@ def pair_grid(p: int) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
 
 
 def split_masks(
-    config: TaskConfig, order: Int[Tensor, " defined"], n: int
+    config: SplitTask, order: Int[Tensor, " defined"], n: int
 ) -> tuple[Bool[Tensor, " pair"], Bool[Tensor, " pair"]]:
     """Which of `n` inputs are trained on, and which held out; `order` is all that have an answer, shuffled.
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,12 @@ import torch
 
 import interp
 from interp.analysis.measures import key_frequencies
-from interp.config import Modular, Recurrent
+from interp.config import FeedForward, Modular, Recurrent
+from interp.ensemble import EnsembleStep
 from interp.environment import run_environment
 from interp.session import Numbers, Session, TrainingStep
 from interp.store import RunWriter
+from tests.benchmarks.feedforward import make as make_feedforward
 from tests.benchmarks.recurrent import make as make_recurrent
 from tests.benchmarks.rival_demo import make, matmul_floor
 from tests.benchmarks.rival_measures import make as make_measures
@@ -137,6 +139,51 @@ def recurrent() -> None:
             row(f"step of an {cell.upper()}, {encoding}: ours, torch's modules", *both, ">= 3")
 
 
+def feedforward() -> None:
+    """The recipe simple-grokking, both metrics at every step, against the plain loop of the published script."""
+    session = Session(interp.recipes.get("simple-grokking"), CPU)
+    update, numbers, steps = TrainingStep(session), Numbers(CPU), iter(range(10**9))
+    assert session.exact_pass
+
+    def ours() -> None:
+        step = next(steps)
+        numbers.add(step, "test", session.evaluate("test"))
+        numbers.add(step, "train", update(step))
+        if numbers.full:
+            numbers.fetch()
+
+    row("step of an MLP, both metrics: ours, the plain loop", *compare(ours, make_feedforward(session), 40), ">= 2")
+
+
+def ensembles(members: int = 8) -> None:
+    """Steps of `members` small models, full batch and both metrics, apart and in one batched step."""
+    mlp = interp.RunConfig(
+        task=Modular(p=53, train_fraction=0.6, encoding="operands"), model=FeedForward(d_model=128, d_hidden=(128,))
+    )
+    lstm = interp.RunConfig(task=Modular(p=53, train_fraction=0.4), model=Recurrent(d_model=20, d_hidden=20))
+    for name, config in (
+        ("MLP p=53 hidden 128", mlp),
+        ("LSTM p=53 hidden 20", lstm),
+        ("LSTM p=53 hidden 20, batch 64", lstm.replace({"optimizer.batch_size": 64})),
+    ):
+        configs = [config.replace({"seed": seed, "task.seed": seed}) for seed in range(members)]
+        apart = [TrainingStep(Session(config, CPU)) for config in configs]
+        together = EnsembleStep([Session(config, CPU) for config in configs])
+        steps, same_steps = iter(range(10**9)), iter(range(10**9))
+
+        def alone(apart: list[TrainingStep] = apart, steps: Iterator[int] = steps) -> None:
+            step = next(steps)
+            for update in apart:
+                update.evaluate("test")
+                update(step)
+
+        def batched(together: EnsembleStep = together, steps: Iterator[int] = same_steps) -> None:
+            together.evaluate("test")
+            together(next(steps))
+
+        row(f"step of {members} runs, {name}: apart, together", *compare(alone, batched), "<= 0.75")
+
+
 def measures(n: int = 400) -> None:
     """All measures of a network that has learned addition mod 113, against the demo's way; then n checkpoints of it."""
     grokked = interp.recipes.get("tl-demo").replace(
@@ -201,7 +248,16 @@ def imports() -> None:
 def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     print("| first, second | first | second | second / first | goal |\n| --- | --- | --- | --- | --- |", flush=True)
-    chosen = sys.argv[1:] or ["training_step", "checkpoints_and_metrics", "reading", "recurrent", "measures", "imports"]
+    chosen = sys.argv[1:] or [
+        "training_step",
+        "feedforward",
+        "recurrent",
+        "ensembles",
+        "checkpoints_and_metrics",
+        "reading",
+        "measures",
+        "imports",
+    ]
     with run_environment(CPU, None):
         for name in chosen:
             globals()[name]()

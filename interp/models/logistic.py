@@ -1,0 +1,74 @@
+"""Logistic regression: one logit, S.x + b, of an input x in R^d, which belongs to the class -1 where it is negative.
+
+Weights, logits and losses are float64, so that late updates, of one part in 10^9, are not lost; points are float32, and
+so are the products with them, which read little else than memory.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from interp.config import Logistic
+from interp.models.base import Answer, Model, Pairs
+
+__all__ = ["LogisticModel", "gradients", "logits"]
+
+
+class LogisticModel(Model):
+    """The model that a `Logistic` config describes. Parameters: `S` [n_ctx] and `b` [1]; it has no embedding.
+
+    Example:
+        >>> model = LogisticModel(Logistic(initial_bias=-1.0), 3, torch.Generator().manual_seed(0))
+        >>> model(torch.ones(2, 3)).squeeze().tolist()
+        [-1.0, -1.0]
+    """
+
+    def __init__(self, config: Logistic, n_ctx: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config, self.d_vocab, self.n_ctx, self.d_vocab_out = config, 0, n_ctx, 1
+        self.embed, self.blocks, self.unembed = None, (), None
+        direction = torch.randn(n_ctx, generator=generator, dtype=torch.float64)
+        self.S = nn.Parameter(config.initial_norm * direction / direction.norm())
+        self.b = nn.Parameter(torch.full((1,), config.initial_bias, dtype=torch.float64))
+
+    def run_with_cache(
+        self, tokens: Float[Tensor, "batch pos"]
+    ) -> tuple[Float[Tensor, "batch 1 d_vocab_out"], dict[str, Tensor]]:
+        """See `Model.run_with_cache`; there is nothing between input and logit."""
+        return (tokens.to(self.S.dtype) @ self.S + self.b)[:, None, None], {"hook_embed": tokens}
+
+    def pairs(self, tokens: Float[Tensor, "batch pos"]) -> Pairs:
+        """See `Model.pairs`; there are no look-ups to prepare."""
+        return Pairs(tokens, None)
+
+    def answer_logits(self, pairs: Pairs) -> Float[Tensor, "batch d_vocab_out"]:
+        """See `Model.answer_logits`."""
+        return logits(pairs.tokens, self.S, self.b)[:, None]
+
+    def answer(self, pairs: Pairs) -> Answer:
+        """See `Model.answer`; the neurons are the coordinates of the input."""
+        W_L = self.neuron_logit_map()
+        return Answer(self.answer_logits(pairs), pairs.tokens.to(W_L.dtype), W_L, self.b.expand(len(pairs.tokens), 1))
+
+    def neuron_logit_map(self) -> Float[Tensor, "neuron d_vocab_out"]:
+        """See `Model.neuron_logit_map`."""
+        return self.S[:, None]
+
+
+def logits(
+    points: Float[Tensor, "*members batch d"], S: Float[Tensor, "*members d"], b: Float[Tensor, "*members 1"]
+) -> Float[Tensor, "*members batch"]:
+    """S.x + b of each point, in the type of b; the product is of the points' type."""
+    return (points @ S.to(points.dtype)[..., None])[..., 0].to(b.dtype) + b
+
+
+def gradients(
+    points: Float[Tensor, "*members batch d"], slopes: Float[Tensor, "*members batch"]
+) -> dict[str, Float[Tensor, "*members n"]]:
+    """Gradient of the mean loss by S and by b, from the slope of each point's loss: means of slope x, and of slope.
+
+    Beck et al. (2024), equation 3.
+    """
+    share = slopes / slopes.shape[-1]
+    by_S = share.to(points.dtype)[..., None, :] @ points
+    return {"S": by_S[..., 0, :].to(slopes.dtype), "b": share.sum(-1, keepdim=True)}

@@ -1,0 +1,374 @@
+"""Runs trained together are the runs they would be alone."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+import interp
+from interp.config import (
+    SGD,
+    AdamW,
+    Decoder,
+    FeedForward,
+    Modular,
+    Muon,
+    Recurrent,
+    RunConfig,
+    Sums,
+    Symbolic,
+    Transformer,
+)
+from interp.ensemble import EnsembleStep, shape_of
+from interp.errors import ConfigError, CorruptRunError, DivergedError, NotAvailableError, RunExistsError
+from interp.models.base import rows_of
+from interp.session import Session, TrainingStep
+from interp.training import RunInterrupted
+
+CPU = torch.device("cpu")
+MLP = RunConfig(
+    task=Modular(p=11, train_fraction=0.6, encoding="operands"), model=FeedForward(d_model=8, d_hidden=(16,))
+)
+SMALL = {
+    "mlp": MLP,
+    "mlp-deep-sum": MLP.replace({"model": FeedForward(d_model=8, d_hidden=(16, 12), combine="sum")}),
+    "one-hot": MLP.replace({"model": FeedForward(d_hidden=(16,), embedding="one-hot", biases="absent")}),
+    "lstm": RunConfig(task=Modular(p=11, train_fraction=0.6), model=Recurrent(d_model=8, d_hidden=10)),
+    "lstm-scalars": RunConfig(
+        task=Modular(p=11, train_fraction=0.6), model=Recurrent(embedding="scalars", d_hidden=10, n_layers=2)
+    ),
+    "rnn-sentence": RunConfig(
+        task=Modular(p=11, train_fraction=0.6, encoding="sentence"),
+        model=Recurrent(cell="rnn", d_model=8, d_hidden=10, dropout=0.3),
+    ),
+    "transformer": RunConfig(
+        task=Modular(p=11, train_fraction=0.6), model=Transformer(d_model=16, n_heads=2, d_head=8, d_mlp=24)
+    ),
+    "two-layers": RunConfig(
+        task=Modular(p=11, train_fraction=0.6), model=Transformer(n_layers=2, d_model=16, n_heads=2, d_head=8, d_mlp=24)
+    ),
+    "decoder-closing": RunConfig(
+        task=Symbolic(p=5, train_fraction=0.6, closing=True), model=Decoder(d_model=16, n_heads=2, d_mlp=24)
+    ),
+    "codes": RunConfig(
+        task=Sums(p=6, codes=7, order="ordered"), model=FeedForward(d_model=2, d_hidden=(16,), combine="sum")
+    ),
+}
+DIFFERENT = [
+    {"seed": 1, "task.seed": 5},
+    {"seed": 2, "task.seed": 6, "optimizer.lr": 3e-3},
+    {"seed": 3, "task.seed": 7, "optimizer.weight_decay": 0.1, "optimizer.warmup_steps": 10},
+]
+
+
+def members(config, changes=DIFFERENT):
+    return [config.replace(change) for change in changes]
+
+
+def distance(config, changes=DIFFERENT, steps=200, **how):
+    """Largest difference of weights, and of losses, between an ensemble and its members alone.
+
+    An answer on the verge may be right for one and wrong for the other: of those there may be one, or a hundredth.
+    """
+    alone = [Session(member, CPU) for member in members(config, changes)]
+    together = [Session(member, CPU) for member in members(config, changes)]
+    updates, update = [TrainingStep(session) for session in alone], EnsembleStep(together, **how)
+    numbers = []
+    for step in range(steps):
+        if sum(session.meet_events(step) for session in alone):
+            updates = [TrainingStep(session) for session in alone]
+        if sum(session.meet_events(step) for session in together):
+            update = EnsembleStep(together, **how)
+        numbers.append(update(step) - torch.stack([one(step) for one in updates]))
+    numbers += [update.evaluate(s) - torch.stack([one.evaluate(s) for one in alone]) for s in ("train", "test")]
+    losses, shares = torch.stack(numbers).abs().amax((0, 1)).tolist()
+    batch = alone[0].batch_size or min(min(len(session.train[1]), len(session.test[1])) for session in alone)
+    assert shares < max(1.01 / batch, 0.01)
+    weights = max(
+        float(np.abs(a - b).max())
+        for one, other in zip(alone, together)
+        for a, b in zip(one.weights().values(), other.weights().values(), strict=True)
+    )
+    return weights, losses, alone, together
+
+
+@pytest.fixture
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def seeds_of(config):
+    """What members differ in: codes are drawn with the task's seed, which they must then have in common."""
+    if not isinstance(config.task, Sums):
+        return DIFFERENT
+    return [{name: value for name, value in change.items() if name != "task.seed"} for change in DIFFERENT]
+
+
+@pytest.mark.parametrize("config", SMALL.values(), ids=SMALL.keys())
+def test_members_are_the_runs_alone(config, float64):
+    """In float64, where what is amplified over 200 steps is not rounding but mistakes."""
+    weights, losses, alone, _ = distance(config, seeds_of(config))
+    assert weights < 1e-7
+    assert losses < 1e-7
+    moved = alone[0].weights()["unembed.W_U"] - Session(alone[0].config, CPU).weights()["unembed.W_U"]
+    assert np.abs(moved).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        MLP.replace({"task.p": 53, "model.d_model": 128, "model.d_hidden": (128,), "optimizer.lr": 1e-4}),
+        RunConfig(
+            task=Modular(p=47, train_fraction=0.45), model=Recurrent(d_model=20, d_hidden=20), optimizer=AdamW(lr=1e-4)
+        ),
+    ],
+    ids=["mlp-53-128", "lstm-47-20"],
+)
+def test_members_are_the_runs_alone_at_full_size_in_float32(config):
+    weights, losses, *_ = distance(config)
+    assert weights < 1e-5
+    assert losses < 1e-5
+
+
+@pytest.mark.parametrize("name", ["mlp", "lstm", "rnn-sentence", "transformer", "decoder-closing"])
+@pytest.mark.parametrize("batch", [None, 7])
+def test_training_sets_of_different_sizes_and_batches(name, batch, float64):
+    changes = [{**change, "task.train_fraction": f} for change, f in zip(DIFFERENT, (0.4, 0.75, 0.6))]
+    config = SMALL[name].replace({"optimizer.batch_size": batch})
+    if name == "decoder-closing":
+        config = config.replace({"task.p": 11})
+    weights, losses, alone, _ = distance(config, changes, steps=60)
+    assert len({len(session.train[1]) for session in alone}) == 3
+    assert weights < 1e-7
+    assert losses < 1e-7
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        AdamW(),
+        SGD(momentum=0.9),
+        Muon(),
+        AdamW(decay="to_init"),
+        AdamW(loss="stablemax"),
+        AdamW(loss_precision="float32"),
+    ],
+    ids=lambda optimizer: f"{optimizer.slug if hasattr(optimizer, 'slug') else type(optimizer).__name__}",
+)
+@pytest.mark.parametrize("shared", [False, True])
+def test_optimisers_apart_and_shared(optimizer, shared):
+    config = SMALL["mlp"].replace({"optimizer": optimizer})
+    changes = [{"seed": 1}, {"seed": 2, "optimizer.lr": 2e-3}, {"seed": 3}, {"seed": 4, "optimizer.lr": 2e-3}]
+    weights, losses, alone, together = distance(config, changes, steps=40, shared_optimizers=shared)
+    assert weights < 1e-5
+    assert losses < 1e-5
+    for one, other in zip(alone, together):
+        for key, value in one.moments().items():
+            assert np.allclose(value, other.moments()[key], atol=1e-5), key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"interventions.weight_noise": 0.01},
+        {"interventions.update_noise": 0.1},
+        {"interventions.orthogonal_gradient": True},
+        {"interventions.grokfast": "ema"},
+        {"interventions.norm": 0.9},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+@pytest.mark.parametrize("shared", [False, True])
+def test_interventions_are_the_members_own(change, shared):
+    """Two members with them, one without: what one is subjected to does not reach the others."""
+    changes = [{"seed": 1, **change}, {"seed": 2}, {"seed": 3, **change}]
+    weights, losses, *_ = distance(SMALL["mlp"], changes, steps=40, shared_optimizers=shared)
+    assert weights < 1e-5
+    assert losses < 1e-5
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_events_are_the_members_own(shared):
+    changes = [
+        {"seed": 1},
+        {"seed": 2, "events": ("step 10: optimizer.weight_decay=0",)},
+        {"seed": 3, "events": ("step 20: optimizer.lr=0.01", "step 25: interventions.weight_noise=0.01")},
+    ]
+    weights, _, _, together = distance(SMALL["mlp"], changes, steps=40, shared_optimizers=shared)
+    assert weights < 1e-5
+    assert together[0].current.optimizer.weight_decay == 1
+    assert together[1].current.optimizer.weight_decay == 0
+
+
+def test_training_sets_without_the_same_operands_are_refused():
+    config = SMALL["rnn-sentence"].replace({"task.p": 5})
+    few = [{"task.train_fraction": 0.4, "task.seed": seed} for seed in range(6)]
+    with pytest.raises(ConfigError, match="do not hold the same operands"):
+        EnsembleStep([Session(member, CPU) for member in members(config, few)])
+
+
+def test_rows_of_several_tables_are_those_of_each():
+    """On the CPU by numbers, on CUDA by a product in the backward: both are gradients of index_select."""
+    stream = torch.Generator().manual_seed(0)
+    tables = torch.randn(3, 5, 4, generator=stream, dtype=torch.float64, requires_grad=True)
+    index = torch.randint(5, (3, 9), generator=stream)
+    incidence = torch.nn.functional.one_hot(index, 7).transpose(1, 2).double()  # of more entries than the table has
+    weights = torch.randn(3, 9, 4, generator=stream, dtype=torch.float64)
+    expected = torch.stack([table[i] for table, i in zip(tables, index)])
+    (expected_grad,) = torch.autograd.grad((expected * weights).sum(), tables)
+    by_index = torch.func.vmap(lambda table, i: rows_of(table, i, None))(tables, index)
+    by_product = torch.func.vmap(rows_of)(tables, index, incidence)
+    one_index = torch.func.vmap(lambda table: rows_of(table, index[0], None))(tables)
+    assert torch.equal(by_index, expected)
+    assert torch.equal(by_product, expected)
+    assert torch.equal(one_index, tables[:, index[0]])
+    for rows in (by_index, by_product):
+        (grad,) = torch.autograd.grad((rows * weights).sum(), tables)
+        assert torch.allclose(grad, expected_grad, atol=1e-12)
+
+
+def test_shapes_that_differ_are_named():
+    config = SMALL["mlp"]
+    with pytest.raises(ConfigError, match=r"must agree in `model.d_model`, `steps`; the first and number 2 do not"):
+        interp.train_many([config, config.replace({"model.d_model": 9, "steps": 7})])
+    with pytest.raises(ConfigError, match=r"`optimizer\.batch_size`"):
+        EnsembleStep([Session(config, CPU), Session(config.replace({"optimizer.batch_size": 4}), CPU)])
+    with pytest.raises(ConfigError, match=r"`task\.seed`"):  # by which the codes are drawn
+        interp.train_many(members(SMALL["codes"]))
+    assert shape_of(config) != shape_of(SMALL["lstm"])
+    with pytest.raises(ConfigError, match="two configs are the same"):
+        interp.train_many([config, config])
+
+
+# --- as runs ----------------------------------------------------------------------------------------------------------
+
+SHORT = {"steps": 40, "save.weights": "every(4)", "save.state": "every(16)", "log.test": "every(2)"}
+
+
+@pytest.fixture
+def configs():
+    return members(MLP.replace(SHORT))
+
+
+def assert_close_runs(one, other):
+    assert one.steps.tolist() == other.steps.tolist()
+    for name in one.names:
+        np.testing.assert_allclose(one.param(name)[:], other.param(name)[:], atol=1e-5, err_msg=name)
+
+
+def assert_same_runs(first, second):
+    for one, other in zip(first, second, strict=True):
+        assert one.fingerprints() == other.fingerprints()
+        assert one.metrics.equals(other.metrics)
+
+
+def test_each_member_is_stored_as_its_own_run(configs, tmp_path):
+    together = interp.train_many(configs, root=tmp_path / "together", device="cpu")
+    alone = [interp.train(config, root=tmp_path / "alone", device="cpu") for config in configs]
+    for one, other, config in zip(together, alone, configs):
+        assert one.complete
+        assert one.config == config
+        assert one.run["ensemble"] == [config.run_id for config in configs]
+        assert_close_runs(one, other)
+        assert one.full_state_steps == other.full_state_steps
+        for name in other.metrics:
+            np.testing.assert_allclose(one.metrics[name], other.metrics[name], atol=1e-5, err_msg=name)
+    again = interp.train_many(configs, root=tmp_path / "together", device="cpu")
+    assert [traj.folder for traj in again] == [traj.folder for traj in together]
+    with pytest.raises(RunExistsError):
+        interp.train_many(configs, root=tmp_path / "together", existing="error")
+
+
+def interrupt(monkeypatch, at):
+    update = EnsembleStep.__call__
+
+    def call(self, step):
+        if step == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(self, step)
+
+    monkeypatch.setattr(EnsembleStep, "__call__", call)
+
+
+@pytest.mark.parametrize("name", ["mlp", "lstm"])
+@pytest.mark.parametrize("how", ["train_many", "resume"])
+def test_interrupted_and_resumed_together(tmp_path, monkeypatch, name, how):
+    configs = members(SMALL[name].replace(SHORT))
+    whole = interp.train_many(configs, root=tmp_path / "whole", device="cpu")
+    interrupt(monkeypatch, 21)
+    with pytest.raises(RunInterrupted, match="Interrupted at step 22") as caught:
+        interp.train_many(configs, root=tmp_path / "parts", device="cpu")
+    monkeypatch.undo()
+    parts = [interp.load(tmp_path / "parts" / config.run_id) for config in configs]
+    assert [part.full_state_steps[-1] for part in parts] == [22, 22, 22]
+    (parts[1].folder / "state" / "00000022.safetensors").unlink()  # as if killed before it was written
+    if how == "resume":
+        interp.resume(caught.value.folder)
+    else:
+        interp.train_many(configs, root=tmp_path / "parts", device="cpu")
+    assert_same_runs(whole, [interp.load(part.folder) for part in parts])
+
+
+def test_a_resume_notices_what_is_not_the_same(configs, tmp_path, monkeypatch):
+    interrupt(monkeypatch, 30)
+    with pytest.raises(RunInterrupted):
+        interp.train_many(configs, root=tmp_path, device="cpu")
+    monkeypatch.undo()
+    for config in configs:
+        (tmp_path / config.run_id / "state" / "00000031.safetensors").unlink()
+    update = EnsembleStep.__call__
+
+    def perturb(self, step):
+        numbers = update(self, step)
+        if step == 18:
+            with torch.no_grad():
+                self._weights["embed.W_E"][1, 0, 0] += 1e-6
+        return numbers
+
+    monkeypatch.setattr(EnsembleStep, "__call__", perturb)
+    with pytest.raises(CorruptRunError, match=r"embed\.W_E.*step 20"):
+        interp.resume(tmp_path / configs[0].run_id)
+
+
+@pytest.mark.parametrize("name", ["mlp", "lstm"])
+def test_a_member_is_replayed_in_its_company(tmp_path, name):
+    whole = interp.train_many(members(SMALL[name].replace(SHORT)), root=tmp_path, device="cpu")
+    zoom = interp.replay(whole[1], 18, 30)
+    assert zoom.steps.tolist() == list(range(18, 31))
+    assert zoom.run["replay"]["proven"] == [20, 24, 28]
+    (whole[2].folder / "run.json").rename(whole[2].folder / "gone.json")
+    with pytest.raises(NotAvailableError, match=r"was trained together with .* which is not beside it"):
+        interp.replay(whole[1], 17, 30)
+
+
+def test_one_that_diverges_leaves_the_others(configs, tmp_path, monkeypatch):
+    update = EnsembleStep.__call__
+
+    def poison(self, step):
+        numbers = update(self, step)
+        if step == 17:
+            with torch.no_grad():
+                self._weights["embed.W_E"][1].fill_(torch.nan)
+        return numbers
+
+    alone = interp.train(configs[2], root=tmp_path / "alone", device="cpu")
+    monkeypatch.setattr(EnsembleStep, "__call__", poison)
+    with pytest.raises(DivergedError, match=rf"At step 18 the loss .* step 16 in .*{configs[1].run_id}"):
+        interp.train_many(configs, root=tmp_path, device="cpu")
+    first, lost, last = (interp.load(tmp_path / config.run_id) for config in configs)
+    assert first.complete
+    assert not lost.complete
+    assert lost.steps[-1] == 16
+    assert_close_runs(last, alone)
+
+
+def test_runs_that_exist_are_gone_on_with_and_the_rest_is_trained(configs, tmp_path):
+    first = interp.train(configs[0], root=tmp_path, device="cpu")
+    all_of_them = interp.train_many(configs, root=tmp_path, device="cpu")
+    assert all_of_them[0].fingerprints() == first.fingerprints()
+    assert "ensemble" not in all_of_them[0].run
+    assert all_of_them[1].run["ensemble"] == [config.run_id for config in configs[1:]]
