@@ -18,7 +18,7 @@
     for (let t = 0; t < p; t++) { const q = coordinates[start + t]; out[t] = q === -32768 ? null : q * R.coordinates.scale; }
     return out;
   };
-  const along = (values, stride) => Array.from({length: R.p + 1}, (_, i) => values[(i * stride) % R.p]);
+  const along = (values, stride) => Array.from({length: stride ? R.p + 1 : 0}, (_, i) => values[(i * stride) % R.p]);
   const xOf = (step) => (step > 0 ? step : R.axis.zero_at);
   const nearest = (step) => {
     let low = 0, high = last;
@@ -224,15 +224,15 @@
     ? `x → ${R.powers[stride]} x (mod ${R.p + 1})` : `t → t + ${stride} (mod ${R.p})`;
   const dress = () => {
     const {a, b, frequency, stride, reach} = R.pairs[state.pair];
-    const round = $("colour").value === "ring";
+    const round = stride > 0 && $("colour").value === "ring";
     const place = Array.from({length: R.p}, (_, t) => (round ? (t * frequency) % R.p : t));
     const numbers = $("numbers").checked;
     Plotly.restyle("circle", {"marker.color": [place], mode: numbers ? "markers+text" : "markers", "marker.size": numbers ? 17 : 10,
       customdata: [place.map((c) => (round ? `${c} of ${R.p} round the circle` : ""))]}, [1]);
     Plotly.relayout("circle", {"xaxis.range": [-reach, reach], "yaxis.range": [-reach, reach], "xaxis.title.text": `PC ${a}`, "yaxis.title.text": `PC ${b}`});
     $("n-circle").textContent = `Axes: principal components ${a} and ${b} of the last step, the same at every step. ` +
-      (frequency === 1 && stride === 1 && !R.powers ? "The line joins t → t + 1" : `Strongest frequency here: ${frequency}. The line joins ${next(stride)}`) +
-      (round && R.powers ? `; colour runs once round that circle.` : round ? (frequency === 1 ? "; colour runs with t." : `; colour runs with ${frequency}·t mod ${R.p}, once round that circle.`) : "; colour is the residue t.");
+      (!stride ? "No line joins the elements of a group that is not cyclic" : frequency === 1 && stride === 1 && !R.powers ? "The line joins t → t + 1" : `Strongest frequency here: ${frequency}. The line joins ${next(stride)}`) +
+      (round && R.powers ? `; colour runs once round that circle.` : round ? (frequency === 1 ? "; colour runs with t." : `; colour runs with ${frequency}·t mod ${R.p}, once round that circle.`) : `; colour is the ${stride ? "residue t" : "number of the element"}.`);
     show(state.index);
   };
   for (const id of ["pair", "colour", "numbers"]) if ($(id)) $(id).addEventListener("change", () => {

@@ -366,7 +366,7 @@ def _payload(data: xr.Dataset, dense: xr.Dataset, axis: StepAxis, panels: list[_
         payload["p"] = int(xyz.shape[2])
         for u in range(0, xyz.shape[0] - 1, 2):
             pair = np.where(finite[u : u + 2], xyz[u : u + 2], 0)
-            rim = ring(pair[0, -1], pair[1, -1])
+            rim = ring(pair[0, -1], pair[1, -1], cyclic=bool(data.attrs.get("cyclic", True)))
             reach = 1.08 * float(np.abs(pair).max()) or 1.0
             payload["pairs"].append(
                 {"a": u + 1, "b": u + 2, "frequency": rim.frequency, "stride": rim.stride, "reach": reach}

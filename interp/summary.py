@@ -168,6 +168,8 @@ PHASE_CURVES = ("train_accuracy", "test_accuracy", "test_loss")
 
 def _phase_curves(data: xr.Dataset, metrics: xr.Dataset | None) -> xr.Dataset | None:
     """The three curves where all were taken, from where there are more such steps; None without two of them."""
+    if data.attrs.get("p") == 0:  # no circuit forms where the inputs are no pairs
+        return None
     names = list(PHASE_CURVES)
     held = [s[names].dropna("step") for s in (metrics, data) if s is not None and all(name in s for name in names)]
     curves = max(held, key=lambda s: s.sizes["step"], default=None)

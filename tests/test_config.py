@@ -202,7 +202,11 @@ REFUSALS = [
         {"task": Transformer()},
         "`RunConfig.task` must be one of Modular, Group, Symbolic, Sums, Parity, Gaussian; got Transformer(",
     ),
-    (RunConfig, {"model": Modular()}, "must be one of Transformer, FeedForward, Decoder, Recurrent, Logistic; got Modular("),
+    (
+        RunConfig,
+        {"model": Modular()},
+        "must be one of Transformer, FeedForward, Decoder, Recurrent, Logistic; got Modular(",
+    ),
     (RunConfig, {"model": FeedForward()}, "`task.encoding` must be operands; got direct."),
     (
         RunConfig,

@@ -160,3 +160,10 @@ def test_runs_resume_replay_and_are_measured(toy_run, tmp_path):
     np.testing.assert_allclose(
         data.weight_norm.sel(step=60), np.hypot(np.linalg.norm(traj.state(60)["S"]), traj.state(60)["b"].item())
     )
+
+
+def test_a_report_tells_no_phases_of_points(tmp_path):
+    traj = interp.train(CONFIG.replace({"steps": 2000, "save.weights": "log(40)"}), root=tmp_path, device="cpu")
+    page = interp.report(traj, tmp_path / "report.html").read_text()
+    assert "Length of the weights, and the bias" in page
+    assert "circuit formation" not in page.lower()

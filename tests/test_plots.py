@@ -20,6 +20,11 @@ SHARES = xr.DataArray(
     np.full((40, 3), 1 / 3), dims=("step", "irrep"), coords={"irrep": ["trivial", "sign", "standard"]}
 )
 IRREPS = xr.Dataset({"hidden_share_by_irrep": SHARES}, {"step": DATA["step"].values})
+GROWN = ("step", np.linspace(0.0, 1.0, 40))
+DESCENT = xr.Dataset(  # logistic regression, which has no embedding
+    {"weight_length": GROWN, "bias": ("step", -GROWN[1]), "late_direction_cosine": GROWN, "positive_share": GROWN},
+    {"step": DATA["step"].values},
+)
 CURVES = {
     "loss": lambda **k: plots.loss_curves(DATA, METRICS, **k),
     "accuracy": lambda **k: plots.accuracy_curves(DATA, METRICS, **k),
@@ -34,7 +39,12 @@ CURVES = {
     "angles": lambda **k: plots.angle_curves(DATA, **k),
     "partners": lambda **k: plots.component_circles(DATA, **k),
     "irreps": lambda **k: plots.irrep_curves(IRREPS, "hidden_share_by_irrep", **k),
-    **{topic: lambda topic=topic, **k: plots.topic_curves(DATA, topic, **k) for topic in TOPICS},
+    **{
+        topic: lambda topic=topic, **k: plots.topic_curves(
+            DESCENT if topic in ("length", "direction") else DATA, topic, **k
+        )
+        for topic in TOPICS
+    },
 }
 STILLS = {
     "circle": lambda: plots.embedding_circle(DATA),
@@ -318,3 +328,17 @@ def test_a_missing_variable_is_named(variable):
 def test_errors_name_the_argument_and_the_rule(call, message):
     with pytest.raises(InvalidArgumentError, match=message):
         call()
+
+
+def test_elements_of_a_group_that_is_not_cyclic_are_not_joined():
+    xy = np.random.default_rng(0).normal(size=(1, 6, 2))
+    data = xr.Dataset(
+        {"embedding_coordinates": (("step", "token", "component"), xy)},
+        coords={"step": [0], "token": np.arange(6), "component": [1, 2]},
+    )
+    joined = plots.embedding_circle(data)
+    apart = plots.embedding_circle(data.assign_attrs(cyclic=0))
+    assert len(joined.data[0].x) == 7
+    assert len(apart.data[0].x) == 0
+    assert list(apart.data[1].x) == list(joined.data[1].x)
+    assert len(set(apart.data[1].marker.color)) == 6

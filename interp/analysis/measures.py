@@ -77,7 +77,7 @@ def measure(
         for dim, size in zip(item.dims[1:], values[item.name].shape[1:]):
             coords.setdefault(dim, source.labels_of(dim, size))
     variables = {item.name: (item.dims, values[item.name], {"long_name": item.meaning}) for item in chosen}
-    attrs: dict[str, Any] = {"run": traj.folder.name, "p": source.p}
+    attrs: dict[str, Any] = {"run": traj.folder.name, "p": source.p, "cyclic": int(source.cyclic)}
     if any("frequency" in item.dims for item in chosen):
         attrs["basis"] = source.basis
     if any("keys" in item.needs for item in chosen):

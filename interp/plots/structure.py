@@ -58,7 +58,10 @@ SPECTRA = {  # variable -> title, unit
 
 @dataclass(frozen=True)
 class Ring:
-    """How the p tokens of a plane are joined and coloured: frequency k and stride s, with k s = 1 (mod p)."""
+    """How the p tokens of a plane are joined and coloured: frequency k and stride s, with k s = 1 (mod p).
+
+    Elements of a group that is not cyclic have no order round a circle: with stride 0 no line joins them.
+    """
 
     p: int
     frequency: int
@@ -67,16 +70,18 @@ class Ring:
     @property
     def order(self) -> npt.NDArray[np.int64]:
         """The tokens in the order of the line, closed: 0, s, 2s, ..., 0 (mod p)."""
-        return np.arange(self.p + 1) * self.stride % self.p
+        return np.arange(self.p + 1 if self.stride else 0) * self.stride % self.p
 
     @property
     def colour(self) -> npt.NDArray[np.int64]:
         """The place of each token round the circle: k t mod p."""
-        return np.arange(self.p) * self.frequency % self.p
+        return np.arange(self.p) * max(self.frequency, 1) % self.p
 
 
-def ring(x: Numbers, y: Numbers) -> Ring:
+def ring(x: Numbers, y: Numbers, *, cyclic: bool = True) -> Ring:
     """The ring that suits the points (x_t, y_t): the strongest frequency of x + iy over t that has an inverse mod p.
+
+    None joins them where the tokens are not `cyclic`, the residues mod p.
 
     >>> t = np.arange(7)
     >>> ring(np.cos(2 * np.pi * 3 * t / 7), np.sin(2 * np.pi * 3 * t / 7))
@@ -84,6 +89,8 @@ def ring(x: Numbers, y: Numbers) -> Ring:
     """
     z = np.nan_to_num(np.asarray(x, dtype=float)) + 1j * np.nan_to_num(np.asarray(y, dtype=float))
     p = z.shape[-1]
+    if not cyclic:
+        return Ring(p, 0, 0)
     spectrum = np.abs(np.fft.fft(z))
     half = np.array([k for k in range(1, (p - 1) // 2 + 1) if math.gcd(k, p) == 1], dtype=int)
     power = spectrum[half] ** 2 + spectrum[-half] ** 2  # either direction round the circle
@@ -319,7 +326,7 @@ def _plane(data: xr.Dataset, components: tuple[int, int], join: Join) -> tuple[n
     xy = np.where(np.isfinite(xy), xy, np.float32(np.nan))
     p = xy.shape[1]
     if join == "ring":
-        return xy, ring(xy[-1, :, 0], xy[-1, :, 1])
+        return xy, ring(xy[-1, :, 0], xy[-1, :, 1], cyclic=bool(data.attrs.get("cyclic", True)))
     if isinstance(join, bool) or not isinstance(join, int) or math.gcd(join, p) != 1:
         raise InvalidArgumentError(f'`join` must be "ring" or an integer that has an inverse mod {p}; got {join!r}.')
     return xy, Ring(p, pow(join, -1, p), join % p)

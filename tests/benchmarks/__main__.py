@@ -4,12 +4,15 @@ Each comparison alternates its contestants and takes the median of the ratios pa
 speed drifts does not favour either. Times are printed to show their size; only the ratios mean something elsewhere.
 """
 
+import multiprocessing
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +20,13 @@ import torch
 
 import interp
 from interp.analysis.measures import key_frequencies
-from interp.config import FeedForward, Modular, Recurrent
+from interp.config import SGD, FeedForward, Gaussian, Logistic, Modular, Recurrent
 from interp.ensemble import EnsembleStep
 from interp.environment import run_environment
 from interp.session import Numbers, Session, TrainingStep
 from interp.store import RunWriter
+from interp.theory.gradient_flow import flow
+from interp.theory.separability import asymptotic_weights, margin
 from tests.benchmarks.feedforward import make as make_feedforward
 from tests.benchmarks.recurrent import make as make_recurrent
 from tests.benchmarks.rival_demo import make, matmul_floor
@@ -231,6 +236,43 @@ def measures(n: int = 400) -> None:
         print(f"| the same with 10 new checkpoints | {seconds(lambda: interp.measure(traj)):.2f} s | | | |", flush=True)
 
 
+def separability() -> None:
+    """The sizes of "Grokking at the Edge of Linear Separability": flows, S_inf, and descent by the common trainer."""
+    n, sigma, log_t = 400, 5.0, np.linspace(-1, 6, 71) * np.log(10)
+    swept = (20, 40, 80, 100, 120, 140, 160, 168, 180, 188, 192, 196, 200, 208, 220, 228, 240, 260, 280, 300, 320, 360)
+
+    def points(d: int, sets: int) -> np.ndarray:
+        return np.random.default_rng(0).normal(0, sigma, (sets, n, d))
+
+    def sweep() -> None:
+        with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+            list(pool.map(flow, [points(d, 10) for d in swept for _ in range(2)], repeat(log_t)))
+
+    print(
+        f"| flow to t = 1e6, {len(swept)} lambdas x 20 sets of {n} | {seconds(sweep):.0f} s | | | < 120 s |", flush=True
+    )
+    below = [points(d, 60) for d in range(20, 180, 16)]
+    solved = seconds(lambda: [asymptotic_weights(sets[~margin(sets).separable]) for sets in below])
+    print(f"| S_inf of 60 sets of {n} at {len(below)} lambdas, margins included | {solved:.0f} s | | | |", flush=True)
+    inside = [points(d, 60) for d in range(20, 170, 15)]
+    solved = seconds(lambda: [asymptotic_weights(sets) for sets in inside])
+    print(f"| S_inf of 60 sets of {n} at {len(inside)} lambdas | {solved:.0f} s | | | < 20 s |", flush=True)
+
+    steps = 20_000
+    config = interp.RunConfig(task=Gaussian(n=n), model=Logistic(), optimizer=SGD(lr=0.05), steps=steps).replace(
+        {"save.weights": "log(100)", "save.state": "steps()", "log.train": "log(100)", "log.test": "log(100)"}
+    )
+    sets = [config.replace({"task.seed": seed}) for seed in range(16)]
+    with tempfile.TemporaryDirectory() as root:
+        alone = statistics.median(
+            seconds(lambda i=i: interp.train(config.replace({"seed": i}), root=root, device="cpu")) for i in range(3)
+        )
+        together = seconds(lambda: interp.train_many(sets, root=root, device="cpu"))
+    print(f"| descent of one set through `train`, steps per second | {steps / alone:,.0f} | | | >= 5,000 |", flush=True)
+    rate, ratio = 16 * steps / together, 16 * alone / together
+    print(f"| of 16 sets through `train_many`, per set; against one | {rate:,.0f} | | {ratio:.1f} | >= 3 |", flush=True)
+
+
 def imports() -> None:
     """Fresh interpreters."""
 
@@ -256,6 +298,7 @@ def main() -> None:
         "checkpoints_and_metrics",
         "reading",
         "measures",
+        "separability",
         "imports",
     ]
     with run_environment(CPU, None):
