@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from interp.errors import InterpError
     from interp.foreign import import_checkpoints
     from interp.reporting import report
+    from interp.sweeps import sweep
     from interp.training import replay, resume, train, train_many
     from interp.trajectory import Trajectory, load
 
@@ -39,6 +40,7 @@ __all__ = [
     "replay",
     "report",
     "resume",
+    "sweep",
     "tasks",
     "train",
     "train_many",
@@ -55,6 +57,7 @@ _HOMES = {
     "replay": "interp.training",
     "report": "interp.reporting",
     "resume": "interp.training",
+    "sweep": "interp.sweeps",
     "train": "interp.training",
     "train_many": "interp.training",
 }

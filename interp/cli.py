@@ -264,6 +264,130 @@ class Compare:
 
 
 @dataclass
+class Sweep:
+    """Train a grid of runs, as many at a time as there are cores, and say when each memorised and generalised.
+
+    What is complete is not trained again and what is partial goes on, so that a sweep which was killed is continued by
+    the same command: interp sweep kitouni-circle seed=0..4 task.train_fraction=0.4,0.5 "optimizer.lr=log(1e-4,1e-2,3)"
+    """
+
+    recipe: Positional[Annotated[str, arg(help="named run that the grid changes; `interp recipes` lists them")]]
+    grid: Positional[
+        Annotated[
+            tuple[str, ...], arg(help="FIELD=VALUE,VALUE, FIELD=0..4 or FIELD=log(1e-4,1e-2,5), one for each axis")
+        ]
+    ]
+    root: Root = Path("checkpoints")
+    workers: Annotated[int | None, arg(help="processes at a time; one for each CPU core if not given")] = None
+    together: Annotated[int, arg(help="runs of equal shape in one batched step; pays for small models")] = 1
+    device: Device = None
+    threads: Annotated[int | None, arg(help="CPU threads of each worker; the cores divided by the workers")] = None
+    dask: Annotated[str | None, arg(help="address of a Dask scheduler, or its scheduler file (extra `dask`)")] = None
+    slurm: Annotated[Path | None, arg(help="submit a SLURM array; folder for its scripts and logs (extra `slurm`)")] = (
+        None
+    )
+    slurm_option: Annotated[
+        tuple[str, ...], arg(help="of submitit: timeout_min=60 mem_gb=2 slurm_partition=short ...")
+    ] = ()
+    output: Annotated[Path | None, arg(help="write the runs as a .csv file, or a figure of them as a .html file")] = (
+        None
+    )
+
+    def __call__(self) -> None:
+        """Train the grid, print the table, and write the file."""
+        from interp.plots.sweeps import phase_diagram, steps_against
+        from interp.sweeps import dask_executor, parse_grid, slurm_executor, sweep
+
+        _require_writable(self.output, ".csv", ".html")
+        if self.dask and self.slurm:
+            raise ConfigError("A sweep runs on one engine: give `--dask` or `--slurm`, not both.")
+        options = dict(option.split("=", 1) for option in self.slurm_option if "=" in option)
+        with contextlib.ExitStack() as stack:
+            executor = None
+            if self.dask:
+                executor = stack.enter_context(dask_executor(self.dask))
+            elif self.slurm:
+                settings = {name: _number(value) for name, value in options.items()}
+                executor = stack.enter_context(slurm_executor(self.slurm, **settings))
+            done = sweep(
+                self.recipe,
+                parse_grid(self.grid),
+                root=self.root,
+                executor=executor,
+                workers=self.workers,
+                together=self.together,
+                device=self.device,
+                threads=self.threads,
+                progress=True,
+            )
+        table, results = done.to_dataframe(), done.results()
+        shown = ["run", "memorised_step", "generalised_step", "delay", "test_accuracy", "learning_phase"]
+        print(_table(table[[*done.axes, *shown]]))
+        for run_id, why in done.failures.items():
+            print(f"failed: {run_id}: {why}")
+        if self.output and self.output.suffix == ".csv":
+            table.to_csv(self.output, index=False)
+        elif self.output:
+            axes = [name for name, values in done.axes.items() if len(values) > 1 and name != "seed"]
+            fig = phase_diagram(results, *axes) if len(axes) == 2 else steps_against(results, (axes or ["seed"])[0])
+            fig.write_html(self.output)
+        if self.output:
+            print(f"Written:   {self.output}")
+
+
+@dataclass
+class Reproduce:
+    """Regenerate figures of the papers and test their claims: `interp reproduce K4`, or with no label the list of all.
+
+    Runs that are there already are used; after Ctrl-C the same command goes on.
+    """
+
+    labels: Positional[Annotated[tuple[str, ...], arg(help="figures: K1, H2, A5, B8, ...; `all` for every one")]] = ()
+    preset: Annotated[
+        Literal["toy", "laptop", "paper"],
+        arg(help="toy: seconds; laptop: two CPU cores, minutes; paper: the published sizes"),
+    ] = "laptop"
+    root: Root = Path("checkpoints")
+    workers: Annotated[int | None, arg(help="processes; one for each CPU core if not given")] = None
+    again: Annotated[bool, arg(help="compute again what has been computed from the same runs")] = False
+    table: Annotated[
+        Path | None, arg(help="write all that has been reproduced into this file, REPRODUCTIONS.md, with pictures")
+    ] = None
+
+    def __call__(self) -> None:
+        """Reproduce one figure after the other and print its verdicts."""
+        from interp.reproduce.running import figures, reproduce, stored
+        from interp.reproduce.table import counts, draw, table
+
+        if not self.labels and self.table is None:
+            for label, figure in figures().items():
+                minutes = figure.minutes.get("laptop")
+                print(f"{label:4} {figure.title}" + ("" if minutes is None else f" (about {minutes:g} min)"))
+            return
+        verdicts: list[Any] = []
+        for label in tuple(figures()) if "all" in self.labels else self.labels:
+            one = reproduce(
+                label, preset=self.preset, root=self.root, workers=self.workers, again=self.again, progress=True
+            )
+            verdicts += one.verdicts
+            print(f"\n{label}  {one.figure.title}  [{self.preset}, {one.about['seconds']:.0f} s]")
+            for verdict in one.verdicts:
+                why = f" ({verdict.reason})" if verdict.reason else ""
+                print(f"  {verdict.verdict + ':':20} {verdict.text}")
+                print(f"{'':23}measured {verdict.measured:.4g}, expected {verdict.expected}{why}")
+            print(f"  {one.folder / 'figure.html'}", flush=True)
+        if verdicts:
+            print(f"\n{counts(verdicts)}")
+        if self.table is not None:
+            found, pictures = stored(self.root), Path("notebooks/images/reproductions")
+            for one in found:
+                if (one.folder / "results.json").exists():
+                    draw(one, self.table.parent / pictures)
+            self.table.write_text(table(found, str(pictures)), encoding="utf-8")
+            print(f"{self.table}: {len(found)} figures")
+
+
+@dataclass
 class Report:
     """Write one self-contained HTML file about a run: curves, circle, spectra, one slider through all checkpoints."""
 
@@ -343,6 +467,8 @@ _COMMANDS: dict[str, Any] = {
     "import": Import,
     "measure": Measure,
     "compare": Compare,
+    "sweep": Sweep,
+    "reproduce": Reproduce,
     "report": Report,
     "verify": Verify,
     "list": List,

@@ -19,7 +19,21 @@ from interp.errors import ConfigError
 from interp.recipes import RECIPES
 from interp.store import RunReader, RunWriter
 
-COMMANDS = ["demo", "train", "resume", "replay", "import", "measure", "compare", "report", "verify", "list", "recipes"]
+COMMANDS = [
+    "demo",
+    "train",
+    "resume",
+    "replay",
+    "import",
+    "measure",
+    "compare",
+    "report",
+    "verify",
+    "list",
+    "recipes",
+    "sweep",
+    "reproduce",
+]
 TOY = {
     "--task.p": 7,
     "--task.train-fraction": 0.6,
@@ -482,3 +496,39 @@ def test_another_kind_of_optimiser():
     for words, got in ((["--optimizer", "lion"], "lion"), (["--optimizer"], "nothing")):
         with pytest.raises(ConfigError, match=f"`--optimizer` must be one of adamw, adam, sgd, muon; got {got}"):
             _parse(["train", "simple-grokking", *words])
+
+
+# --- sweep ------------------------------------------------------------------------------------------------------------
+
+GRID = (
+    "task.p=7", "steps=20", "model.d_model=16", "model.n_heads=2", "model.d_head=8", "model.d_mlp=24",
+    "save.weights=every(10)", "seed=0..1", "task.train_fraction=0.5,0.6",
+)  # fmt: skip
+
+
+def test_sweep_trains_a_grid_and_writes_what_came_out(tmp_path, capsys):
+    words = ["sweep", "kitouni-circle", *GRID, "--root", str(tmp_path), "--workers", "1"]
+    main([*words, "--output", str(tmp_path / "runs.csv")])
+    shown = capsys.readouterr().out
+    assert "task.train_fraction" in shown
+    assert (tmp_path / "runs.csv").read_text().count("add7-transformer") == 4
+    main([*words, "--output", str(tmp_path / "runs.html")])  # the same runs, found complete
+    assert "<html>" in (tmp_path / "runs.html").read_text()
+    assert len(list(tmp_path.glob("add7-*"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nandra", "seed=0"], "no recipe `nandra`"),
+        (["nanda", "seed"], "`seed` is no axis of a grid"),
+        (["nanda", "task.q=3"], "There is no field `task.q`"),
+        (["nanda", "seed=0", "--dask", "tcp://127.0.0.1:1", "--slurm", "jobs"], "not both"),
+        (["nanda", "seed=0", "--output", "runs.txt"], "must end in .csv or .html"),
+    ],
+)
+def test_sweep_answers_wrong_words_with_one_line(words, message, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["sweep", *words])
+    assert left.value.code == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,831 @@
+"""Many runs: a grid over any fields of a config becomes runs, and the runs one labelled table.
+
+A run is named by its config, so that a sweep needs no journal of its own: what is complete is not trained again, what
+is partial goes on from its last full state, and a sweep that was killed at any moment is continued by calling it again.
+A run that fails is noted, and the others go on.
+
+Runs are independent of each other, so that any `concurrent.futures.Executor` will do: processes on this machine
+(`process_pool`), the workers of a Dask cluster (`dask_executor`) or the jobs of a SLURM array (`slurm_executor`). These
+promise to do a piece of work at least once, not exactly once: a worker that was given up may still be at it. Nothing is
+lost by that. A run has one writer, by its lock; whoever comes second waits as long as the run grows, and then finds it
+complete. A worker that is lost (killed, out of memory, preempted) costs what its run had computed since its last full
+state, at most a minute. All workers must see `root` under the same path, on a file system with flock.
+
+The steps to generalise are those of `interp.comparison`: sustained crossings, censored where a run ends first. The
+four phases of learning are those of Towards Understanding Grokking (Liu et al., 2022, arXiv:2205.10343, table 1).
+"""
+
+import contextlib
+import itertools
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor as Threads
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.synchronize import Event as Flag
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+import xarray as xr
+from tqdm.auto import tqdm
+
+from interp import recipes
+from interp.analysis.arrays import as_count
+from interp.analysis.phases import bootstrap_over_seeds, first_step, lag, transition
+from interp.comparison import _accuracy as accuracy_curve
+from interp.config import RunConfig
+from interp.ensemble import shape_of
+from interp.environment import choose_device
+from interp.errors import (
+    ConfigError,
+    InterpError,
+    InvalidArgumentError,
+    NotAvailableError,
+    RunExistsError,
+    RunLockedError,
+    StoreError,
+)
+from interp.segments import read_run_json
+from interp.store import RunReader, RunWriter
+from interp.training import resume, train, train_many
+from interp.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from submitit import Job
+    from submitit.core.utils import DelayedSubmission
+
+__all__ = [
+    "PHASES",
+    "Outcome",
+    "Sweep",
+    "dask_executor",
+    "learning_phase",
+    "parse_grid",
+    "process_pool",
+    "slurm_executor",
+    "sweep",
+    "train_all",
+]
+
+PHASES: Final = ("comprehension", "grokking", "memorisation", "confusion")
+"""The phases of learning of Liu et al. (2022), from generalising at once to not even memorising."""
+TRIES: Final = 3
+"""How often a piece of work is given to a worker, where workers are lost over it."""
+LOCK_SECONDS: Final = 1.0
+"""How long to wait before a run that another process writes to is looked at again."""
+DEAD: Final = (
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "GONE", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
+    "TIMEOUT",
+)  # fmt: skip
+"""States of SLURM from which a job does not come back by itself; GONE: squeue no longer lists it."""
+
+Piece = tuple[RunConfig, ...]
+Work = Callable[[Piece], dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of runs: `trajectories` in the order of their configs, None where one failed; `failures` say why."""
+
+    trajectories: tuple[Trajectory | None, ...]
+    failures: Mapping[str, str]
+    """By run_id."""
+
+
+def train_all(
+    configs: Sequence[RunConfig],
+    *,
+    root: str | Path = "checkpoints",
+    executor: Executor | None = None,
+    workers: int | None = None,
+    together: int = 1,
+    device: str | None = None,
+    threads: int | None = None,
+    patience: float = 600.0,
+    progress: bool = False,
+) -> Outcome:
+    """Train runs, each stored in `root/<run_id>`, several at a time; what is complete stays, what is partial goes on.
+
+    A config that occurs twice is trained once. After Ctrl-C the runs that are under way in processes of this machine
+    finish their step and store everything; the same call goes on with them.
+
+    Arguments:
+        configs: what to run.
+        root: folder that holds runs.
+        executor: what does the work; None: a process pool of `workers`, or this process where that is one.
+        workers: processes; None: a CPU core each (on CUDA: one), and no more than there is work.
+        together: runs of equal shape that are trained in one batched step, at most (`train_many`); runs that turn out
+            not to fit together are trained one by one.
+        device: as for `train`.
+        threads: CPU threads of each worker; None: the cores divided by the workers, and with an executor whatever torch
+            finds there. A partial run goes on with the number that it began with.
+        patience: seconds for which a run that another process has locked may not grow before it counts as failed.
+        progress: show how many runs are done.
+
+    Returns:
+        The runs and the failures: runs that diverged, whose folder is damaged, that cannot be built, or over which
+        workers were lost three times.
+
+    Raises:
+        InvalidArgumentError: an argument breaks a rule.
+        KeyboardInterrupt: after Ctrl-C (`RunInterrupted` where the work was done in this process).
+    """
+    root = Path(root).resolve()  # workers may stand elsewhere
+    as_count("together", together)
+    if workers is not None:
+        as_count("workers", workers)
+    if executor is not None and workers is not None:
+        raise InvalidArgumentError(
+            f"`workers` must not be given with an `executor`, which has workers of its own; got {workers}."
+        )
+    runs = {config.run_id: config for config in configs}
+    left = [config for name, config in runs.items() if not _is_complete(root / name)]
+    pieces = _pieces(left, root, together)
+    work = partial(_train_piece, root=root, device=device, patience=patience)
+    with tqdm(total=len(runs), initial=len(runs) - len(left), unit="run", disable=not progress) as bar:
+        if executor is not None:
+            failures = _through(executor, pieces, partial(work, threads=threads), root, bar)
+        else:
+            most = 1 if choose_device(device).type == "cuda" else _cores()
+            workers = min(most if workers is None else workers, max(1, len(pieces)))
+            threads = max(1, _cores() // workers) if threads is None and workers > 1 else threads
+            if workers == 1:
+                failures = {}
+                for piece in pieces:
+                    failures |= work(piece, threads=threads)
+                    bar.update(len(piece))
+            else:
+                with process_pool(workers, threads) as pool:
+                    failures = _through(pool, pieces, partial(work, threads=threads), root, bar)
+    found = {name: Trajectory(root / name) for name in runs if name not in failures}
+    return Outcome(tuple(found.get(config.run_id) for config in configs), failures)
+
+
+# --- a grid -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The runs of a grid: `configs` and `trajectories` in the order of the product of `axes`, the last one fastest."""
+
+    axes: Mapping[str, tuple[Any, ...]]
+    """Values by the dotted name of a field; `seed` is always the last."""
+    configs: tuple[RunConfig, ...]
+    trajectories: tuple[Trajectory | None, ...]
+    failures: Mapping[str, str]
+    """By run_id."""
+
+    def results(
+        self,
+        *,
+        hold: int | None = 5,
+        train_threshold: float = 0.99,
+        test_threshold: float = 0.95,
+        probabilities: Sequence[float] = (0.25, 0.5, 0.75),
+        generator: np.random.Generator | None = None,
+    ) -> xr.Dataset:
+        """When each run memorised and generalised, how it ended, and quantiles over seeds.
+
+        Arguments:
+            hold, train_threshold, test_threshold, probabilities, generator: as for `interp.compare`.
+
+        Returns:
+            Over the axes: `memorised_step` and `generalised_step`, each in (`..._after`, `..._step`], with
+            `..._censored`, true where a complete run ends before; `delay` from the one to the other with `..._lower`
+            and `..._upper` (`phases.Lag`); `last_step`, the last evaluation; `train_loss`, `test_loss` [nats],
+            `train_accuracy`, `test_accuracy` as logged last, `best_test_accuracy`; `learning_phase`; `run`, the
+            name of the folder; `complete`. Over the axes but `seed`, and over `phase`: `phase_share`, the
+            share of complete runs. Over the axes but `seed`, and over `quantile`: `steps_to_memorise` and
+            `steps_to_generalise` with `..._lower` and `..._upper`, infinite where too few runs have
+            (`phases.bootstrap_over_seeds`). NaN and "" where a run failed.
+        """
+        shape = tuple(len(values) for values in self.axes.values())
+        rows = [
+            _row(traj, hold, train_threshold, test_threshold) if traj else dict(FAILED) for traj in self.trajectories
+        ]
+        data = xr.Dataset(coords={name: _coordinate(values) for name, values in self.axes.items()})
+        data["run"] = (tuple(self.axes), np.array([config.run_id for config in self.configs]).reshape(shape))
+        for name in FAILED:
+            data[name] = (tuple(self.axes), np.array([row[name] for row in rows]).reshape(shape))
+        cells = [rows[i : i + shape[-1]] for i in range(0, len(rows), shape[-1])]
+        outer, dims = shape[:-1], tuple(self.axes)[:-1]
+        shares = np.array([_shares(row["learning_phase"] for row in cell) for cell in cells])
+        data["phase_share"] = ((*dims, "phase"), shares.reshape(*outer, len(PHASES)))
+        for verb, participle in (("memorise", "memorised"), ("generalise", "generalised")):
+            bands = np.array([_band(cell, participle, generator, probabilities) for cell in cells])
+            for i, side in enumerate(("", "_lower", "_upper")):
+                values = bands[:, i].reshape(*outer, len(probabilities))
+                data[f"steps_to_{verb}{side}"] = ((*dims, "quantile"), values, {"units": "steps"})
+        return data.assign_coords(quantile=list(probabilities), phase=list(PHASES)).assign_attrs(
+            train_threshold=train_threshold, test_threshold=test_threshold, hold="to the end" if hold is None else hold
+        )
+
+    def to_dataframe(self, **settings: Any) -> Any:
+        """A row for each run, with its place in the grid, as a pandas data frame; `settings` are those of `results`."""
+        data = self.results(**settings)
+        return data.drop_dims(["quantile", "phase"]).to_dataframe(dim_order=list(self.axes)).reset_index()
+
+
+def sweep(
+    base: RunConfig | str,
+    grid: Mapping[str, Sequence[Any]],
+    *,
+    seeds: Sequence[int] | None = None,
+    root: str | Path = "checkpoints",
+    executor: Executor | None = None,
+    workers: int | None = None,
+    together: int = 1,
+    device: str | None = None,
+    threads: int | None = None,
+    patience: float = 600.0,
+    progress: bool = False,
+) -> Sweep:
+    """Train every combination of a grid: `sweep("nanda", {"task.train_fraction": [0.3, 0.4], "steps": [9000]})`.
+
+    Arguments:
+        base: a config, or the name of a recipe.
+        grid: values by the dotted name of a field, or of a whole part (`optimizer`); `parse_grid` reads it from text.
+        seeds: of the initial weights and later draws, for every combination; None: the base's, or those of the grid's
+            axis `seed`. (The seed of the split is `task.seed`, an axis like others.)
+        root, executor, workers, together, device, threads, patience, progress: as for `train_all`.
+
+    Raises:
+        UnknownNameError: there is no such recipe.
+        ConfigError: there is no such field, or a combination breaks a rule; the message names it.
+        InvalidArgumentError: an axis is empty or names a value twice.
+        KeyboardInterrupt: as `train_all`.
+    """
+    base = recipes.get(base) if isinstance(base, str) else base
+    if seeds is not None and "seed" in grid:
+        raise InvalidArgumentError("`seeds` must not be given where `grid` has an axis `seed`; leave one of them out.")
+    axes = {name: tuple(values) for name, values in grid.items() if name != "seed"}
+    axes["seed"] = tuple(grid.get("seed", (base.seed,)) if seeds is None else seeds)
+    for name, values in axes.items():
+        words = [str(value) for value in values]
+        if not words or len(set(words)) < len(words):
+            raise InvalidArgumentError(
+                f"`{name}` must have one value or more in the grid, each once; got {', '.join(words) or 'none'}."
+            )
+    configs = []
+    for values in itertools.product(*axes.values()):
+        changes = dict(zip(axes, values))
+        try:
+            configs.append(base.replace(changes))
+        except ConfigError as error:
+            where = ", ".join(f"{name}={value}" for name, value in changes.items())
+            raise ConfigError(f"{error} (In the grid at {where}.)") from error
+    outcome = train_all(
+        configs, root=root, executor=executor, workers=workers, together=together, device=device, threads=threads,
+        patience=patience, progress=progress,
+    )  # fmt: skip
+    return Sweep(axes, tuple(configs), outcome.trajectories, outcome.failures)
+
+
+def parse_grid(words: Sequence[str]) -> dict[str, list[Any]]:
+    """The grid that words such as `task.train_fraction=0.3,0.5` write.
+
+    Forms of the values, joined by commas: as in JSON, or plain words; `0..4`, whole numbers with both ends;
+    `log(1e-4, 1e-2, 5)`, so many numbers in equal ratios, to six digits.
+
+    Raises:
+        ConfigError: where a word is none of these, or a field is named twice.
+
+    >>> parse_grid(["task.train_fraction=0.3,0.5", "seed=0..2", "optimizer.lr=log(1e-4, 1e-2, 3)"])
+    {'task.train_fraction': [0.3, 0.5], 'seed': [0, 1, 2], 'optimizer.lr': [0.0001, 0.001, 0.01]}
+    >>> parse_grid(["save.weights=every(5, until=9),log(200)", "model.d_hidden=[64],[64, 64]"])
+    {'save.weights': ['every(5, until=9)', 'log(200)'], 'model.d_hidden': [(64,), (64, 64)]}
+    """
+    grid: dict[str, list[Any]] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        parts = [part.strip() for part in re.split(r",(?![^([]*[)\]])", text)]
+        if not equals or not name.strip() or not all(parts):
+            raise ConfigError(f"`{word}` is no axis of a grid; write FIELD=VALUE,VALUE,... or FIELD=0..4.")
+        if name in grid:
+            raise ConfigError(f"`{name}` must be named once in a grid; got it twice. Join its values by commas.")
+        grid[name] = [value for part in parts for value in _values(part, word)]
+    return grid
+
+
+def learning_phase(train_step: float | None, test_step: float | None, *, within: float = 1e5, gap: float = 1e3) -> str:
+    """The phase of learning of Liu et al. (2022, table 1), from the first steps with accuracies of 90 %.
+
+    Neither within 10^5 steps: confusion; the training accuracy alone: memorisation; both, the test accuracy less than
+    10^3 steps later: comprehension, else grokking. None: not reached (by the end of the run, if that is sooner).
+
+    >>> learning_phase(100, 5000), learning_phase(100, 900), learning_phase(100, None), learning_phase(None, None)
+    ('grokking', 'comprehension', 'memorisation', 'confusion')
+    """
+    if train_step is None or train_step > within:
+        return "confusion"
+    if test_step is None or test_step > within:
+        return "memorisation"
+    return "comprehension" if test_step - train_step < gap else "grokking"
+
+
+FAILED: Final[Mapping[str, Any]] = {
+    "complete": False,
+    **{
+        f"{name}_{part}": False if part == "censored" else np.nan
+        for name in ("memorised", "generalised")
+        for part in ("step", "after", "censored")
+    },
+    **dict.fromkeys(("delay", "delay_lower", "delay_upper", "last_step"), np.nan),
+    **dict.fromkeys(("train_loss", "test_loss", "train_accuracy", "test_accuracy", "best_test_accuracy"), np.nan),
+    "learning_phase": "",
+}
+"""What is known of a run that failed."""
+
+
+def _row(traj: Trajectory, hold: int | None, train_threshold: float, test_threshold: float) -> dict[str, Any]:
+    """What `Sweep.results` says of one run."""
+    train, test = accuracy_curve(traj, "train"), accuracy_curve(traj, "test")
+    found = {
+        "memorised": transition(*train, train_threshold, hold=hold),
+        "generalised": transition(*test, test_threshold, hold=hold),
+    }
+    delay = lag(*train, test[1], x_threshold=train_threshold, y_threshold=test_threshold, hold=hold, y_steps=test[0])
+    metrics = traj.metrics
+    lasts = {name: metrics[name].dropna("step") for name in ("train_loss", "test_loss") if name in metrics}
+    return {
+        "complete": True,
+        **{f"{name}_step": _float(one.upper) for name, one in found.items()},
+        **{f"{name}_after": _float(one.lower) for name, one in found.items()},
+        **{f"{name}_censored": one.upper is None for name, one in found.items()},
+        "delay": _float(delay.step),
+        "delay_lower": _float(delay.lower),
+        "delay_upper": _float(delay.upper),
+        "last_step": float(test[0][-1]),
+        **{name: float(lasts[name][-1]) if name in lasts else np.nan for name in ("train_loss", "test_loss")},
+        "train_accuracy": float(train[1][-1]),
+        "test_accuracy": float(test[1][-1]),
+        "best_test_accuracy": float(test[1].max()),
+        "learning_phase": learning_phase(first_step(*train, 0.9), first_step(*test, 0.9)),
+    }
+
+
+def _band(
+    rows: Sequence[Mapping[str, Any]], name: str, generator: np.random.Generator | None, probabilities: Sequence[float]
+) -> np.ndarray:
+    """Quantiles over the complete runs of a cell and the ends of their intervals, [3, quantile]; NaN where none is."""
+    there = [row for row in rows if row["complete"]]
+    if not there:
+        return np.full((3, len(probabilities)), np.nan)
+    steps = [None if row[f"{name}_censored"] else row[f"{name}_step"] for row in there]
+    # as in `compare`: what is passed but not yet held is known to be late only up to the last evaluation that fails
+    ends = [
+        np.nan_to_num(row[f"{name}_after"]) if row[f"{name}_censored"] else max(row["last_step"], row[f"{name}_step"])
+        for row in there
+    ]
+    draws = np.random.default_rng(0) if generator is None else generator
+    resamples = 1000 if len(there) > 1 else 1  # of one run all are the same
+    found = bootstrap_over_seeds(steps, ends, generator=draws, probabilities=probabilities, resamples=resamples)
+    return np.array([found.steps, *zip(*found.intervals)])
+
+
+def _shares(found: Iterator[str]) -> list[float]:
+    counts = Counter(phase for phase in found if phase)
+    return [counts[phase] / counts.total() if counts else np.nan for phase in PHASES]
+
+
+def _coordinate(values: Sequence[Any]) -> np.ndarray:
+    """Numbers, or words where one of the values is none."""
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return np.array(values if numbers else ["unset" if value is None else str(value) for value in values])
+
+
+def _float(value: int | None) -> float:
+    return np.nan if value is None else float(value)
+
+
+def _values(text: str, word: str) -> list[Any]:
+    if ends := re.fullmatch(r"(-?\d+)\.\.(-?\d+)", text):
+        first, last = int(ends[1]), int(ends[2])
+        if first > last:
+            raise ConfigError(f"`{word}` must count upwards; got {text}.")
+        return list(range(first, last + 1))
+    if spaced := re.fullmatch(r"log\(([^,()]+),([^,()]+),\s*(\d+)\s*\)", text):
+        try:
+            low, high, n = float(spaced[1]), float(spaced[2]), int(spaced[3])
+        except ValueError:
+            raise ConfigError(f"`{word}` must have numbers in log(FROM, TO, COUNT); got {text}.") from None
+        if not 0 < low < high or n < 2:
+            raise ConfigError(f"`{word}` must have 0 < FROM < TO and COUNT >= 2 in log(FROM, TO, COUNT); got {text}.")
+        return [float(f"{value:.6g}") for value in np.geomspace(low, high, n)]
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return [text]
+    return [tuple(value) if isinstance(value, list) else value]
+
+
+# --- work -------------------------------------------------------------------------------------------------------------
+
+
+def _pieces(configs: Sequence[RunConfig], root: Path, together: int) -> list[Piece]:
+    """What is given to a worker at a time: the members of an ensemble that was begun, or new runs of equal shape."""
+    begun: dict[tuple[str, ...], list[RunConfig]] = {}
+    fresh: dict[str, list[RunConfig]] = {}
+    for config in configs:
+        try:
+            run = read_run_json(root / config.run_id / "run.json")[0]
+        except StoreError:  # not there, or damaged, which whoever trains it will find and say
+            fresh.setdefault(shape_of(config) if together > 1 else config.run_id, []).append(config)
+        else:
+            begun.setdefault(tuple(run.get("ensemble", [config.run_id])), []).append(config)
+    chunks = [tuple(runs[i : i + together]) for runs in fresh.values() for i in range(0, len(runs), together)]
+    return [*map(tuple, begun.values()), *chunks]
+
+
+def _train_piece(
+    piece: Piece, *, root: Path, device: str | None, threads: int | None, patience: float
+) -> dict[str, str]:
+    """Train some runs, new ones together and partial ones from where they are; returns what failed, by run_id."""
+    failures: dict[str, str] = {}
+    left, apart, growth = list(piece), False, _Growth()
+    while left:
+        begun = [config for config in left if _is_begun(root / config.run_id)]
+        fresh = [config for config in left if config not in begun]
+        groups = [[config] for config in begun]
+        groups += [[config] for config in fresh] if apart else [fresh] if fresh else []
+        left, locked = [], False
+        for group in groups:
+            folders = [root / config.run_id for config in group]
+            try:
+                if group[0] in begun:
+                    resume(folders[0], device=device)  # with as many threads as it began with
+                elif len(group) == 1:
+                    train(group[0], root=root, device=device, threads=threads)
+                else:
+                    train_many(group, root=root, device=device, threads=threads)
+            except Exception as error:
+                text = str(error) if isinstance(error, InterpError) else f"{type(error).__name__}: {error}"
+                if isinstance(error, RunLockedError) and growth.pause(folders) < patience:
+                    left, locked = left + group, True
+                elif isinstance(error, RunLockedError):
+                    text += f" It has not grown for {patience:g} seconds."
+                    failures |= {config.run_id: text for config in group}
+                elif isinstance(error, ConfigError | RunExistsError) and len(group) > 1:
+                    left, apart = left + group, True  # their operands differ, or somebody has begun one of them
+                elif isinstance(error, RunExistsError) and (folders[0] / "run.json").exists():
+                    left += group  # begun by somebody since it was looked at
+                else:
+                    failures |= {config.run_id: text for config in group if not _is_complete(root / config.run_id)}
+        if locked:
+            time.sleep(LOCK_SECONDS)
+    return failures
+
+
+class _Growth:
+    """For how long folders have not grown."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, tuple[int, float]] = {}
+
+    def pause(self, folders: Sequence[Path]) -> float:
+        """Seconds since they were first seen at the size that they have now."""
+        size = sum(map(_size, folders))
+        if size != self._seen.get(folders[0], (None,))[0]:
+            self._seen[folders[0]] = size, time.monotonic()
+        return time.monotonic() - self._seen[folders[0]][1]
+
+
+def _size(folder: Path) -> int:
+    size = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a writer's temporary file
+            size += path.stat().st_size
+    return size
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        return read_run_json(folder / "run.json")[1]
+    except StoreError:
+        return False
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether there is a run to go on with; one that was to be trained in company and holds nothing yet is deleted.
+
+    Killed while its ensemble was being set up, it may name members that were never made, or are in other company now.
+    """
+    with contextlib.suppress(StoreError):  # locked: somebody is at it; damaged: `resume` will say so
+        if _is_empty(folder):
+            with RunWriter.open(folder):
+                if _is_empty(folder):
+                    shutil.rmtree(folder)
+    return (folder / "run.json").exists()
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether neither a member of an ensemble nor its companions hold any step."""
+    members = read_run_json(folder / "run.json")[0].get("ensemble")
+    if members is None:
+        return False
+    readers = [RunReader(folder.parent / name) for name in members if (folder.parent / name / "run.json").exists()]
+    company = [reader for reader in readers if reader.run.get("ensemble") == members]
+    return not any(len(reader.steps) or reader.state_steps for reader in company)
+
+
+def _through(executor: Executor, pieces: Sequence[Piece], work: Work, root: Path, bar: "tqdm[Any]") -> dict[str, str]:
+    """Have the pieces done and collect the failures; a piece whose worker was lost is given to another one."""
+    failures: dict[str, str] = {}
+    tries: Counter[Piece] = Counter()
+    running: dict[Future[dict[str, str]], Piece] = {executor.submit(_remotely, work, one): one for one in pieces}
+    try:
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                piece = running.pop(future)
+                tries[piece] += 1
+                error = None if future.cancelled() else future.exception()
+                if error is None and not future.cancelled():
+                    failures |= future.result()
+                elif error is not None and tries[piece] < TRIES:
+                    running[executor.submit(_remotely, work, piece)] = piece
+                    continue
+                else:
+                    reason = f"{type(error).__name__}: {error}" if error else "the executor has cancelled it"
+                    text = f"Its worker was lost, {tries[piece]} times out of {TRIES} at most; at last {reason}"
+                    failures |= {one.run_id: text for one in piece if not _is_complete(root / one.run_id)}
+                bar.update(len(piece))
+    except KeyboardInterrupt:
+        for future in running:
+            future.cancel()
+        raise KeyboardInterrupt(
+            f"Interrupted; {bar.n} of {bar.total} runs are done. The same sweep, started again, goes on with the rest."
+        ) from None
+    return failures
+
+
+def _remotely(work: Work, piece: Piece) -> dict[str, str]:
+    """Do a piece of work; `RunInterrupted`, which holds a path of that machine, does not travel."""
+    try:
+        return work(piece)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(str(error)) from None
+
+
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+# --- engines ----------------------------------------------------------------------------------------------------------
+
+
+def process_pool(workers: int, threads: int | None = None) -> Executor:
+    """Processes on this machine, as a context: leaving it after an error or Ctrl-C stops them at the end of their step.
+
+    A process that dies costs its own call and no other: the caller sees `BrokenExecutor`, the next call a new process.
+    When the process that made them is gone, even by a kill, they stop too. Scripts need `if __name__ == "__main__":`.
+
+    Arguments:
+        workers: processes at a time.
+        threads: CPU threads of torch in each; None: the cores divided by the workers.
+
+    Raises:
+        InvalidArgumentError: `workers` or `threads` is less than 1.
+    """
+    workers = as_count("workers", workers)
+    return _Processes(workers, max(1, _cores() // workers) if threads is None else as_count("threads", threads))
+
+
+@contextlib.contextmanager
+def dask_executor(address: str) -> Iterator[Executor]:
+    """The workers of a Dask cluster, as a context.
+
+    A worker that dies, or is told to stop, has its work done again by another one; after four workers (Dask's
+    `allowed-failures`) the piece is handed back. Without any worker, work waits until one comes. What runs when the
+    context is left runs on, and does no harm.
+
+    Arguments:
+        address: of the scheduler, such as tcp://127.0.0.1:8786, or the path of its scheduler file, a .json.
+
+    Raises:
+        NotAvailableError: Dask is not installed.
+        OSError: nobody answers at the address.
+    """
+    try:
+        from dask.distributed import Client
+    except ImportError as error:
+        raise NotAvailableError(
+            'A sweep on Dask needs its packages; install them with: pip install "grokking-interp[dask]".'
+        ) from error
+    where = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
+    with Client(**where, set_as_default=False) as client:
+        yield client.get_executor(pure=False)  # equal calls are work to be done each time, not one result to be shared
+
+
+@contextlib.contextmanager
+def slurm_executor(folder: str | Path, **parameters: Any) -> Iterator[Executor]:
+    """Jobs of a SLURM cluster, as a context: what is submitted at a time becomes one job array (by submitit).
+
+    A job that is preempted, or comes to its time limit, is requeued and goes on with its runs. Leaving the context
+    cancels what still waits or runs. Where the cluster keeps no accounts, squeue alone says what became of a job.
+
+    Arguments:
+        folder: for scripts, pickles and logs; shared by the nodes. Each executor makes a folder of its own in it.
+        parameters: as for submitit's `AutoExecutor.update_parameters`: `timeout_min`, `cpus_per_task`, `mem_gb`,
+            `gpus_per_node`, `slurm_partition`, `slurm_array_parallelism` (jobs at a time), ...
+
+    Raises:
+        NotAvailableError: submitit is not installed, or there is no SLURM on this machine.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise NotAvailableError(
+            'A sweep on SLURM needs submitit; install it with: pip install "grokking-interp[slurm]".'
+        ) from error
+    if not shutil.which("sbatch"):
+        raise NotAvailableError("A sweep on SLURM needs its commands; there is no sbatch on this machine's PATH.")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    # ids of jobs may come again, and must not find old results
+    own = tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=folder)
+    jobs = submitit.AutoExecutor(folder=Path(own) / "%j", cluster="slurm")
+    try:
+        jobs.update_parameters(**parameters)
+    except NameError as error:  # submitit's word for a parameter that it does not know
+        raise InvalidArgumentError(f"`parameters` must be those of submitit. {error}") from error
+    executor = _Jobs(jobs)
+    try:
+        yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+class _Processes(Threads):
+    """Threads that each have a call done in a process of their own, so that a death is that of one known call."""
+
+    def __init__(self, workers: int, threads: int) -> None:
+        super().__init__(workers, thread_name_prefix="interp-sweep")
+        context = multiprocessing.get_context("spawn")
+        self._stop = context.Event()
+        self._new = partial(
+            ProcessPoolExecutor, 1, mp_context=context, initializer=_serve, initargs=(self._stop, threads)
+        )
+        self._own = threading.local()
+        self._pools: list[ProcessPoolExecutor] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """As that of every executor."""
+        return super().submit(self._in_process, fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the processes go; with `cancel_futures` those that work stop at the end of their step."""
+        if cancel_futures:
+            self._stop.set()
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        for pool in self._pools:
+            pool.shutdown(wait)
+
+    def __exit__(self, kind: type | None, error: object, trace: object) -> None:
+        self.shutdown(cancel_futures=kind is not None)
+
+    def _in_process(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if getattr(self._own, "pool", None) is None:
+            self._own.pool = self._new()
+            self._pools.append(self._own.pool)
+        try:
+            return self._own.pool.submit(fn, *args, **kwargs).result()
+        except BrokenExecutor:
+            self._own.pool = None
+            raise
+
+
+def _serve(stop: Flag, threads: int) -> None:
+    """Make this a process that works for another one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; who waits for work is told by the parent
+    torch.set_num_threads(threads)
+    threading.Thread(target=_leave, args=(stop,), daemon=True).start()
+
+
+def _leave(stop: Flag) -> None:
+    """Once told to stop, or alone: SIGTERM, at which a run stores everything and an idle process ends."""
+    parent = multiprocessing.parent_process()
+    while parent is not None and parent.is_alive() and not stop.wait(0.5):
+        pass
+    while True:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+
+
+class _Jobs(Executor):
+    """submitit's executor, which hands out jobs to be asked, as one that hands out futures."""
+
+    POLL_SECONDS = 2.0
+    """How often results and squeue are looked at."""
+    GRACE_SECONDS = 15.0
+    """How long a job may be dead before its result counts as lost: file systems are late, and so is the queue."""
+    ARRAY = 1000
+    """Jobs in an array; SLURM's default limit is 1001."""
+
+    def __init__(self, executor: Any) -> None:
+        self._executor = executor
+        self._waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+        self._jobs: dict[Future[Any], Job[Any]] = {}
+        self._dead_since: dict[Future[Any], float] = {}
+        self._lock, self._closed = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="interp-slurm", daemon=True)
+        self._thread.start()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """As that of every executor."""
+        if self._closed.is_set():
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        future: Future[Any] = Future()
+        with self._lock:
+            self._waiting.append((future, _Requeued(partial(fn, *args, **kwargs))))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Wait for the jobs, or cancel them."""
+        while wait and not cancel_futures and (self._waiting or self._jobs):
+            time.sleep(self.POLL_SECONDS)
+        self._closed.set()
+        self._thread.join()
+        for future, _ in self._waiting:
+            future.cancel()
+        for future, job in self._jobs.items():
+            job.cancel(check=False)
+            future.set_exception(BrokenExecutor(f"SLURM's job {job.job_id} was cancelled."))
+
+    def _serve(self) -> None:
+        while not self._closed.wait(self.POLL_SECONDS):
+            with self._lock:
+                waiting, self._waiting = self._waiting[: self.ARRAY], self._waiting[self.ARRAY :]
+            waiting = [(future, call) for future, call in waiting if future.set_running_or_notify_cancel()]
+            if waiting:
+                try:
+                    with self._executor.batch():
+                        jobs = [self._executor.submit(call) for _, call in waiting]
+                    self._jobs |= {future: job for (future, _), job in zip(waiting, jobs)}
+                except Exception as error:  # sbatch has refused
+                    for future, _ in waiting:
+                        future.set_exception(error)
+            self._look()
+
+    def _look(self) -> None:
+        states = _squeue() if self._jobs else None
+        for future, job in list(self._jobs.items()):
+            if job.paths.result_pickle.exists():
+                del self._jobs[future]
+                try:
+                    future.set_result(job.result())
+                except Exception as error:
+                    future.set_exception(error)
+            elif states is None or states.get(job.job_id, "GONE") not in DEAD:
+                self._dead_since.pop(future, None)
+            else:
+                since = self._dead_since.setdefault(future, time.monotonic())
+                if time.monotonic() - since > self.GRACE_SECONDS:
+                    del self._jobs[future]
+                    state = states.get(job.job_id, "GONE")
+                    future.set_exception(BrokenExecutor(f"SLURM's job {job.job_id} ended without a result: {state}."))
+
+
+@dataclass(frozen=True)
+class _Requeued:
+    """A call that submitit puts back into the queue when its job is preempted or comes to its time limit."""
+
+    call: Callable[[], Any]
+
+    SECONDS = 20.0
+    """How long to wait, after SIGTERM, for the signal at which submitit requeues; SLURM's default KillWait is 30."""
+
+    def __call__(self) -> Any:
+        try:
+            return self.call()
+        except KeyboardInterrupt:
+            time.sleep(self.SECONDS)
+            raise
+
+    def checkpoint(self) -> "DelayedSubmission":
+        """What to do when the job begins again: the same, for runs go on by themselves."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def _squeue() -> dict[str, str] | None:
+    """States of this user's jobs by id, members of arrays one by one; None where the controller does not answer."""
+    command = ["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "--format=%i|%T"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return dict(line.split("|") for line in listed.split())
