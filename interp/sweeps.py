@@ -715,13 +715,13 @@ def _serve(stop: Flag, threads: int) -> None:
 
 
 def _leave(stop: Flag) -> None:
-    """Once told to stop, or alone: SIGTERM, at which a run stores everything and an idle process ends."""
+    """Once told to stop, SIGTERM to a run, which then stores everything; left alone, to whatever is done here."""
     parent = multiprocessing.parent_process()
-    while parent is not None and parent.is_alive() and not stop.wait(0.5):
-        pass
-    while True:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1)
+    while parent is not None:
+        alone, told = not parent.is_alive(), stop.wait(0.5)
+        if alone or (told and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL):  # else the pool's end is at hand
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)
 
 
 class _Jobs(Executor):

@@ -37,19 +37,24 @@ def until(condition, seconds):
 
 
 def writes(pid, root):
-    """The run folders below `root` that a process is in the middle of: it holds the lock, and a state is stored."""
+    """The run folders below `root` that a process is in the middle of: it has the lock, and is past the first state."""
     found = []
     with contextlib.suppress(OSError):
         for handle in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
-                target = Path(os.readlink(handle))
-                if (
-                    target.name == "LOCK"
-                    and target.is_relative_to(root)
-                    and any((target.parent / "state").glob("*.s*"))
-                ):
-                    found.append(target.parent)
+                lock = Path(os.readlink(handle))
+                states = list((lock.parent / "state").glob("*.safetensors"))
+                if lock.name == "LOCK" and lock.is_relative_to(root) and len(states) > 1:
+                    found.append(lock.parent)
     return found
+
+
+def lives(pid):
+    """Whether there is such a process, and not only what is left of it until its parent asks."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def assert_same_runs(first, second):
