@@ -13,6 +13,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cache
 
 from interp.errors import ConfigError
 
@@ -63,6 +64,11 @@ class Every(Schedule):
         return f"every({self.k})" if self.until is None else f"every({self.k}, until={self.until})"
 
 
+@cache
+def _log_spaced(n: int, last: int) -> frozenset[int]:
+    return frozenset(round(last ** (i / (n - 1))) for i in range(n))
+
+
 @dataclass(frozen=True)
 class LogSpaced(Schedule):
     """Step 0 and about `n` steps evenly spaced on a logarithmic axis from 1 to the last step.
@@ -83,9 +89,7 @@ class LogSpaced(Schedule):
             return True
         if not 0 < step < last:
             return False
-        # listed when it is the rounding of last^(i/(n-1)); the i that could be are next to its own logarithm
-        i = round(math.log(step) / math.log(last) * (self.n - 1))
-        return any(round(last ** (j / (self.n - 1))) == step for j in (i - 1, i, i + 1) if 0 <= j < self.n)
+        return step in _log_spaced(self.n, last)
 
     def __str__(self) -> str:
         return f"log({self.n})"

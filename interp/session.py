@@ -63,6 +63,7 @@ class Session:
         """The config in force: that of the run, as its events so far have made it."""
         self.task = build_task(config.task)
         self.model = initial_model(config, self.task).to(device)
+        self._parameters = dict(self.model.named_parameters())
         self.optimizer = build_optimizer(config.optimizer, self.model.named_parameters())
         inputs = (self.task.tokens, self.task.labels) if self.task.closing is None else self.task.closed
         tokens, labels = (x.to(device) for x in inputs)
@@ -99,7 +100,7 @@ class Session:
         pairs, labels = self.train if split == "train" else self.test
         with torch.no_grad():
             if split == "test" and self.task.sigma is not None:
-                return self.population(dict(self.model.named_parameters()))
+                return self.population(self._parameters)
             loss, right = self.loss(self.outputs(pairs), labels, self.config.optimizer.loss_precision)
             return torch.stack([loss.double(), right.double().mean()])
 
@@ -144,10 +145,9 @@ class Session:
     def differentiate(self, pairs: Pairs, labels: Tensor) -> tuple[Float[Tensor, ""], Bool[Tensor, " batch"]]:
         """The loss of a batch and which inputs are answered rightly; leaves the gradients with the parameters."""
         if self.task.sigma is not None:
-            parameters = dict(self.model.named_parameters())
-            loss, right, by_name = self.closed_form(pairs.tokens, parameters)
+            loss, right, by_name = self.closed_form(pairs.tokens, self._parameters)
             for name, gradient in by_name.items():
-                parameters[name].grad = gradient
+                self._parameters[name].grad = gradient
             return loss, right
         optimizer = self.current.optimizer
         loss, right = self.loss(self.outputs(pairs), labels, optimizer.loss_precision, optimizer.loss)
@@ -263,6 +263,7 @@ class TrainingStep:
         self.session = session
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result = torch.zeros(2, dtype=torch.float64, device=session.device)
+        self._loss, self._accuracy = self._result
         self._batch = session.batch_indices(0).clone() if session.minibatches else None
         mask = session.dropout_mask(0)
         self._dropout = None if mask is None else mask.to(session.device)
@@ -300,17 +301,20 @@ class TrainingStep:
         pairs, labels = session.train if self._batch is None else session.select(self._batch)
         if self._dropout is not None:
             pairs = replace(pairs, dropout=self._dropout)
-        with contextlib.ExitStack() as stack:
-            for intervention in session.interventions:
-                stack.enter_context(intervention.around())
+        if not session.interventions:
             loss, right = session.differentiate(pairs, labels)
+        else:
+            with contextlib.ExitStack() as stack:
+                for intervention in session.interventions:
+                    stack.enter_context(intervention.around())
+                loss, right = session.differentiate(pairs, labels)
         for intervention in session.interventions:
             intervention.before()
         session.optimizer.step()
         for intervention in session.interventions:
             intervention.after()
-        self._result[0].copy_(loss)
-        self._result[1].copy_(right.double().mean())
+        self._loss.copy_(loss)
+        self._accuracy.copy_(right.mean(dtype=torch.float64))
 
 
 def captured_graph(update: Callable[[], None], sessions: Sequence[Session]) -> torch.cuda.CUDAGraph:

@@ -317,15 +317,14 @@ def _run(
     is_replay = witness is not None
     final = config.steps  # schedules are those of the whole run, also in a replay
     runs = _Runs(sessions, writers)
-    update = _build_update(sessions)
+    update, exact_pass = _build_update(sessions), _exact_pass(sessions)
     numbers = Numbers(sessions[0].device, len(sessions))
     safe_at = time.monotonic()
 
     with interruptible() as interrupted, _Bar(progress, first, last, len(sessions)) as bar:
         for step in range(first, last + 1):
             if runs.meet_events(step):  # before anything of this step is stored
-                update = _build_update(sessions)
-            exact_pass = all(session.exact_pass for session in sessions)
+                update, exact_pass = _build_update(sessions), _exact_pass(sessions)
             recorded = step >= record_from
             tested = recorded and (is_replay or config.log.test.at(step, final))
             stored = recorded and weights.at(step, last if is_replay else final)
@@ -371,6 +370,11 @@ def _run(
 
 def _build_update(sessions: Sequence[Session]) -> TrainingStep | EnsembleStep:
     return TrainingStep(sessions[0]) if len(sessions) == 1 else EnsembleStep(sessions)
+
+
+def _exact_pass(sessions: Sequence[Session]) -> bool:
+    """Whether the loss of an update's pass is the training loss in every run."""
+    return all(session.exact_pass for session in sessions)
 
 
 class _Runs:

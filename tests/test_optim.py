@@ -94,7 +94,10 @@ def test_annealing_is_half_a_cosine_after_the_warm_up():
         (lambda: AdamW(anneal_steps=0), "`AdamW.anneal_steps` must be >= 1, or None; got 0."),
         (lambda: AdamW(anneal_to=1.5), r"`AdamW.anneal_to` must be a share in \[0, 1\]; got 1.5."),
         (lambda: AdamW(decay="away"), "`AdamW.decay` must be one of to_zero, to_init, jiggle; got 'away'."),
-        (lambda: AdamW(loss="hinge"), "`AdamW.loss` must be one of cross-entropy, stablemax, exponential; got 'hinge'."),
+        (
+            lambda: AdamW(loss="hinge"),
+            "`AdamW.loss` must be one of cross-entropy, stablemax, exponential; got 'hinge'.",
+        ),
         (lambda: Muon(momentum=1.0), r"`Muon.momentum` must be in \[0, 1\); got 1.0."),
         (lambda: Muon(iterations=-1), "`Muon.iterations` must be >= 0; got -1."),
         (lambda: Muon(adam_lr=0.0), "`Muon.adam_lr` must be > 0; got 0.0."),

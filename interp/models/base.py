@@ -153,8 +153,8 @@ def rows_of(
     table: Float[Tensor, "token *d"], index: Int[Tensor, " batch"], incidence: Float[Tensor, "entry batch"] | None
 ) -> Float[Tensor, "batch *d"]:
     """Rows `index` of `table`; `incidence`, 1 where a row takes an entry, sums their gradient in a fixed order."""
-    if incidence is None and not is_stacked(table):
-        return table.index_select(0, index)
+    if incidence is None:  # vmap makes an embedding of several tables one look-up; of index_select it makes a gather
+        return F.embedding(index, table) if is_stacked(table) else table.index_select(0, index)
     return _LookUp.apply(table, index, incidence)
 
 
@@ -172,21 +172,20 @@ def in_front(members: int, in_dims: tuple[int | None, ...], inputs: tuple[Tensor
 
 
 class _LookUp(torch.autograd.Function):
-    """index_select, with two differences: its backward on CUDA, and what it does in an ensemble.
+    """index_select whose backward is a matrix product: on CUDA, index_add sums in no fixed order.
 
-    On CUDA index_add sums in no fixed order: there the backward is a product with `incidence`. Of several tables and
-    indices, one of each for a member, the rows are looked up in one table of them all: vmap's own way is a gather and
-    a scatter of single numbers, several times as slow.
+    Of several tables and indices, one of each for a member of an ensemble, the rows are looked up in one table of all.
     """
 
     @staticmethod
-    def forward(table: Tensor, index: Tensor, incidence: Tensor | None) -> Tensor:
+    def forward(table: Tensor, index: Tensor, incidence: Tensor) -> Tensor:
         if index.ndim == 1:
             return table.index_select(0, index)
-        return F.embedding(_in_one_table(table, index), table.flatten(0, 1))  # new memory, which may be written over
+        first = torch.arange(0, len(table) * table.shape[1], table.shape[1], device=index.device)
+        return F.embedding(index + first[:, None], table.flatten(0, 1))  # new memory, which may be written over
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
         table, index, incidence = inputs
         ctx.save_for_backward(index, incidence)
         ctx.shape = table.shape
@@ -194,23 +193,9 @@ class _LookUp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         index, incidence = ctx.saved_tensors
-        axes = index.ndim  # of members and entries
-        if incidence is not None:
-            entries = incidence[..., : ctx.shape[axes - 1], :].to(grad.dtype)
-            return (entries @ grad.reshape(*index.shape, -1)).reshape(ctx.shape), None, None
-        summed = grad.new_zeros(ctx.shape)
-        rows = summed.flatten(0, axes - 1)
-        entries = index if axes == 1 else _in_one_table(summed, index).flatten()
-        rows.index_add_(0, entries, grad.flatten(0, axes - 1))
-        return summed, None, None
+        entries = incidence[..., : ctx.shape[index.ndim - 1], :].to(grad.dtype)
+        return (entries @ grad.reshape(*index.shape, -1)).reshape(ctx.shape), None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor | None) -> tuple[Tensor, int]:
         return _LookUp.apply(*in_front(info.batch_size, in_dims, inputs)), 0
-
-
-def _in_one_table(
-    tables: Float[Tensor, "member entry *d"], index: Int[Tensor, "member batch"]
-) -> Int[Tensor, "member batch"]:
-    first = torch.arange(0, len(tables) * tables.shape[1], tables.shape[1], device=index.device)
-    return index + first[:, None]
