@@ -28,7 +28,7 @@ from interp.analysis.view import Source, View
 from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.trajectory import Trajectory
 
-__all__ = ["EARLY", "LAST", "compare", "predictors"]
+__all__ = ["EARLY", "LAST", "accuracy_curve", "compare", "predictors"]
 
 LAST: Final = (
     "train_accuracy",
@@ -99,7 +99,7 @@ def compare(
     names = _names(trajs)
     rows = []
     for traj in trajs:
-        accuracy = {who: _accuracy(traj, who) for who in ("train", "test")}
+        accuracy = {who: accuracy_curve(traj, who) for who in ("train", "test")}
         memorised = transition(*accuracy["train"], train_threshold, hold=hold)
         generalised = transition(*accuracy["test"], test_threshold, hold=hold)
         delay = lag(
@@ -181,7 +181,7 @@ def predictors(
     """
     names = _names(trajs)
     as_count("until", until, minimum=1)
-    tests = [_accuracy(traj, "test") for traj in trajs]
+    tests = [accuracy_curve(traj, "test") for traj in trajs]
     reached = min(int(min(steps[-1], traj.steps[-1])) for traj, (steps, _) in zip(trajs, tests))
     earliest = max(int(traj.steps[0]) for traj in trajs)
     if not earliest <= until <= reached:
@@ -246,7 +246,7 @@ SCORES: Final = ("auc", "auc_lower", "auc_upper", "p_value", "detected", "false_
 # --- one run ---
 
 
-def _accuracy(traj: Trajectory, who: str) -> tuple[np.ndarray, np.ndarray]:
+def accuracy_curve(traj: Trajectory, who: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values of an accuracy, from the log or from the checkpoints, whichever has more of them."""
     if not len(traj.steps):
         raise NotAvailableError(f"{traj.folder.name} has no checkpoint yet, so there is nothing to compare.")

@@ -45,7 +45,7 @@ from tqdm.auto import tqdm
 from interp import recipes
 from interp.analysis.arrays import as_count
 from interp.analysis.phases import bootstrap_over_seeds, first_step, lag, transition
-from interp.comparison import _accuracy as accuracy_curve
+from interp.comparison import accuracy_curve
 from interp.config import RunConfig
 from interp.ensemble import shape_of
 from interp.environment import choose_device

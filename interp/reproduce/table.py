@@ -63,7 +63,7 @@ def draw(one: Reproduction, folder: Path) -> Path:
     fig = one.figure.plot(one.data)
     fig.update_layout(title=None, margin={"t": 40})
     folder.mkdir(parents=True, exist_ok=True)
-    for ending, scale in (("svg", 1.0), ("png", 1.0), ("png", 0.6)):
+    for ending, scale in (("svg", 1.0), ("png", 1.0), ("png", 0.75), ("png", 0.5), ("png", 0.35)):
         path = folder / f"{one.figure.label}.{ending}"
         try:
             fig.write_image(path, width=fig.layout.width or 760, height=fig.layout.height or 420, scale=scale)
