@@ -301,7 +301,10 @@ class Sweep:
         _require_writable(self.output, ".csv", ".html")
         if self.dask and self.slurm:
             raise ConfigError("A sweep runs on one engine: give `--dask` or `--slurm`, not both.")
-        options = dict(option.split("=", 1) for option in self.slurm_option if "=" in option)
+        wrong = [option for option in self.slurm_option if "=" not in option]
+        if wrong:
+            raise ConfigError(f"`--slurm-option` must be NAME=VALUE, as timeout_min=60; got {wrong[0]}.")
+        options = dict(option.split("=", 1) for option in self.slurm_option)
         with contextlib.ExitStack() as stack:
             executor = None
             if self.dask:

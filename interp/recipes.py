@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from interp.config import (
+    SGD,
     Adam,
     AdamW,
     Decoder,
     FeedForward,
+    Gaussian,
     Group,
     Interventions,
     Log,
+    Logistic,
     Modular,
     Recurrent,
     RunConfig,
@@ -121,6 +124,19 @@ _AHMED_SOURCE = (
 _ahmed_small = {
     "task.p": 31, "model.d_hidden": 64, "optimizer.lr": 3e-3, "optimizer.weight_decay": 0.1, "optimizer.batch_size": 64
 }  # fmt: skip
+
+_BECK_SOURCE = (
+    "'Grokking at the Edge of Linear Separability' (Beck et al., 2024, arXiv:2410.04489): N = 400, d / N = 0.45, zero "
+    "initial weights. Standard deviation 5 and learning rate 0.05 are chosen here: they show what figure 1 describes."
+)
+_beck = RunConfig(
+    task=Gaussian(n=400, d=180, sigma=5.0),
+    model=Logistic(),
+    optimizer=SGD(lr=0.05),
+    steps=40_000,
+    save=Save(weights=LogSpaced(200), state=Every(20_000)),
+    log=Log(train=LogSpaced(400), test=LogSpaced(400)),
+)
 
 _prieto = RunConfig(
     task=Modular(p=113, train_fraction=0.4, seed=42, encoding="operands"),
@@ -298,6 +314,24 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             ),
             "their control: float32 softmax collapses and learning stops",
             _PRIETO_SOURCE,
+        ),
+        "beck": Recipe(
+            _beck,
+            "logistic regression on points of one class, next to the edge of separability: memorises, then generalises",
+            _BECK_SOURCE,
+        ),
+        "beck-adam": Recipe(
+            _beck.replace(
+                {
+                    "task.n": 1000,
+                    "task.d": 480,
+                    "task.sigma": 1.0,
+                    "optimizer": Adam(lr=0.01, betas=(0.8, 0.9), eps=1e-16),
+                    "steps": 2000,
+                }
+            ),
+            "the same by Adam, which groks where gradient descent does not: sigma = 1",
+            f"{_BECK_SOURCE} Adam with betas .8/.9, lambda .48; the learning rate is chosen here.",
         ),
     }
 )

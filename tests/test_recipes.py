@@ -5,7 +5,19 @@ import pytest
 import torch
 
 import interp
-from interp.config import AdamW, FeedForward, Group, Modular, Recurrent, Save, Sums, Symbolic, Transformer
+from interp.config import (
+    AdamW,
+    FeedForward,
+    Gaussian,
+    Group,
+    Logistic,
+    Modular,
+    Recurrent,
+    Save,
+    Sums,
+    Symbolic,
+    Transformer,
+)
 from interp.errors import NotAvailableError
 from interp.recipes import RECIPES
 from interp.schedule import Every
@@ -20,6 +32,8 @@ def toy(config):
             changes = {"task.train_fraction": 0.01}  # of 14,400 pairs of permutations
         case Group():
             changes = {"task.n": 3}
+        case Gaussian():
+            changes = {"task.n": 20, "task.d": 9}
     match config.model:
         case Transformer():
             changes |= {"model.d_model": 8, "model.n_heads": 2, "model.d_head": 4, "model.d_mlp": 16}
@@ -27,6 +41,8 @@ def toy(config):
             changes |= {"model.d_model": 8, "model.d_hidden": (12,) * len(hidden)}
         case Recurrent():
             changes |= {"model.d_model": 8, "model.d_hidden": 8}
+        case Logistic():
+            pass
         case _:
             changes |= {"model.d_model": 8, "model.n_heads": 2, "model.d_mlp": 16}
     if config.optimizer.batch_size is not None:
@@ -47,6 +63,9 @@ def test_it_trains_resumes_and_is_measured(name, tmp_path):
     zoom = interp.replay(whole, start=4, stop=6)
     assert zoom.run["replay"]["proven"] == [4, 5, 6]
     data = interp.measure(whole, cache=False)
+    if isinstance(config.task, Gaussian):  # test numbers are the population's
+        assert {"weight_length", "late_direction_cosine"} <= set(data)
+        return
     assert {"train_loss", "test_accuracy", "weight_norm"} <= set(data)
     logged = whole.metrics.test_loss.dropna("step")
     if not getattr(config.task, "closing", False):  # whose loss is of two tokens
