@@ -164,7 +164,8 @@ def _both_encodings(preset: Preset) -> Cases:
 def _by_optimiser(preset: Preset) -> Cases:
     """H5; on a laptop without those full batches that alone would cost as much as all the rest."""
     base = _transformer(preset)
-    settings: AdamW = base.optimizer  # type: ignore[assignment]  # of that recipe
+    settings = base.optimizer
+    assert isinstance(settings, AdamW)  # of that recipe
     base = base.replace({"optimizer": settings.replace({"weight_decay": 0.0, "batch_size": 512})})
     cases: Cases = []
     for (name, changes), fraction, seed in product(OPTIMISERS.items(), BUDGETED[preset], SEEDS[preset]):
@@ -197,7 +198,8 @@ def _mlp(preset: Preset) -> Cases:
     """H3 and H8."""
     hidden = (32, 32) if preset == "toy" else (512, 512)
     base = get("hu-mlp").replace({"task.p": {"toy": 11, "laptop": 47, "paper": P}[preset], "model.d_hidden": hidden})
-    task: Modular = base.task  # type: ignore[assignment]  # of that recipe
+    task = base.task
+    assert isinstance(task, Modular)  # of that recipe
     words = base.replace({"task": task.replace({"encoding": "operands"}), "model": FeedForward(d_hidden=hidden)})
     far = {"toy": (20, 20), "laptop": (3000, 600), "paper": (20_000, 20_000)}[preset]
     return _of_inputs(base, words, SCHEDULES, dict(zip(INPUTS, far)), preset)
