@@ -3,8 +3,8 @@
     W [member, ...]      stacked over members; each member's own model and optimiser state are views of it
     outputs              torch.func.vmap of the fast pass, over members, their inputs and their batches
     gradient             of the sum of the members' losses, which is each member's own gradient
-    update               on CUDA one optimiser for all members with the same hyper-parameters, on the CPU one for each;
-                         interventions member by member
+    update               one optimiser for all members with the same hyper-parameters, of their stacked weights on CUDA,
+                         of each member's own on the CPU; interventions member by member
 
 A member differs from the run of its config alone by the rounding of its products, if at all: seeds, splits, batches,
 draws and events are its own. Training sets may differ in size: the shorter ones are filled up with inputs of weight 0.
@@ -71,19 +71,17 @@ class EnsembleStep:
 
     It has the interface of `TrainingStep`, with an axis of members, in the order of `sessions`.
 
-    Members with the same hyper-parameters share an optimiser where `shared_optimizers`, by default on CUDA and for
-    logistic regression: on the CPU the fused optimisers round the last numbers of a tensor differently, wherever a
-    member's lie, which deep networks amplify.
+    Optimisers change weights as they are stacked where `stacked_updates`, by default on CUDA and for logistic
+    regression: on the CPU the fused optimisers round the last numbers of a tensor differently, wherever a member's lie,
+    which deep networks amplify.
     """
 
-    def __init__(self, sessions: Sequence[Session], shared_optimizers: bool | None = None) -> None:
+    def __init__(self, sessions: Sequence[Session], stacked_updates: bool | None = None) -> None:
         require_equal_shape([session.current for session in sessions])
         device = sessions[0].device
         kinds = [str(session.current.optimizer) for session in sessions]
-        if shared_optimizers is None:
-            shared_optimizers = device.type == "cuda" or sessions[0].task.sigma is not None
-        if not shared_optimizers:
-            kinds = [str(i) for i in range(len(sessions))]
+        if stacked_updates is None:
+            stacked_updates = device.type == "cuda" or sessions[0].task.sigma is not None
         order = sorted(range(len(sessions)), key=lambda i: kinds.index(kinds[i]))  # equal ones side by side
         self._sessions = [sessions[i] for i in order]
         self._first = self._sessions[0]
@@ -98,7 +96,7 @@ class EnsembleStep:
         for count in Counter(kinds).values():  # in the order in which they first occur
             start = sum(len(group.sessions) for group in self._groups)
             rows = slice(start, start + count)
-            weights = {name: W.detach()[rows] for name, W in self._weights.items()}
+            weights = {name: W.detach()[rows] for name, W in self._weights.items()} if stacked_updates else None
             self._groups.append(_Group(self._sessions[rows], weights, rows))
         self._result = torch.zeros(len(sessions), 2, dtype=torch.float64, device=device)
         self._batch = self._draw_batches(0) if self._first.minibatches else None
@@ -186,21 +184,29 @@ class EnsembleStep:
 
 
 class _Group:
-    """Neighbouring members with the same hyper-parameters: one optimiser for them all."""
+    """Neighbouring members with the same hyper-parameters: one optimiser for them all.
 
-    def __init__(self, sessions: list[Session], weights: dict[str, Tensor], rows: slice) -> None:
+    It changes their `weights` where these are given, stacked, and else each member's own tensors.
+    """
+
+    def __init__(self, sessions: list[Session], weights: dict[str, Tensor] | None, rows: slice) -> None:
         self.sessions, self.rows = sessions, rows
         self.interventions = [one for session in sessions for one in session.interventions]
         self._own = [dict(session.model.named_parameters()) for session in sessions]
-        self._parameters = {
-            name: nn.Parameter(W, requires_grad=self._own[0][name].requires_grad) for name, W in weights.items()
+        self._stacks = {
+            name: nn.Parameter(W, requires_grad=self._own[0][name].requires_grad) for name, W in (weights or {}).items()
         }
+        changed = [self._stacks] if self._stacks else self._own
+        names = ((f"{name} {i}", W) for i, parameters in enumerate(changed) for name, W in parameters.items())
         self.config = sessions[0].current.optimizer
-        self.optimizer = build_optimizer(self.config, self._parameters.items(), stacked=True)
-        for name, W in self._parameters.items():
+        self.optimizer = build_optimizer(self.config, names, stacked=bool(self._stacks))
+        for name in self._own[0]:
             states = [session.optimizer.state.get(own[name], {}) for session, own in zip(sessions, self._own)]
-            if states[0]:
-                self.optimizer.state[W] = {key: _stacked([state[key] for state in states]) for key in states[0]}
+            if states[0] and self._stacks:
+                stacked = {key: _stacked([state[key] for state in states]) for key in states[0]}
+                self.optimizer.state[self._stacks[name]] = stacked
+            elif states[0]:
+                self.optimizer.state.update((own[name], state) for own, state in zip(self._own, states))
         self._share_state()
 
     def prepare(self, step: int) -> None:
@@ -213,9 +219,11 @@ class _Group:
     def update(self, gradients: dict[str, Tensor]) -> None:
         """Change the weights of these members, by the gradients of all."""
         for name, gradient in gradients.items():
-            self._parameters[name].grad = gradient[self.rows]
-            for own, of_member in zip(self._own, gradient[self.rows]) if self.interventions else ():
-                own[name].grad = of_member
+            if self._stacks:
+                self._stacks[name].grad = gradient[self.rows]
+            if self.interventions or not self._stacks:
+                for own, of_member in zip(self._own, gradient[self.rows].unbind()):
+                    own[name].grad = of_member
         for intervention in self.interventions:
             intervention.before()
         fresh = not self.optimizer.state
@@ -226,14 +234,12 @@ class _Group:
             intervention.after()
 
     def _share_state(self) -> None:
-        """Rows of what the optimiser remembers become the members' own, to be stored and restored as ever."""
+        """What the optimiser remembers becomes the members' own, by rows, to be stored and restored as ever."""
         for row, (session, own) in enumerate(zip(self.sessions, self._own)):
-            for name, W in self._parameters.items():
-                if W in self.optimizer.state:
-                    session.optimizer.state[own[name]] = {
-                        key: value[row] if isinstance(value, Tensor) and value.ndim else value
-                        for key, value in self.optimizer.state[W].items()
-                    }
+            for name, W in own.items():
+                state = self.optimizer.state.get(self._stacks.get(name, W))
+                if state is not None:
+                    session.optimizer.state[W] = _row(state, row) if self._stacks else state
 
 
 class _Outputs(nn.Module):
@@ -313,6 +319,11 @@ def _stacked(values: list[Any]) -> Any:
     if not isinstance(values[0], Tensor):
         return values[0]
     return torch.stack(values) if values[0].ndim else values[0].clone()
+
+
+def _row(state: dict[str, Any], row: int) -> dict[str, Any]:
+    """One member's part of an entry of the optimiser's state."""
+    return {key: value[row] if isinstance(value, Tensor) and value.ndim else value for key, value in state.items()}
 
 
 def _numbers(loss: Tensor, right: Tensor, weights: Tensor | None) -> Float[Tensor, "member 2"]:

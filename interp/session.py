@@ -151,7 +151,8 @@ class Session:
             return loss, right
         optimizer = self.current.optimizer
         loss, right = self.loss(self.outputs(pairs), labels, optimizer.loss_precision, optimizer.loss)
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self._parameters.values():
+            parameter.grad = None  # what zero_grad does, without its 50 us of bookkeeping
         loss.backward()
         return loss.detach(), right
 

@@ -161,7 +161,7 @@ def test_training_sets_of_different_sizes_and_batches(name, batch, float64):
 def test_optimisers_apart_and_shared(optimizer, shared):
     config = SMALL["mlp"].replace({"optimizer": optimizer})
     changes = [{"seed": 1}, {"seed": 2, "optimizer.lr": 2e-3}, {"seed": 3}, {"seed": 4, "optimizer.lr": 2e-3}]
-    weights, losses, alone, together = distance(config, changes, steps=40, shared_optimizers=shared)
+    weights, losses, alone, together = distance(config, changes, steps=40, stacked_updates=shared)
     assert weights < 1e-5
     assert losses < 1e-5
     for one, other in zip(alone, together):
@@ -184,7 +184,7 @@ def test_optimisers_apart_and_shared(optimizer, shared):
 def test_interventions_are_the_members_own(change, shared):
     """Two members with them, one without: what one is subjected to does not reach the others."""
     changes = [{"seed": 1, **change}, {"seed": 2}, {"seed": 3, **change}]
-    weights, losses, *_ = distance(SMALL["mlp"], changes, steps=40, shared_optimizers=shared)
+    weights, losses, *_ = distance(SMALL["mlp"], changes, steps=40, stacked_updates=shared)
     assert weights < 1e-5
     assert losses < 1e-5
 
@@ -196,7 +196,7 @@ def test_events_are_the_members_own(shared):
         {"seed": 2, "events": ("step 10: optimizer.weight_decay=0",)},
         {"seed": 3, "events": ("step 20: optimizer.lr=0.01", "step 25: interventions.weight_noise=0.01")},
     ]
-    weights, _, _, together = distance(SMALL["mlp"], changes, steps=40, shared_optimizers=shared)
+    weights, _, _, together = distance(SMALL["mlp"], changes, steps=40, stacked_updates=shared)
     assert weights < 1e-5
     assert together[0].current.optimizer.weight_decay == 1
     assert together[1].current.optimizer.weight_decay == 0

@@ -27,6 +27,7 @@ from interp.session import Numbers, Session, TrainingStep
 from interp.store import RunWriter
 from interp.theory.gradient_flow import flow
 from interp.theory.separability import asymptotic_weights, margin
+from tests.benchmarks.elsewhere import Elsewhere, seconds, turns
 from tests.benchmarks.feedforward import make as make_feedforward
 from tests.benchmarks.recurrent import make as make_recurrent
 from tests.benchmarks.rival_demo import make, matmul_floor
@@ -35,17 +36,21 @@ from tests.benchmarks.rival_measures import make as make_measures
 CPU = torch.device("cpu")
 
 
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+def compare(
+    a: Callable[[], object], b: Callable[[], object] | Elsewhere, n: int = 15, block: int = 1
+) -> tuple[float, float, float]:
+    """Median times [s] of a and b, and the median over pairs of b's time divided by a's.
 
+    Each takes `block` turns before the other comes: short steps follow each other in a run, with what they need in the
+    caches, and not after somebody else's.
+    """
 
-def compare(a: Callable[[], object], b: Callable[[], object], n: int = 15) -> tuple[float, float, float]:
-    """Median times [s] of a and b, and the median over pairs of b's time divided by a's."""
-    for run in (a, b, a, b):
-        run()
-    pairs = [(seconds(a), seconds(b)) for _ in range(n)]
+    def of_b() -> float:
+        return b.turns(block) if isinstance(b, Elsewhere) else turns(b, block)
+
+    for _ in range(2):
+        turns(a, block), of_b()
+    pairs = [(turns(a, block), of_b()) for _ in range(n)]
     return (
         statistics.median(x for x, _ in pairs),
         statistics.median(y for _, y in pairs),
@@ -138,10 +143,13 @@ def recurrent() -> None:
             config = interp.RunConfig(
                 task=Modular(p=97, train_fraction=0.3, encoding=encoding), model=Recurrent(cell=cell)
             )
-            session = Session(config, CPU)
-            update, steps, rival = TrainingStep(session), iter(range(10**9)), make_recurrent(session)
-            both = compare(lambda: update(next(steps)), rival)  # noqa: B023
-            row(f"step of an {cell.upper()}, {encoding}: ours, torch's modules", *both, ">= 3")
+            session, steps = Session(config, CPU), iter(range(10**9))
+            update = TrainingStep(session)
+
+            def ours(update: TrainingStep = update, steps: Iterator[int] = steps) -> None:
+                update(next(steps))
+
+            against(f"step of an {cell.upper()}, {encoding}: ours, torch's modules", ours, make_recurrent, session, 3)
 
 
 def feedforward() -> None:
@@ -157,7 +165,21 @@ def feedforward() -> None:
         if numbers.full:
             numbers.fetch()
 
-    row("step of an MLP, both metrics: ours, the plain loop", *compare(ours, make_feedforward(session), 40), ">= 2")
+    against("step of an MLP, both metrics: ours, the plain loop", ours, make_feedforward, session, 2, block=50)
+
+
+def against(
+    what: str,
+    ours: Callable[[], None],
+    make: Callable[[Session], Callable[[], None]],
+    session: Session,
+    goal: float,
+    block: int = 10,
+) -> None:
+    """A row with the rival in a process of its own, as one would run it, and one with it in ours, with our settings."""
+    with Elsewhere(make, session.config) as rival:
+        row(what, *compare(ours, rival, block=block), f">= {goal}")
+    row(f"{what}, with our allocator", *compare(ours, make(session), block=block), "")
 
 
 def ensembles(members: int = 8) -> None:
@@ -186,7 +208,7 @@ def ensembles(members: int = 8) -> None:
             together.evaluate("test")
             together(next(steps))
 
-        row(f"step of {members} runs, {name}: apart, together", *compare(alone, batched), "<= 0.75")
+        row(f"step of {members} runs, {name}: apart, together", *compare(alone, batched, block=5), "<= 0.75")
 
 
 def measures(n: int = 400) -> None:
