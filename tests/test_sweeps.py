@@ -19,16 +19,14 @@ from interp import sweeps
 from interp.analysis.phases import sustained_step
 from interp.comparison import compare
 from interp.config import Recurrent
+from interp.engines import dask_executor, process_pool, slurm_executor
 from interp.errors import ConfigError, InvalidArgumentError, NotAvailableError, UnknownNameError
 from interp.session import TrainingStep
 from interp.store import RunWriter
 from interp.sweeps import (
     PHASES,
-    dask_executor,
     learning_phase,
     parse_grid,
-    process_pool,
-    slurm_executor,
     sweep,
     train_all,
 )

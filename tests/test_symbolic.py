@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from interp.config import Group, GroupOperation, Modular, Operation, RunConfig, Symbolic
+from interp.config import Group, Modular, RunConfig, Symbolic
+from interp.config.tasks import GroupOperation, Operation
 from interp.errors import ConfigError
 from interp.tasks import build_task
 from interp.tasks.symbolic import LIST_WORDS, WORDS, dictionary

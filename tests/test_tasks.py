@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from interp.config import Group, Modular, Operation
+from interp.config import Group, Modular
+from interp.config.tasks import Operation
 from interp.errors import ConfigError, NotAvailableError
 from interp.tasks import build_task
 from interp.tasks.algebraic import answers

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from interp.config import Gaussian, Modular, Operation, RunConfig, Save, Split
+from interp.config import Gaussian, Modular, RunConfig, Save
+from interp.config.tasks import Operation, Split
 from interp.errors import ConfigError, ForeignFormatError
 from interp.foreign.files import Dump, digest_of, read_dump, source_files
 from interp.foreign.layouts import Description, Layout, detect

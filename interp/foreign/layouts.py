@@ -22,7 +22,8 @@ from typing import Any
 
 from torch import Tensor
 
-from interp.config import AdamW, FeedForward, Modular, Operation, RunConfig
+from interp.config import AdamW, FeedForward, Modular, RunConfig
+from interp.config.tasks import Operation
 from interp.errors import ForeignFormatError
 from interp.models.lens import from_state_dict
 from interp.recipes import RECIPES

@@ -5,7 +5,8 @@ A model is built from three integers (tokens, positions, classes) and its config
 
 import torch
 
-from interp.config import Decoder, FeedForward, Logistic, ModelConfig, Recurrent, Transformer
+from interp.config import Decoder, FeedForward, Logistic, Recurrent, Transformer
+from interp.config.models import ModelConfig
 from interp.models.base import Answer, Model, Pairs
 from interp.models.decoder import DecoderModel
 from interp.models.feedforward import FeedForwardModel

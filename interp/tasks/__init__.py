@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from interp.config import Gaussian, Group, Modular, Parity, Sums, Symbolic, TaskConfig
+from interp.config import Gaussian, Group, Modular, Parity, Sums, Symbolic
+from interp.config.tasks import TaskConfig
 from interp.errors import ConfigError
 from interp.tasks.algebraic import modular_task
 from interp.tasks.base import Task, unpacked

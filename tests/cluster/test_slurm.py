@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import interp
-from interp import sweeps
+from interp.engines import slurm_executor
 from interp.errors import InvalidArgumentError, NotAvailableError
-from interp.sweeps import slurm_executor, train_all
+from interp.sweeps import train_all
 from tests.cluster.processes import SECONDS, SMALL, assert_same_runs, until, writes
 
 CONFIGS = [SECONDS.replace({"seed": seed}) for seed in range(4)]
@@ -18,8 +18,8 @@ JOB = {"timeout_min": 10, "cpus_per_task": 1, "slurm_partition": "debug", "slurm
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(sweeps._Jobs, "POLL_SECONDS", 0.3)
-    monkeypatch.setattr(sweeps._Jobs, "GRACE_SECONDS", 3.0)
+    monkeypatch.setattr(engines._Jobs, "POLL_SECONDS", 0.3)
+    monkeypatch.setattr(engines._Jobs, "GRACE_SECONDS", 3.0)
 
 
 def busy(slurm, root):

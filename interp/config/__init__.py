@@ -1,0 +1,40 @@
+"""What a run is, as a value: small frozen dataclasses, one per stage, composed in `RunConfig`.
+
+Construction validates and does nothing else. A config never says where a run happens: device, paths and workers are
+arguments. Its canonical JSON names it: `run_id` is a readable slug and the first 8 hex digits of its SHA-256.
+This module imports neither torch nor numpy.
+
+>>> config = RunConfig(task=Modular(p=59, train_fraction=0.5), model=Transformer(), steps=2500)
+>>> config.run_id  # doctest: +ELLIPSIS
+'add59-transformer-seed0-...'
+>>> RunConfig.from_json(config.to_json()) == config
+True
+"""
+
+from interp.config.models import Decoder, FeedForward, Logistic, Recurrent, Transformer
+from interp.config.optimizers import SGD, Adam, AdamW, Interventions, Muon
+from interp.config.run import Log, RunConfig, Save
+from interp.config.tasks import Gaussian, Group, Modular, Parity, SplitTask, Sums, Symbolic
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Decoder",
+    "FeedForward",
+    "Gaussian",
+    "Group",
+    "Interventions",
+    "Log",
+    "Logistic",
+    "Modular",
+    "Muon",
+    "Parity",
+    "Recurrent",
+    "RunConfig",
+    "Save",
+    "SplitTask",
+    "Sums",
+    "Symbolic",
+    "Transformer",
+]

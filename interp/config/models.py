@@ -1,0 +1,170 @@
+"""What learns it: one config per architecture."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from interp.record import Record, later
+
+__all__ = ["Decoder", "FeedForward", "Logistic", "ModelConfig", "Recurrent", "Transformer"]
+
+Biases = Literal["trainable", "frozen", "absent"]
+Init = Literal["tl", "nanda", "torch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transformer(Record):
+    """Decoder without LayerNorm, learned positions, untied ("Progress measures for grokking", Nanda et al., 2023, 3).
+
+    Parameter names are HookedTransformer's.
+    """
+
+    n_layers: int = 1
+    d_model: int = 128
+    n_heads: int = 4
+    d_head: int = 32
+    d_mlp: int = 512
+    activation: Literal["relu", "gelu"] = "relu"
+    attention: Literal["causal", "bidirectional"] = "causal"
+    """Which positions a position attends to; for the last position of one layer the two are the same."""
+    attention_rate: float = later(1.0)
+    """r in [0, 1]: a position attends with r * softmax + (1 - r), 1 being full attention and 0 the same weight 1 for
+    all positions ("The Clock and the Pizza", Zhong et al., 2023, section 5)."""
+    attention_biases: Biases = "absent"
+    mlp_biases: Biases = "absent"
+    unembed_biases: Biases = "absent"
+    init: Init = "tl"
+    """tl: N(0, 0.64/d_model) everywhere; nanda: N(0, 1/d_model), W_U N(0, 1/d_vocab_out); torch: the defaults of
+    nn.Embedding and nn.Linear. Biases start at 0 (torch: uniform)."""
+
+    def _rules(self) -> None:
+        for name in ("n_layers", "d_model", "n_heads", "d_head", "d_mlp"):
+            self._require(name, getattr(self, name) >= 1, ">= 1")
+        self._require("attention_rate", 0 <= self.attention_rate <= 1, "in [0, 1]")
+
+    slug: ClassVar[str] = "transformer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoder(Record):
+    """Decoder of Power et al. ("Grokking", 2022, appendix A.1.2; github.com/openai/grok): LayerNorm, no biases.
+
+    Each block normalises behind the attention and behind the MLP; positions are sinusoidal; the head is a table of its
+    own. Weights start as those of nn.Embedding and nn.Linear.
+    """
+
+    n_layers: int = 2
+    d_model: int = 128
+    n_heads: int = 4
+    """Heads, each d_model / n_heads wide."""
+    d_mlp: int = 512
+    activation: Literal["relu", "gelu"] = "relu"
+
+    def _rules(self) -> None:
+        for name in ("n_layers", "d_model", "n_heads", "d_mlp"):
+            self._require(name, getattr(self, name) >= 1, ">= 1")
+        self._require("n_heads", self.d_model % self.n_heads == 0, f"a divisor of d_model = {self.d_model}")
+
+    slug: ClassVar[str] = "decoder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedForward(Record):
+    """MLP on two learned embeddings (github.com/okitouni/simple-grokking; "Some thoughts on Grokking", Kitouni).
+
+    One that combines by product and has no hidden layer is the bilinear model of Chughtai et al. (2023), whose MLP has
+    `embedding` separate; both have `init` fan-in and no biases (github.com/bilal-chughtai/rep-theory).
+    """
+
+    embedding: Literal["shared", "separate", "one-hot", "scalars"] = "shared"
+    """One table for both operands, or one each (`embed.W_E`, `embed_b.W_E`); one-hot: none, but then the rows of the
+    first layer's weights are the embedding; scalars: the tokens are read as numbers, '=' as p (encoding direct)."""
+    scalars: Literal["raw", "divided"] = later("divided")
+    """How numbers are read: as they are, or divided by the largest token, p."""
+    combine: Literal["concatenate", "sum", "product"] = "concatenate"
+    """What the first layer reads of the two operands' embeddings; numbers are always concatenated."""
+    d_model: int = 128
+    """Width of an embedding; one-hot inputs and numbers have none."""
+    d_hidden: tuple[int, ...] = (128,)
+    """Widths of the hidden layers, first to last; none where products are read out at once."""
+    activation: Literal["relu", "gelu"] = "relu"
+    biases: Biases = "trainable"
+    init: Literal[Init, "fan-in"] = "torch"
+    """As of a transformer; fan-in: embeddings N(0, 1/d_model), weights N(0, 1/d_in)."""
+    init_stream: Literal["seed", "split"] = "seed"
+    """seed: initial weights come from the run's seed. split: they continue the random stream that shuffled the pairs,
+    as in a script with a single torch.manual_seed, which rebuilds such a script's initial weights exactly."""
+
+    def _rules(self) -> None:
+        self._require("d_model", self.d_model >= 1, ">= 1")
+        tables = self.embedding in ("shared", "separate")
+        self._require(
+            "d_hidden",
+            (len(self.d_hidden) >= 1 or (self.combine == "product" and tables)) and min(self.d_hidden, default=1) >= 1,
+            "one or more widths >= 1, such as (128,)",
+        )
+        self._require("combine", self.combine != "product" or tables, "concatenate or sum without embeddings")
+        self._require("combine", self.combine == "concatenate" or self.embedding != "scalars", "concatenate of scalars")
+        self._require(
+            "init",
+            tables or self.init in ("torch", "fan-in"),
+            "torch or fan-in without embeddings, since the others are scaled by d_model",
+        )
+
+    @property
+    def slug(self) -> str:
+        """The model in a file name."""
+        return "mlp" if self.d_hidden else "bilinear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recurrent(Record):
+    """LSTM or RNN whose last state is read out ("Grokking in neural networks and the role of regularization", Ahmed).
+
+    Weights and biases start as those of nn.Embedding, nn.LSTM (nn.RNN) and nn.Linear, all times `init_scale`.
+    """
+
+    cell: Literal["lstm", "rnn"] = "lstm"
+    embedding: Literal["learned", "scalars"] = "learned"
+    """scalars: the tokens are read one by one as numbers, '=' as p (encoding direct)."""
+    scalars: Literal["raw", "divided"] = "divided"
+    """How numbers are read: as they are, or divided by the largest token, p."""
+    d_model: int = 128
+    """Width of an embedding; numbers have none."""
+    d_hidden: int = 128
+    """Width of a state."""
+    n_layers: int = 1
+    nonlinearity: Literal["tanh", "relu"] = "tanh"
+    """Of the RNN; the LSTM has its own."""
+    dropout: float = 0.0
+    """Share of the last state's entries that a training pass sets to 0, the others being divided by 1 - dropout."""
+    init_scale: float = 1.0
+    """alpha of "Omnigrok" (Liu et al., 2022): what all initial weights and biases are multiplied with; 5 for Ahmed."""
+
+    def _rules(self) -> None:
+        for name in ("d_model", "d_hidden", "n_layers"):
+            self._require(name, getattr(self, name) >= 1, ">= 1")
+        self._require("dropout", 0 <= self.dropout < 1, "in [0, 1)")
+        self._require("init_scale", self.init_scale > 0, "> 0")
+
+    @property
+    def slug(self) -> str:
+        """The model in a file name."""
+        return self.cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logistic(Record):
+    """Logistic regression on points, S.x + b, in float64; it begins at zero unless told otherwise."""
+
+    initial_norm: float = 0.0
+    """|S| at step 0, in a random direction."""
+    initial_bias: float = 0.0
+    """b at step 0."""
+
+    slug: ClassVar[str] = "logistic"
+
+    def _rules(self) -> None:
+        self._require("initial_norm", self.initial_norm >= 0, ">= 0")
+
+
+ModelConfig = Transformer | FeedForward | Decoder | Recurrent | Logistic

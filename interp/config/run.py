@@ -1,0 +1,122 @@
+"""A run: its stages together, and when it is saved and measured."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from interp.config.models import FeedForward, Logistic, ModelConfig, Recurrent, Transformer
+from interp.config.optimizers import SGD, Adam, AdamW, Interventions, Muon
+from interp.config.tasks import Gaussian, Modular, TaskConfig
+from interp.errors import ConfigError
+from interp.events import Event, parse_event
+from interp.record import Record, later
+from interp.schedule import Every, Schedule
+
+__all__ = ["Log", "RunConfig", "Save"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Save(Record):
+    """What is stored when: weights densely, the full state (optimiser moments too) sparsely."""
+
+    weights: Schedule = Every(1, until=100) | Every(10)
+    state: Schedule = Every(1000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log(Record):
+    """What is measured when: the training pass yields loss and accuracy for nothing; the test pass costs a forward."""
+
+    train: Schedule = Every(1)
+    test: Schedule = Every(10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Record):
+    """A run: everything that its weights are a function of, and when they are saved."""
+
+    task: TaskConfig = field(default_factory=Modular)
+    model: ModelConfig = field(default_factory=Transformer)
+    optimizer: AdamW | Adam | SGD | Muon = field(default_factory=AdamW)
+    steps: int = 10_000
+    """Optimiser updates."""
+    seed: int = 0
+    """Seed of the initial weights and of every later draw; `task.seed` is that of the split."""
+    save: Save = field(default_factory=Save)
+    log: Log = field(default_factory=Log)
+    interventions: Interventions = later(Interventions())
+    events: tuple[str, ...] = later(())
+    """Changes of `optimizer` and `interventions` in the course of the run: "step 200: optimizer.weight_decay=0",
+    "epoch 60: ...", "test_accuracy>=0.99: ..." (see `interp.events`)."""
+
+    def _rules(self) -> None:
+        self._require("steps", self.steps >= 1, ">= 1")
+        self._require("seed", 0 <= self.seed < 2**63, "in 0 .. 2^63-1")
+        object.__setattr__(self, "events", tuple(map(self._canonical, self.events)))  # equal events have equal JSON
+        if isinstance(self.model, FeedForward | Recurrent) and self.model.embedding == "scalars":
+            if self.task.encoding not in ("direct", "bits"):
+                raise ConfigError(
+                    "A model that reads its tokens as numbers needs tokens that are: `task.encoding` must be direct, "
+                    f"or bits; got {self.task.encoding}."
+                )
+        elif isinstance(self.model, FeedForward) and self.task.encoding != "operands":
+            raise ConfigError(
+                "A FeedForward model reads the two operands: `task.encoding` must be operands; "
+                f"got {self.task.encoding}."
+            )
+        points = isinstance(self.task, Gaussian)
+        if points != isinstance(self.model, Logistic):
+            raise ConfigError(
+                "Points are classified by logistic regression, and nothing else is: `task` Gaussian and `model` "
+                f"Logistic belong together; got {type(self.task).__name__} and {type(self.model).__name__}."
+            )
+        if self.optimizer.loss == ("stablemax" if points else "exponential"):
+            raise ConfigError(
+                "`optimizer.loss` must be cross-entropy or exponential for the one logit of a point, cross-entropy or "
+                f"stablemax elsewhere; got {self.optimizer.loss}."
+            )
+        if getattr(self.task, "closing", False) and getattr(self.model, "attention", "causal") == "bidirectional":
+            raise ConfigError(
+                "`task.closing` has the model read the answer behind '=': `model.attention` must be causal; "
+                "got bidirectional."
+            )
+        stream = getattr(self.model, "init_stream", "seed")
+        if stream == "split" and self.task.split != "torch-randperm":
+            raise ConfigError(
+                "`model.init_stream` split continues torch's stream: `task.split` must be torch-randperm; "
+                f"got {self.task.split}."
+            )
+
+    def after(self, event: Event) -> "RunConfig":
+        """The config that is in force once `event` has happened.
+
+        >>> RunConfig().after(parse_event("step 200: optimizer.weight_decay=0")).optimizer.weight_decay
+        0.0
+        """
+        return self.replace(self._changed_parts(event))
+
+    def _canonical(self, text: str) -> str:
+        """The event as it is written when its values have become those of the fields: 0 is 0.0 where a float is due."""
+        event = parse_event(text)
+        parts = self._changed_parts(event)
+        paths = [path.partition(".") for path, _ in event.changes]
+        return str(Event(event.when, tuple((f"{part}.{name}", getattr(parts[part], name)) for part, _, name in paths)))
+
+    def _changed_parts(self, event: Event) -> dict[str, Record]:
+        """The optimiser and the interventions as `event` makes them, where it does."""
+        changes: dict[str, dict[str, Any]] = {}
+        for path, value in event.changes:
+            part, _, name = path.partition(".")
+            if part not in ("optimizer", "interventions") or not name or name == "batch_size":
+                raise ConfigError(
+                    f"`{path}` cannot change in the course of a run ({event}); events change fields of `optimizer` "
+                    "(batch_size excepted) and of `interventions`."
+                )
+            changes.setdefault(part, {})[name] = value
+        return {part: getattr(self, part).replace(values) for part, values in changes.items()}
+
+    @property
+    def run_id(self) -> str:
+        """Readable slug and first 8 hex digits of the SHA-256 of the canonical JSON: the run folder's name."""
+        digest = hashlib.sha256(self.to_json().encode()).hexdigest()[:8]
+        return f"{self.task.slug}-{self.model.slug}-seed{self.seed}-{digest}"

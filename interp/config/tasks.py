@@ -1,0 +1,332 @@
+"""What is learned: one config per task, with the rules that its values obey."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from interp.errors import ConfigError
+from interp.record import Record
+
+__all__ = [
+    "Gaussian",
+    "Group",
+    "GroupOperation",
+    "Modular",
+    "Operation",
+    "Parity",
+    "Split",
+    "SplitTask",
+    "Sums",
+    "Symbolic",
+    "TaskConfig",
+]
+
+Operation = Literal[
+    "add", "subtract", "multiply", "divide", "x2+y2", "x2+xy+y2", "x2+xy+y2+x", "x3+xy", "x3+xy2+y", "x2+y", "x3+y",
+    "divide_subtract", "add_multiply", "add_subtract",
+]  # fmt: skip
+GroupOperation = Literal["compose", "conjugate", "aba"]
+Split = Literal["torch-randperm", "python-shuffle", "numpy-shuffle", "stored"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Split(Record):
+    """What all tasks have: inputs that are trained on, and others."""
+
+    train_fraction: float = 0.3
+    """Share of all pairs that is trained on, in (0, 1)."""
+    split: Literal[Split, "numpy-choice"] = "torch-randperm"
+    """How pairs are shuffled before the first ones become the training set; stored: no recipe, but the split that
+    the folder of an imported run holds (all pairs on both sides where nothing is known of it)."""
+    seed: int = 0
+    """Seed of the split, and of the draws of a task that has others."""
+
+    def _rules(self) -> None:
+        self._require("train_fraction", 0 < self.train_fraction < 1, "a share in (0, 1)")
+        self._require("seed", 0 <= self.seed < 2**32, "in 0 .. 2^32-1")
+
+    def _require_pairs_on_each_side(self, pairs: int) -> None:
+        if not 1 <= int(self.train_fraction * pairs) < pairs:
+            raise ConfigError(
+                f"`{type(self).__name__}.train_fraction` must leave at least one of {pairs} pairs on each side; "
+                f"got {self.train_fraction}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pairs(_Split):
+    """What tasks on pairs of tokens have besides: a way to write a pair down."""
+
+    split: Split = "torch-randperm"
+    """How pairs are shuffled before the first ones become the training set, or stored."""
+    encoding: Literal["direct", "operands", "sentence"] = "direct"
+    """Tokens of a pair: direct is (a, b, =) with vocabulary p+1; operands is (a, b) with vocabulary p; sentence is
+    (<sos>, a, +, b, mod, =) with vocabulary p+4, one sign for whatever the operation is ("Grokking in neural networks
+    and the role of regularization", Ahmed, 7.1; the vocabulary 114 and the three positions of its table 7.1 are those
+    of its transformer, which reads direct tokens mod 113)."""
+    outputs: Literal["numbers", "tokens"] = "numbers"
+    """Classes: the p numbers, or all tokens, '=' included (as Nanda et al. train)."""
+
+    def _rules(self) -> None:
+        super()._rules()
+        if self.encoding == "operands" and self.outputs == "tokens":
+            raise ConfigError(
+                f"`{type(self).__name__}.outputs` tokens needs encoding direct, where '=' is a token; got operands."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Modular(_Pairs):
+    """All pairs (a, b) under a binary operation on Z_p ("Grokking", Power et al., 2022, appendix A.1.1).
+
+    `divide` is a / b for b != 0 and needs a prime p. The split is a named recipe, so that
+    published runs can be rebuilt.
+    """
+
+    p: int = 113
+    """Modulus: the numbers are 0 .. p-1."""
+    operation: Operation = "add"
+    """What the answer is, mod p: add is a+b, x2+xy+y2 is a^2+ab+b^2, and so on. Three have two cases:
+    divide_subtract is a/b for odd b and else a-b, add_multiply is a+b for even a and else ab, add_subtract is a+b for
+    even a and else a-b."""
+
+    def _rules(self) -> None:
+        self._require("p", self.p >= 3, "a modulus >= 3")
+        super()._rules()
+        _require_quotients("Modular", self.operation, self.p)
+        self._require_pairs_on_each_side(_answered(self.operation, self.p))
+
+    @property
+    def slug(self) -> str:
+        """The task in a file name."""
+        return self.operation.replace("+", "_") + str(self.p)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group(_Pairs):
+    """All pairs (a, b) of elements of a finite group ("A Toy Model of Universality", Chughtai et al., 2023).
+
+    The p elements are numbered as in `interp.theory.groups`, permutations lexicographically; a b is first a, then b.
+    The other two operations, and the default group, are those of "Grokking" (Power et al., 2022), on S_5.
+    """
+
+    family: Literal["cyclic", "dihedral", "symmetric", "alternating"] = "symmetric"
+    """cyclic: C_n of order p = n; dihedral: D_n of order 2n; symmetric: S_n of order n!; alternating: A_n of n!/2."""
+    n: int = 5
+    """Corners of the polygon, or points that are permuted."""
+    operation: GroupOperation = "compose"
+    """The answer: compose is a b, conjugate is a b a^-1, aba is a b a."""
+    train_fraction: float = 0.4
+    """Share of all pairs that is trained on, in (0, 1); 0.4 is that of Chughtai et al. for S_5."""
+    encoding: Literal["direct", "operands"] = "direct"
+    """Tokens of a pair: direct is (a, b, =) with vocabulary p+1; operands is (a, b) with vocabulary p."""
+
+    def _rules(self) -> None:
+        if self.family in ("symmetric", "alternating"):
+            self._require("n", 3 <= self.n <= 6, f"in 3 .. 6 for {self.family} groups")
+        else:
+            self._require("n", self.n >= 3, f">= 3 for {self.family} groups")
+        super()._rules()
+        self._require_pairs_on_each_side(self.order**2)
+
+    @property
+    def order(self) -> int:
+        """Number of elements."""
+        match self.family:
+            case "cyclic":
+                return self.n
+            case "dihedral":
+                return 2 * self.n
+            case "symmetric":
+                return math.factorial(self.n)
+            case "alternating":
+                return math.factorial(self.n) // 2
+
+    @property
+    def slug(self) -> str:
+        """The task in a file name: S5, S5conjugate."""
+        return f"{self.family[0].upper()}{self.n}{'' if self.operation == 'compose' else self.operation}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Symbolic(_Split):
+    """All equations `<|eos|> a o b = c <|eos|>` of an operator, in the dictionary of openai/grok ("Grokking", 2022).
+
+    One dictionary serves all operators: 2 signs, 20 operators, the numbers 0 .. p-1 and the 120 permutations of five
+    points are p + 142 tokens, 239 for the published p = 97. The input is `<|eos|> a o b =` and all tokens are classes.
+    Operators are named as in `Modular` and, on S_5, in `Group`; sort, reverse and copy, the three of the twenty that
+    act on one list, are words of the dictionary and no task here.
+    """
+
+    p: int = 97
+    """Modulus, of which the published code has no other; for permutations it only says how long the dictionary is."""
+    operation: Literal[Operation, GroupOperation] = "add"
+    """The answer: as in `Modular`, or the product of permutations of five points compose, conjugate, aba."""
+    train_fraction: float = 0.5
+    """Share of all equations that is trained on, in (0, 1); the code's own default is 5 %, with which nothing
+    generalises."""
+    split: Split = "numpy-shuffle"
+    """How equations are shuffled before the first ones become the training set; with seed 0 the default is the
+    published split, whatever the seed of the run."""
+    noisy_answers: int = 0
+    """Outliers: the answers of so many training equations, the first after the shuffle, are exchanged for those of
+    equations drawn at random with replacement (so about one in p stays right); the clean answers are those of the same
+    config without noise."""
+    closing: bool = False
+    """Whether, as published, loss and accuracy are of two tokens, the answer and the `<|eos|>` behind it: the loss is
+    the mean over both, and an equation is right if both are."""
+
+    encoding: ClassVar[str] = "symbolic"
+
+    def _rules(self) -> None:
+        self._require("p", 3 <= self.p <= 10_234, "a modulus in 3 .. 10234 (10234 itself is the name of a permutation)")
+        super()._rules()
+        _require_quotients("Symbolic", self.operation, self.p)
+        equations = self.group.order**2 if self.group else _answered(self.operation, self.p)
+        self._require_pairs_on_each_side(equations)
+        trained = int(self.train_fraction * equations)
+        self._require("noisy_answers", 0 <= self.noisy_answers <= trained, f"in 0 .. {trained}, the training equations")
+        if self.noisy_answers and self.split != "numpy-shuffle":
+            raise ConfigError(
+                "`Symbolic.noisy_answers` continues the random stream of the published shuffle: `split` must be "
+                f"numpy-shuffle; got {self.split}."
+            )
+
+    @property
+    def group(self) -> Group | None:
+        """S_5 with the operation, where the operands are permutations; None where they are numbers."""
+        match self.operation:
+            case "compose" | "conjugate" | "aba" as operation:
+                return Group(n=5, operation=operation)
+        return None
+
+    @property
+    def slug(self) -> str:
+        """The task in a file name: symbolic_add97, symbolic_S5conjugate."""
+        return "symbolic_" + (self.group.slug if self.group else f"{self.operation.replace('+', '_')}{self.p}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sums(_Split):
+    """Sums a + b of the numbers 0 .. p-1, not modulo p ("Towards Understanding Grokking", Liu et al., 2022, 3).
+
+    There are 2p-1 answers, and by default only the pairs with a <= b: 55 for the published p = 10.
+    """
+
+    p: int = 10
+    """How many numbers there are."""
+    order: Literal["unordered", "ordered"] = "unordered"
+    """unordered: only pairs with a <= b; ordered: all p^2."""
+    train_fraction: float = 45 / 55
+    """Share of all pairs that is trained on, in (0, 1)."""
+    split: Literal[Split, "numpy-choice"] = "numpy-choice"
+    """How pairs are shuffled before the first ones become the training set; the default is that of
+    github.com/ejmichaud/grokking-squared, which draws it behind the codes in one random stream."""
+    encoding: Literal["direct", "operands"] = "operands"
+    """Tokens of a pair: operands is (a, b) with vocabulary p; direct is (a, b, =) with vocabulary p+1."""
+    codes: int | None = None
+    """Width of random codes N(0, 1) that the outputs are to equal, one for each answer, as in the paper (30); None:
+    the outputs are 2p-1 classes."""
+
+    operation: ClassVar[str] = "sum"
+
+    def _rules(self) -> None:
+        self._require("p", self.p >= 3, "a count of numbers >= 3")
+        super()._rules()
+        self._require("codes", self.codes is None or self.codes >= 1, "a width >= 1, or None for classes")
+        self._require_pairs_on_each_side(self.p * (self.p + 1) // 2 if self.order == "unordered" else self.p**2)
+
+    @property
+    def slug(self) -> str:
+        """The task in a file name."""
+        return f"sums{self.p}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity(_Split):
+    """Parity of the first k of n random bits ("A Tale of Two Circuits", Merrill et al., 2023, arXiv:2303.11873).
+
+    The inputs are no pairs but distinct words of n bits, `samples` of all 2^n. The default is that of "Grokking at the
+    Edge of Numerical Stability" (Prieto et al., 2025), with seed 42; Merrill et al. have n = 40 and 1000 to train.
+    """
+
+    n: int = 43
+    """Bits of an input."""
+    k: int = 3
+    """Bits that count: the first ones."""
+    samples: int = 2000
+    """Inputs, of which `train_fraction` are trained on."""
+    train_fraction: float = 0.5
+    """Share of the samples that is trained on, in (0, 1)."""
+    split: Split = "torch-randperm"
+    """How samples are shuffled before the first ones become the training set, or stored."""
+
+    operation: ClassVar[str] = "parity"
+    encoding: ClassVar[str] = "bits"
+
+    def _rules(self) -> None:
+        self._require("n", self.n >= 1, ">= 1")
+        self._require("k", 1 <= self.k <= self.n, f"in 1 .. {self.n}, the bits of an input")
+        self._require("samples", 2 <= self.samples <= 2**self.n, f"in 2 .. 2^{self.n}, the words there are")
+        super()._rules()
+        self._require_pairs_on_each_side(self.samples)
+
+    @property
+    def slug(self) -> str:
+        """The task in a file name: parity43_3."""
+        return f"parity{self.n}_{self.k}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussian(Record):
+    """Points x_i ~ N(0, sigma^2 I_d), all of the class -1 ("Grokking at the Edge of Linear Separability", Beck et al.,
+    2024, arXiv:2410.04489).
+
+    All are trained on; test loss and accuracy are those of the population, in closed form.
+    """
+
+    n: int = 400
+    """Points."""
+    d: int = 180
+    """Dimensions; lambda = d / n, and a large set is separable from the origin where lambda > 1/2."""
+    sigma: float = 5.0
+    """Standard deviation of each coordinate."""
+    seed: int = 0
+    """Seed of the points."""
+
+    operation: ClassVar[str] = "one class"
+    encoding: ClassVar[str] = "points"
+    split: ClassVar[str] = "all"
+
+    def _rules(self) -> None:
+        self._require("n", self.n >= 1, ">= 1")
+        self._require("d", self.d >= 1, ">= 1")
+        self._require("sigma", self.sigma > 0, "> 0")
+        self._require("seed", 0 <= self.seed < 2**32, "in 0 .. 2^32-1")
+
+    @property
+    def slug(self) -> str:
+        """The task in a file name: gauss400x180."""
+        return f"gauss{self.n}x{self.d}"
+
+
+SplitTask = Modular | Group | Symbolic | Sums | Parity
+"""Tasks of which a part is held out."""
+TaskConfig = SplitTask | Gaussian
+
+
+def _answered(operation: str, p: int) -> int:
+    """How many pairs of residues have an answer."""
+    return p * (p - 1) if operation == "divide" else p**2
+
+
+def _require_quotients(kind: str, operation: str, p: int) -> None:
+    if operation in ("divide", "divide_subtract") and not _is_prime(p):
+        raise ConfigError(
+            f"`{kind}.operation` {operation} needs a prime p, since every b != 0 must have an inverse; got p={p}. "
+            "Choose a prime p, or multiply."
+        )
+
+
+def _is_prime(n: int) -> bool:
+    return n >= 2 and all(n % divisor for divisor in range(2, math.isqrt(n) + 1))
