@@ -296,7 +296,7 @@ class Sweep:
     def __call__(self) -> None:
         """Train the grid, print the table, and write the file."""
         from interp.engines import dask_executor, slurm_executor
-        from interp.plots.sweeps import phase_diagram, steps_against
+        from interp.plots import phase_diagram, steps_against
         from interp.sweeps import parse_grid, sweep
 
         _require_writable(self.output, ".csv", ".html")

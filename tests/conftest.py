@@ -5,6 +5,7 @@ from jaxtyping import install_import_hook
 _TENSORS = ["analysis", "models", "objective", "optim", "plots", "rng", "session", "tasks"]
 _hook = install_import_hook([f"interp.{name}" for name in _TENSORS], "beartype.beartype")
 
+import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
 import interp  # noqa: E402
@@ -21,6 +22,12 @@ TOY = {
     "save.state": "every(16)",
     "log.test": "every(2)",
 }
+
+
+@pytest.fixture
+def as_users_run_it(monkeypatch):
+    """Without the checks of shapes, which users do not have: what is checked then are our own messages."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")

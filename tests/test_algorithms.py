@@ -4,7 +4,6 @@ import itertools
 import math
 import random as python_random
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -14,22 +13,7 @@ from interp.analysis import algorithms, logits
 from interp.config import Transformer
 from interp.errors import InvalidArgumentError
 from interp.models import build_model
-
-SIGN = {"add": 1, "subtract": -1}
-
-
-@pytest.fixture
-def as_users_run_it(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def answers(p, operation="add"):
-    t = torch.arange(p)
-    return (t[:, None] + SIGN[operation] * t) % p
+from tests.planted import SIGN, answers, random
 
 
 def cube(p, k, name, operation="add"):

@@ -2,18 +2,12 @@
 
 from itertools import combinations, pairwise
 
-import jaxtyping
 import numpy as np
 import pytest
 
 from interp.analysis.changepoints import Boundary, change_points, phase_boundaries
 from interp.errors import InvalidArgumentError
 from tests.test_phases import run
-
-
-@pytest.fixture
-def as_users_run_it(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def slow_cuts(steps, values, segments, shape, shortest):

@@ -2,7 +2,6 @@
 
 import math
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -13,17 +12,9 @@ from interp.config import Transformer
 from interp.errors import InvalidArgumentError
 from interp.models import build_model
 from interp.models.transformer import TransformerModel
+from tests.planted import random
 
 P = 7
-
-
-@pytest.fixture
-def as_users_run_it(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def tokens(p=P):

@@ -10,20 +10,7 @@ from interp.analysis.phases import bootstrap_over_seeds, lag, sustained_step
 from interp.comparison import EARLY, LAST, compare, predictors
 from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.store import RunWriter
-
-AT = {"test_threshold": 0.55}  # p = 11 is small: half of the held-out pairs is as far as it gets
-TINY = {
-    "task.p": 11,
-    "task.train_fraction": 0.8,
-    "model.d_model": 32,
-    "model.n_heads": 2,
-    "model.d_head": 16,
-    "model.d_mlp": 64,
-    "steps": 150,
-    "save.weights": "every(10)",
-    "save.state": "every(150)",
-    "log.test": "every(5)",
-}
+from tests.runs import AT, TINY
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import sys
 from importlib.util import find_spec
 from itertools import pairwise
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -34,11 +33,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(n)
-
-
-@pytest.fixture
-def as_users_run_it(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 class Coins(nn.Module):

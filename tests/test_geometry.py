@@ -2,7 +2,6 @@
 
 import math
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -10,15 +9,7 @@ from sklearn.decomposition import PCA
 
 from interp.analysis import geometry
 from interp.errors import InvalidArgumentError
-
-
-@pytest.fixture
-def as_users_run_it(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.planted import random
 
 
 def circle(p, k, phase=0.3, orientation=1):

@@ -3,7 +3,6 @@
 import math
 import re
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -13,20 +12,12 @@ from interp.analysis import logits as fourier
 from interp.analysis import progress, spectra
 from interp.errors import InvalidArgumentError
 from interp.theory.groups import alternating, cyclic, dihedral, finite_group, irreps, symmetric
+from tests.planted import random
 
 S3, S4 = symmetric(3), symmetric(4)
 every_group = pytest.mark.parametrize(
     "group", [S3, dihedral(4), alternating(4), cyclic(7), cyclic(8)], ids=lambda group: group.name
 )
-
-
-@pytest.fixture
-def as_users_run_it(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def split(n):

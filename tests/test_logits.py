@@ -1,20 +1,11 @@
 """Coefficients of the logits against explicit cubes, and the criteria for key frequencies."""
 
-import jaxtyping
 import pytest
 import torch
 
 from interp.analysis import keys, logits, spectra
 from interp.errors import InvalidArgumentError
-
-
-@pytest.fixture
-def as_users_run_it(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.planted import random
 
 
 def residues(p, sign):

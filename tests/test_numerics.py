@@ -2,7 +2,6 @@
 
 import math
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -10,19 +9,11 @@ import torch
 from interp.analysis import norms, numerics
 from interp.analysis.loss import cross_entropy
 from interp.errors import InvalidArgumentError
+from tests.planted import random
 
 P = 5
 LABELS = (torch.arange(P)[:, None] + torch.arange(P)) % P
 ALL = torch.ones(P, P, dtype=torch.bool)
-
-
-@pytest.fixture
-def as_users_run_it(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def leading(gap, offset=0.0):

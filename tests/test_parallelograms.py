@@ -1,6 +1,5 @@
 """Lines, circles, and a slow obvious version of the representation quality index."""
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -8,15 +7,7 @@ import torch
 from interp.analysis.parallelograms import parallelogram_set, rqi
 from interp.errors import InvalidArgumentError
 from interp.theory.representation import effective_flow, ideal_accuracy, parallelograms, predicted_accuracy, within
-
-
-@pytest.fixture
-def as_users_run_it(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.planted import random
 
 
 def line(p):

@@ -1,6 +1,5 @@
 """Thresholds that last, transitions and lags as intervals, the phase lines of planted runs, quantiles over seeds."""
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -19,11 +18,6 @@ from interp.analysis.phases import (
     transition,
 )
 from interp.errors import InvalidArgumentError
-
-
-@pytest.fixture
-def as_users_run_it(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def slow_sustained(steps, values, threshold, hold):

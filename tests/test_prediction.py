@@ -1,17 +1,11 @@
 """Planted oscillations, white noise, separable and useless measures, and warnings at known times."""
 
-import jaxtyping
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from interp.analysis.prediction import lead_time, lead_times, score_predictors, spectral_signature
 from interp.errors import InvalidArgumentError
-
-
-@pytest.fixture
-def as_users_run_it(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def slow_signature(values, spacing, period):

@@ -2,28 +2,12 @@
 
 import math
 
-import jaxtyping
 import pytest
 import torch
 
 from interp.analysis import loss, progress, spectra
 from interp.errors import InvalidArgumentError
-
-SIGN = {"add": 1, "subtract": -1}
-
-
-@pytest.fixture
-def as_users_run_it(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def answers(p, operation="add"):
-    t = torch.arange(p)
-    return (t[:, None] + SIGN[operation] * t) % p
+from tests.planted import answers, random
 
 
 def split(p):

@@ -10,8 +10,12 @@ import xarray as xr
 
 import interp
 from interp.errors import NotAvailableError
-from interp.reproduce import beck
 from interp.reproduce.beck import FIGURES
+from interp.reproduce.beck.adam import _adam_summary
+from interp.reproduce.beck.runs import step_of
+from interp.reproduce.beck.sets import chosen_sets, flow_of_sets, limit_of_sets, limits_over_lambda, one_set
+from interp.reproduce.beck.simplified import _conformal_time
+from interp.theory import two_points
 from interp.theory.separability import asymptotic_weights, margin
 
 FIGURE = {figure.label: figure for figure in FIGURES}
@@ -73,7 +77,7 @@ def test_runs(preset):
 
 def test_laptop_draws_are_on_the_side_that_their_lambda_says():
     for d, separable in ((120, False), (192, False), (240, True)):
-        assert bool(margin(beck._points(400, d, 0)).separable) == separable
+        assert bool(margin(one_set(400, d, 0)).separable) == separable
 
 
 # --- what figures share -----------------------------------------------------------------------------------------------
@@ -82,16 +86,16 @@ def test_laptop_draws_are_on_the_side_that_their_lambda_says():
 def test_sets_are_those_of_the_task(tmp_path):
     config = FIGURE["B1"].runs("toy")[0].replace({"steps": 1})
     tokens = interp.train(config, root=tmp_path, device="cpu").task.tokens.numpy()
-    np.testing.assert_allclose(beck._points(40, 12, 0) * 5.0, tokens, rtol=1e-15)
+    np.testing.assert_allclose(one_set(40, 12, 0) * 5.0, tokens, rtol=1e-15)
     for separable in (False, True):
-        chosen = beck._chosen_sets(40, 20, 3, separable=separable)
+        chosen = chosen_sets(40, 20, 3, separable=separable)
         assert (margin(chosen).separable == separable).all()
 
 
 def test_flow_is_followed_by_the_descent_that_was_trained(tmp_path):
     config = FIGURE["B1"].runs("toy")[0].replace({"steps": 600})
     traj = interp.train(config, root=tmp_path, device="cpu")
-    path = beck._paths(traj.task.tokens.numpy()[None] / 5, np.log10([10.0, 30.0]), 5.0)
+    path = flow_of_sets(traj.task.tokens.numpy()[None] / 5, np.log10([10.0, 30.0]), 5.0)
     last = traj.metrics[["train_loss", "test_loss", "train_accuracy", "test_accuracy"]].isel(step=-1)
     for name, tolerance in (
         ("train_loss", 2e-3),
@@ -105,15 +109,15 @@ def test_flow_is_followed_by_the_descent_that_was_trained(tmp_path):
 
 
 def test_limits_leave_separable_sets_out():
-    norms = beck._limit(40, 18, 8)[0]
+    norms = limit_of_sets(40, 18, 8)[0]
     for seed, value in enumerate(norms):
         if np.isnan(value):
             with pytest.raises(NotAvailableError, match="separable"):
-                asymptotic_weights(beck._points(40, 18, seed))
+                asymptotic_weights(one_set(40, 18, seed))
         else:
-            assert value == asymptotic_weights(beck._points(40, 18, seed)).S_norm
+            assert value == asymptotic_weights(one_set(40, 18, seed)).S_norm
     assert 0 < np.isnan(norms).sum() < 8
-    data = beck._limits(40, (18,), 8, "lambda_below")
+    data = limits_over_lambda(40, (18,), 8, "lambda_below")
     assert float(data["S_inf"].sel(quantile=0.5)[0]) == pytest.approx(np.nanmedian(norms))
 
 
@@ -121,7 +125,7 @@ def test_adam_runs_on_the_wrong_side_do_not_count(tmp_path):
     config = FIGURE["B5"].runs("toy")[0]
     inseparable, separable = (next(s for s in range(50) if beck_separable(config, s) == side) for side in (False, True))
     kept, rejected = (
-        beck._adam_summary(interp.train(config.replace({"task.seed": seed}), root=tmp_path, device="cpu"), 60)
+        _adam_summary(interp.train(config.replace({"task.seed": seed}), root=tmp_path, device="cpu"), 60)
         for seed in (inseparable, separable)
     )
     assert math.isfinite(kept["last_accuracy"])
@@ -130,21 +134,21 @@ def test_adam_runs_on_the_wrong_side_do_not_count(tmp_path):
 
 
 def beck_separable(config, seed):
-    return bool(margin(beck._points(config.task.n, config.task.d, seed)).separable)
+    return bool(margin(one_set(config.task.n, config.task.d, seed)).separable)
 
 
 def test_the_last_time_below_the_level_counts():
     steps, curve = [0, 10, 20, 30, 40], [0.1, 0.99, 0.2, 0.96, 0.99]
-    assert beck._step_of(xr.DataArray(curve, {"step": steps}, "step")) == 30
-    assert math.isnan(beck._step_of(xr.DataArray(curve[:3], {"step": steps[:3]}, "step")))
-    assert beck._step_of(xr.DataArray([1.0, 1.0], {"step": [0, 1]}, "step")) == 1  # ratios of steps need one
+    assert step_of(xr.DataArray(curve, {"step": steps}, "step")) == 30
+    assert math.isnan(step_of(xr.DataArray(curve[:3], {"step": steps[:3]}, "step")))
+    assert step_of(xr.DataArray([1.0, 1.0], {"step": [0, 1]}, "step")) == 1  # ratios of steps need one
 
 
 def test_conformal_time_is_the_integral_of_the_bias():
     log_t = np.linspace(-20, np.log(50), 801)
-    state = beck.two_points.flow(log_t, 0.3, 2.0)
+    state = two_points.flow(log_t, 0.3, 2.0)
     tau = np.exp(-20) + np.trapezoid(np.exp(state.b + log_t), log_t)
-    assert beck._conformal_time(np.log(50), 0.3, 2.0) == pytest.approx(tau, rel=1e-4)
+    assert _conformal_time(np.log(50), 0.3, 2.0) == pytest.approx(tau, rel=1e-4)
 
 
 # --- planted results --------------------------------------------------------------------------------------------------

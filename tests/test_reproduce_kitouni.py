@@ -1,6 +1,7 @@
 """Kitouni's figures: toy runs go through, planted runs are read rightly, every claim can hold, fail and abstain."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import interp
 from interp.reproduce import kitouni
 from interp.reproduce.figures import PRESETS
 from interp.store import RunWriter
+from tests.claims import assert_holds_fails_abstains, assert_variables_of, changed, judged
 
 FIGURES = {figure.label: figure for figure in kitouni.FIGURES}
 
@@ -226,15 +228,6 @@ def planted_results(label):
             return xr.Dataset({name: (("weight_decay", "seed"), value) for name, value in steps.items()})
 
 
-def changed(name, value, **at):
-    """A change of planted results: `name` is `value` at some places, or everywhere."""
-
-    def change(data):
-        data[name][at if at else ...] = value
-
-    return change
-
-
 BROKEN = {
     ("K1", 0): changed("order", 0.5),
     ("K1", 1): changed("order_correlation", 0.6),
@@ -275,26 +268,18 @@ CLAIMS = [(label, i) for label, figure in FIGURES.items() for i in range(len(fig
 
 
 def verdict(label, i, change=None):
-    data = planted_results(label)
-    if change is not None:
-        change(data)
-    return FIGURES[label].claims[i].judge(data)
+    return judged(FIGURES[label], i, planted_results(label), change)
 
 
 @pytest.mark.parametrize(("label", "i"), CLAIMS)
 def test_every_claim_can_hold_fail_and_abstain(label, i):
-    assert verdict(label, i).verdict == "held"
-    assert verdict(label, i, BROKEN[label, i]).verdict == "did not hold"
-    undecided = verdict(label, i, UNDECIDED[label, i])
-    assert undecided.verdict == "not testable here"
-    assert undecided.reason == f"needs {FIGURES[label].claims[i].needs}"
+    planted = partial(planted_results, label)
+    assert_holds_fails_abstains(FIGURES[label], i, planted, BROKEN[label, i], UNDECIDED[label, i])
 
 
 @pytest.mark.parametrize("label", FIGURES)
 def test_planted_results_have_the_variables_of_real_ones(results, label):
-    _, data = results[label]
-    for name, variable in planted_results(label).data_vars.items():
-        assert data[name].dims == variable.dims, name
+    assert_variables_of(results[label][1], planted_results(label))
 
 
 def test_a_circle_that_had_not_come_when_the_run_ended_decides_only_if_that_was_late():

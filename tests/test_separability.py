@@ -85,6 +85,17 @@ def test_many_states_at_once():
     np.testing.assert_allclose(table, one, rtol=1e-12)
 
 
+def test_many_sigmas_at_once():
+    S_norm, b, sigma = np.abs(gaussian(4)), gaussian(4, seed=1), np.array([0.5, 1.0, 30.0])[:, None]
+    for function in (
+        separability.generalisation_loss,
+        separability.generalisation_accuracy,
+        lambda *state: separability.log_generalisation_loss(*state, loss="exponential"),
+    ):
+        one = [function(S_norm, b, float(width)) for width in sigma[:, 0]]
+        np.testing.assert_allclose(function(S_norm, b, sigma), one, rtol=1e-12)
+
+
 def test_population_depends_on_sigma_times_the_norm():
     S_norm, b = np.abs(gaussian(40)) * 3, gaussian(40, seed=1) * 4
     for function in (
@@ -322,7 +333,11 @@ def test_norm_bound_by_all_vertices():
         (lambda: separability.generalisation_loss(1.0, np.nan, 1.0), "and `b` finite; got 1 pairs"),
         (
             lambda: separability.generalisation_loss(np.ones(2), np.ones(3), 1.0),
-            r"sizes that can be broadcast; got \[2\] and \[3\]",
+            r"`S_norm`, `b` and `sigma` must have sizes that can be broadcast; got \[2\], \[3\], \[\]",
+        ),
+        (
+            lambda: separability.generalisation_accuracy(1.0, 0.0, np.array([1.0, 0.0])),
+            r"`sigma` must be finite and above 0; got \[1\.0, 0\.0\]",
         ),
         (
             lambda: separability.generalisation_loss(1.0, 0.0, 1.0, loss="hinge"),

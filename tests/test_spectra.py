@@ -8,6 +8,7 @@ import torch
 from interp.analysis import spectra
 from interp.analysis.arrays import as_count, as_floats, as_probability
 from interp.errors import InvalidArgumentError
+from tests.planted import random
 
 MODULI = [3, 4, 7, 8, 9, 12, 13]
 
@@ -16,10 +17,6 @@ MODULI = [3, 4, 7, 8, 9, 12, 13]
 def as_users_run_it(monkeypatch):
     """Annotations are checked under test only; a user meets the messages of the package."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def basis_functions(p, k):

@@ -2,7 +2,6 @@
 
 import math
 
-import jaxtyping
 import numpy as np
 import pytest
 import scipy.linalg
@@ -11,15 +10,7 @@ import torch
 from interp.analysis import subspaces
 from interp.analysis.geometry import embedding_pca
 from interp.errors import InvalidArgumentError
-
-
-@pytest.fixture
-def as_users_run_it(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.planted import random
 
 
 def rotation(d, seed=5):

@@ -32,6 +32,7 @@ from interp.sweeps import (
 )
 from interp.training import RunInterrupted
 from tests.cluster.processes import SECONDS, SMALL, assert_same_runs, lives, until, writes
+from tests.runs import AT, TINY
 
 HERE = {"device": "cpu", "threads": 1}
 SEEDS = [SMALL.replace({"seed": seed}) for seed in range(4)]
@@ -347,20 +348,6 @@ def test_when_the_sweep_is_stopped_its_processes_store_everything_and_end(signum
 
 
 # --- a grid -----------------------------------------------------------------------------------------------------------
-
-TINY = {
-    "task.p": 11,
-    "task.train_fraction": 0.8,
-    "model.d_model": 32,
-    "model.n_heads": 2,
-    "model.d_head": 16,
-    "model.d_mlp": 64,
-    "steps": 150,
-    "save.weights": "every(10)",
-    "save.state": "every(150)",
-    "log.test": "every(5)",
-}
-AT = {"test_threshold": 0.55}  # p = 11 is small: half of the held-out pairs is as far as it gets
 
 
 @pytest.fixture(scope="module")

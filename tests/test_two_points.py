@@ -10,6 +10,7 @@ from scipy.special import lambertw
 from scipy.stats import norm
 
 from interp.errors import InvalidArgumentError
+from interp.theory import separability
 from interp.theory import two_points as two
 
 SIGMOID = {"exponential": np.exp, "cross-entropy": lambda f: 1 / (1 + np.exp(-f))}
@@ -82,7 +83,7 @@ def test_case_c():
     S = np.logaddexp(0.0, np.log(2) + log_t) / 2
     state = two.flow(log_t, -1.0)
     assert_state(state, S, -S, atol=1e-12)
-    np.testing.assert_allclose(two.generalisation_accuracy(state.S, state.b), norm.cdf(1.0))
+    np.testing.assert_allclose(separability.generalisation_accuracy(state.S, state.b, 1.0), norm.cdf(1.0))
     sigma = 3.0
     y = np.logaddexp(0.0, np.log(1 + sigma**2) + log_t) / (1 + sigma**2)
     assert_state(two.flow(log_t, -1.0, sigma), sigma * y, -y, atol=1e-12)
@@ -176,7 +177,7 @@ def test_late_times(sigma, loss):
         state, late = two.flow(np.array([1500.0, 3000.0]), delta, sigma, loss=loss), two.late_time(1500.0, delta, sigma)
         assert np.diff(state.S)[0] == pytest.approx(late.S, rel=1e-3)
         assert np.diff(state.b)[0] == pytest.approx(late.b, rel=1e-3)
-        accuracy = two.generalisation_accuracy(late.S, late.b, sigma)
+        accuracy = separability.generalisation_accuracy(late.S, late.b, sigma)
         assert accuracy == pytest.approx(two.limiting_accuracy(delta, sigma), rel=1e-12)
     state = two.flow(np.array([300.0, 3000.0]), 0.0, loss=loss)
     assert_state(two.late_time(np.array([300.0, 3000.0]), 0.0), state.S, state.b, atol=10.0)
@@ -249,7 +250,7 @@ def test_losses_and_accuracies_by_their_definitions():
     assert two.train_accuracy(S, b, delta, sigma) == (f < 0).mean() == 0.5
     assert two.train_accuracy(S, np.array([2.0, -1.0]), delta, sigma).tolist() == [0.0, 1.0]
     x = np.random.default_rng(0).normal(scale=sigma, size=400_000)
-    assert two.generalisation_accuracy(-S, b, sigma) == pytest.approx((S * x + b < 0).mean(), abs=3e-3)
+    assert separability.generalisation_accuracy(S, b, sigma) == pytest.approx((S * x + b < 0).mean(), abs=3e-3)
 
 
 @pytest.mark.parametrize("s", [0.0, 0.01, 1.0, 7.0, 40.0, 300.0])
@@ -265,9 +266,9 @@ def test_generalisation_loss_by_quadrature(s, b):
         return float(np.exp(log_softplus(s * Z + b) - Z**2 / 2 - scale)) / np.sqrt(2 * np.pi)
 
     whole = sum(quad(term, low, high, epsabs=1e-13, epsrel=1e-12)[0] for low, high in pairwise(cuts))
-    found = two.log_generalisation_loss(s, b, loss="cross-entropy")
+    found = separability.log_generalisation_loss(s, b, 1.0)
     assert found == pytest.approx(scale + np.log(whole), abs=1e-10)
-    assert two.log_generalisation_loss(s / 2, b, 2.0) == pytest.approx(b + s**2 / 2)
+    assert separability.log_generalisation_loss(s / 2, b, 2.0, loss="exponential") == pytest.approx(b + s**2 / 2)
     assert found <= b + s**2 / 2 + 1e-10
 
 
@@ -311,7 +312,7 @@ def test_at_the_crossing_the_losses_are_at_the_threshold_and_fall(loss):
         for log_t, population in ((found.log_train, False), (found.log_generalisation, True)):
             state = two.flow(log_t + np.array([0.0, 0.5, 2.0, 9.0]), delta, sigma, loss=loss)
             if population:
-                level = two.log_generalisation_loss(state.S, state.b, sigma, loss=loss)
+                level = separability.log_generalisation_loss(state.S, state.b, sigma, loss=loss)
             else:
                 level = two.log_train_loss(state.S, state.b, delta, sigma, loss=loss)
             assert level[0] == pytest.approx(np.log(epsilon), abs=1e-5)
@@ -360,7 +361,7 @@ def test_the_accuracy_is_passed_at_its_time(loss):
     for delta in (0.1, -0.05):
         log_t = two.accuracy_time(0.8, delta, 4.0, loss=loss, b0=0.5)
         state = two.flow(log_t + np.array([-0.2, 0.0, 3.0]), delta, 4.0, loss=loss, b0=0.5)
-        accuracy = two.generalisation_accuracy(state.S, state.b, 4.0)
+        accuracy = separability.generalisation_accuracy(state.S, state.b, 4.0)
         assert accuracy[1] == pytest.approx(0.8, abs=1e-6)
         assert accuracy[0] < 0.8 < accuracy[2]
 
@@ -428,16 +429,15 @@ def test_arguments_broadcast():
         (lambda: two.grokking_times(-1.0, 0.5), "`epsilon` must be finite and above 0; got -1.0"),
         (lambda: two.accuracy_time(1.0, 0.5), r"`accuracy` must lie in \(1/2, 1\); got 1.0"),
         (lambda: two.late_accuracy_time(0.5, 0.5), r"`accuracy` must lie in \(1/2, 1\); got 0.5"),
-        (lambda: two.flow(0.0, 0.5, loss="hinge"), "`loss` must be one of exponential, cross-entropy; got 'hinge'"),
+        (lambda: two.flow(0.0, 0.5, loss="hinge"), "`loss` must be one of cross-entropy, exponential; got 'hinge'"),
         (lambda: two.grokking_times(0.1, 0.5, loss="hinge"), "`loss` must be one of"),
         (lambda: two.log_train_loss(0.0, 0.0, 0.5, loss="hinge"), "`loss` must be one of"),
-        (lambda: two.log_generalisation_loss(0.0, 0.0, loss="hinge"), "`loss` must be one of"),
         (lambda: two.flow(np.inf, 0.5), "`log_t` must be logarithms of times, finite or -inf; got inf"),
         (lambda: two.flow(0.0, 0.5, S0=np.nan), "`S0` must be finite"),
         (lambda: two.flow(0.0, 0.5, b0=np.inf), "`b0` must be finite"),
         (lambda: two.conformal_flow(-1.0, 0.5), "`tau`, the conformal time, must be >= 0; got -1"),
         (lambda: two.conformal_flow(np.nan, 0.5), "`tau` must be finite"),
-        (lambda: two.generalisation_accuracy(np.nan, 0.0), "`S` must be finite"),
+        (lambda: two.train_accuracy(np.nan, 0.0, 0.5), "`S` must be finite"),
         (lambda: two.train_accuracy(0.0, np.nan, 0.5), "`b` must be finite"),
     ],
 )

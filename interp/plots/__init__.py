@@ -13,6 +13,7 @@ from interp.plots.curves import (
 )
 from interp.plots.mechanism import component_circles, head_spectra, neuron_phases
 from interp.plots.structure import circle_animation, component_grid, embedding_circle, spectrum_bars, spectrum_heatmap
+from interp.plots.sweeps import phase_diagram, steps_against
 from interp.plots.topics import topic_curves
 
 __all__ = [
@@ -30,8 +31,10 @@ __all__ = [
     "neuron_phases",
     "norm_curves",
     "parameter_curves",
+    "phase_diagram",
     "progress_curves",
     "spectrum_bars",
     "spectrum_heatmap",
+    "steps_against",
     "topic_curves",
 ]

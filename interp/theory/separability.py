@@ -28,7 +28,7 @@ arXiv:1710.10345. Points have the axes [*sets N d]: every function takes many sa
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, get_args, overload
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -46,6 +46,7 @@ __all__ = [
     "Loss",
     "Margin",
     "NormBound",
+    "Reals",
     "as_loss",
     "as_points",
     "as_positive",
@@ -54,6 +55,7 @@ __all__ = [
     "generalisation_loss",
     "hard_margin",
     "log_generalisation_loss",
+    "log_softplus",
     "margin",
     "separation_probability",
     "separation_probability_asymptotic",
@@ -63,6 +65,7 @@ __all__ = [
 ]
 
 Loss = Literal["cross-entropy", "exponential"]
+Reals = float | np.ndarray
 
 _SEPARABLE = 1e-9  # |p| above this, in units of the points; of 0, rounding leaves less than 1e-14
 _ITERATIONS = 200  # Newton steps: 5 to 15 are the rule
@@ -166,13 +169,13 @@ class NormBound:
 
 
 def generalisation_loss(
-    S_norm: Float[np.ndarray, "*sets"], b: Float[np.ndarray, "*sets"], sigma: float, *, loss: Loss = "cross-entropy"
+    S_norm: Float[np.ndarray, "*sets"], b: Float[np.ndarray, "*sets"], sigma: Reals, *, loss: Loss = "cross-entropy"
 ) -> Float[np.ndarray, "*sets"]:
     """The expected loss of a new point, in nats: E log(1 + e^(s Z + b)) or e^(b + s^2/2), with s = sigma |S|.
 
-    Eqs. 4 and 5. `S_norm` >= 0 and `b` are broadcast against each other. The relative error is below 1e-10 for all s up
-    to 300; values beyond the floating-point range come out as 0 or infinity. Raises `InvalidArgumentError` for
-    sigma <= 0, negative norms, values that are not finite and another loss.
+    Eqs. 4 and 5. `S_norm` >= 0, `b` and `sigma` are broadcast against each other. The relative error is below 1e-10
+    for all s up to 300; values beyond the floating-point range come out as 0 or infinity. Raises
+    `InvalidArgumentError` for sigma <= 0, negative norms, values that are not finite and another loss.
 
     >>> generalisation_loss(0.0, 0.0, 5.0).round(6).item()                       # log 2
     0.693147
@@ -185,7 +188,7 @@ def generalisation_loss(
 
 
 def log_generalisation_loss(
-    S_norm: Float[np.ndarray, "*sets"], b: Float[np.ndarray, "*sets"], sigma: float, *, loss: Loss = "cross-entropy"
+    S_norm: Float[np.ndarray, "*sets"], b: Float[np.ndarray, "*sets"], sigma: Reals, *, loss: Loss = "cross-entropy"
 ) -> Float[np.ndarray, "*sets"]:
     """Logarithm of `generalisation_loss`, which has no floating-point range: for crossings of levels like 1e-300.
 
@@ -211,7 +214,7 @@ def log_generalisation_loss(
             s_, b_ = flat_s[some, None], flat_b[some, None]
             mode = np.minimum(np.maximum(-b_, 0.0), s_**2) / np.where(s_ > 0, s_, 1.0)
             Z = mode + offset
-            exponent = _log_softplus(s_ * Z + b_) - Z**2 / 2
+            exponent = log_softplus(s_ * Z + b_) - Z**2 / 2
             largest = exponent.max(axis=1)
             total = np.exp(exponent - largest[:, None]).sum(axis=1)
             result[some] = largest + np.log(total * (step / np.sqrt(2 * np.pi)))
@@ -219,7 +222,7 @@ def log_generalisation_loss(
 
 
 def generalisation_accuracy(
-    S_norm: Float[np.ndarray, "*sets"], b: Float[np.ndarray, "*sets"], sigma: float
+    S_norm: Float[np.ndarray, "*sets"], b: Float[np.ndarray, "*sets"], sigma: Reals
 ) -> Float[np.ndarray, "*sets"]:
     """The probability that a new point is right, in [0, 1]: A_gen = Phi(-b/(sigma |S|)), eq. 6.
 
@@ -405,6 +408,11 @@ def weight_norm_bound(points: Float[np.ndarray, "*sets N d"]) -> NormBound:
     return NormBound(S_norm=bound.reshape(sets), epsilon=epsilon.reshape(sets), diameter=diameter.reshape(sets))
 
 
+def log_softplus(z: Float[np.ndarray, "*cases"]) -> Float[np.ndarray, "*cases"]:
+    """ln log(1 + e^z), which is z to rounding below -37."""
+    return np.where(z < -37.0, z, np.log(np.logaddexp(0.0, np.maximum(z, -37.0))))
+
+
 def as_points(name: str, value: np.ndarray) -> Float[np.ndarray, "*sets N d"]:
     """Finite points [*sets N d] in float64, at least one point of at least one dimension."""
     points = np.asarray(value, dtype=np.float64)
@@ -419,11 +427,20 @@ def as_points(name: str, value: np.ndarray) -> Float[np.ndarray, "*sets N d"]:
     return points
 
 
-def as_positive(name: str, value: float) -> float:
-    """A finite number above 0; otherwise `InvalidArgumentError`."""
-    if not 0 < value < np.inf:
-        raise InvalidArgumentError(f"`{name}` must be finite and above 0; got {value!r}.")
-    return float(value)
+@overload
+def as_positive(name: str, value: float) -> float: ...
+
+
+@overload
+def as_positive(name: str, value: Reals) -> Reals: ...
+
+
+def as_positive(name: str, value: Reals) -> Reals:
+    """A finite number above 0, or an array of them; otherwise `InvalidArgumentError`."""
+    array = np.asarray(value, dtype=np.float64)
+    if not ((array > 0) & (array < np.inf)).all():
+        raise InvalidArgumentError(f"`{name}` must be finite and above 0; got {array.tolist()}.")
+    return array[()]
 
 
 def as_loss(loss: Loss) -> Loss:
@@ -465,11 +482,6 @@ def _newton(X: Float[np.ndarray, "N d"]) -> Float[np.ndarray, " d"] | None:
     return None
 
 
-def _log_softplus(z: np.ndarray) -> np.ndarray:
-    """log log(1 + e^z)."""
-    return np.where(z < -37.0, z, np.log(np.logaddexp(0.0, np.maximum(z, -37.0))))
-
-
 def _logits(
     points: Float[np.ndarray, "*sets N d"], S: Float[np.ndarray, "*states d"], b: Float[np.ndarray, "*states"]
 ) -> Float[np.ndarray, "*states N"]:
@@ -488,16 +500,18 @@ def _logits(
 
 
 def _as_state(
-    S_norm: np.ndarray, b: np.ndarray, sigma: float
+    S_norm: np.ndarray, b: np.ndarray, sigma: Reals
 ) -> tuple[Float[np.ndarray, "*sets"], Float[np.ndarray, "*sets"]]:
     """s = sigma |S| and b, of one shape."""
-    s, bias = as_positive("sigma", sigma) * np.asarray(S_norm, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    given = [np.asarray(value, dtype=np.float64) for value in (S_norm, b, as_positive("sigma", sigma))]
     try:
-        s, bias = np.broadcast_arrays(s, bias)
+        norm, bias, scale = np.broadcast_arrays(*given)
     except ValueError:
+        sizes = ", ".join(str(list(value.shape)) for value in given)
         raise InvalidArgumentError(
-            f"`S_norm` and `b` must have sizes that can be broadcast; got {list(s.shape)} and {list(bias.shape)}."
+            f"`S_norm`, `b` and `sigma` must have sizes that can be broadcast; got {sizes}."
         ) from None
+    s = scale * norm
     if not (np.isfinite(s).all() and np.isfinite(bias).all() and (s >= 0).all()):
         wrong = ~(np.isfinite(s) & np.isfinite(bias) & (s >= 0))
         raise InvalidArgumentError(
