@@ -43,23 +43,9 @@ from interp.analysis.phases import grokking_delay, phases, sustained_step
 from interp.analysis.spectra import fourier_power
 from interp.plots.style import template
 
-config = interp.recipes.get("kitouni-circle")
-root = Path("../checkpoints")
+config, root = interp.recipes.get("kitouni-circle"), Path("../checkpoints")
 if os.environ.get("INTERP_NOTEBOOK_SCALE", "full") == "toy":
-    config = config.replace(
-        {
-            "task.p": 31,
-            "task.train_fraction": 0.7,
-            "model.d_model": 64,
-            "model.d_head": 16,
-            "model.d_mlp": 128,
-            "optimizer.lr": 3e-3,
-            "optimizer.weight_decay": 2.0,
-            "steps": 600,
-            "save.weights": "every(1, until=20) | every(10)",
-            "save.state": "every(100)",
-        }
-    )
+    config = interp.recipes.get("kitouni-circle-small")
     scratch = tempfile.TemporaryDirectory()
     root = Path(scratch.name)
 
