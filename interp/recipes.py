@@ -274,7 +274,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "ahmed-lstm-small": Recipe(
             _ahmed.replace({**_ahmed_small, "steps": 26_000}),
             "the LSTM at p = 31 with ten times the weight decay: groks in minutes on a laptop",
-            f"{_AHMED_SOURCE} Here p = 31, embedding and state of 64, learning rate 3e-3, weight decay 0.1, batches of 64.",
+            f"{_AHMED_SOURCE} Here p = 31, embedding and state of 64, learning rate 3e-3, weight decay 0.1, batches of "
+            "64.",
         ),
         "pizza": Recipe(_pizza, "addition mod 59 without attention (rate 0): a pizza", _PIZZA_SOURCE),
         "clock": Recipe(
