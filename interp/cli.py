@@ -384,9 +384,7 @@ class Reproduce:
             print(f"\n{counts(verdicts)}")
         if self.table is not None:
             found, pictures = stored(self.root), Path("notebooks/images/reproductions")
-            for one in found:
-                if (one.folder / "results.json").exists():
-                    draw(one, self.table.parent / pictures)
+            draw(found, self.table.parent / pictures)
             self.table.write_text(table(found, str(pictures)), encoding="utf-8")
             print(f"{self.table}: {len(found)} figures")
 

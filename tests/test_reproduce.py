@@ -11,7 +11,8 @@ import xarray as xr
 
 import interp
 from interp.cli import main
-from interp.errors import InvalidArgumentError, UnknownNameError
+from interp.errors import InvalidArgumentError, NotAvailableError, UnknownNameError
+from interp.plots.images import write_pictures
 from interp.reproduce import running
 from interp.reproduce.figures import PRESETS, Claim, Figure
 from interp.reproduce.running import figures, reproduce, stored
@@ -112,6 +113,17 @@ def test_a_claim_that_was_changed_is_judged_anew(figure, tmp_path, monkeypatch):
     assert len(computed) == 2
 
 
+def test_a_figure_of_other_runs_is_computed_anew_and_not_shown_before(figure, tmp_path, monkeypatch):
+    one, computed = figure
+    reproduce("T1", preset="toy", root=tmp_path, workers=1)
+    longer = dataclasses.replace(one, runs=lambda preset: [c.replace({"steps": 44}) for c in one.runs(preset)])
+    monkeypatch.setattr(running, "figures", lambda: {"T1": longer})
+    assert stored(tmp_path) == []
+    reproduce("T1", preset="toy", root=tmp_path, workers=1)
+    assert len(computed) == 2
+    assert len(stored(tmp_path)) == 1
+
+
 def test_a_run_that_fails_leaves_its_claims_undecided(figure, tmp_path, toy_config, monkeypatch):
     one, computed = figure
     diverging = dataclasses.replace(one, runs=lambda preset: [toy_config.replace({"optimizer.lr": 1e30})])
@@ -135,13 +147,31 @@ def test_the_table_has_every_claim(figure, tmp_path):
         table([])
 
 
-def test_pictures_are_small(figure, tmp_path):
+def test_pictures_are_small_and_equal_ones_equal(figure, tmp_path):
     pytest.importorskip("kaleido")
     found = reproduce("T1", preset="toy", root=tmp_path, workers=1)
-    path = draw(found, tmp_path / "pictures")
+    (path,) = draw([found], tmp_path / "pictures").values()
     assert path.name == "T1.svg"
     assert 1000 < path.stat().st_size <= 60_000
     assert f"![T1]({tmp_path / 'pictures'}/T1.svg)" in table([found], str(tmp_path / "pictures"))
+    assert draw([found], tmp_path / "again")["T1"].read_bytes() == path.read_bytes()
+    coloured = go.Figure([go.Heatmap(z=[[1, 2], [3, 4]]), go.Scatter(y=[0, 1])])
+    once, twice = (write_pictures({"x": coloured}, tmp_path / name)["x"].read_bytes() for name in ("once", "twice"))
+    assert once == twice
+
+
+def test_pictures_that_are_too_large_become_smaller_ones(figure, tmp_path):
+    pytest.importorskip("kaleido")
+    found = reproduce("T1", preset="toy", root=tmp_path, workers=1)
+    figures = {name: found.figure.plot(found.data) for name in ("one", "other")}
+    figures["other"].add_heatmap(z=np.zeros((2, 2)))
+    figures["other"].add_scatter(y=list(range(1000)), mode="markers")
+    (tmp_path / "other.svg").write_text("an older one")
+    paths = write_pictures(figures, tmp_path, largest=60_000)
+    assert (paths["one"].suffix, paths["other"].suffix) == (".svg", ".png")
+    assert sorted(path.name for path in tmp_path.glob("o*.*")) == ["one.svg", "other.png"]
+    with pytest.raises(NotAvailableError, match="The picture of one, other is larger than 1,000 bytes"):
+        write_pictures(figures, tmp_path / "tiny", largest=1000)
 
 
 def test_wrong_names_are_answered_with_a_suggestion(tmp_path, capsys):

@@ -91,12 +91,12 @@ def reproduce(
     if preset not in PRESETS:
         raise InvalidArgumentError(f"`preset` must be one of {', '.join(PRESETS)}; got {preset!r}.")
     figure, root = figures()[label], Path(root)
-    configs = list(figure.runs(preset))
-    runs = tuple(config.run_id for config in configs)
     folder = root / "reproductions" / preset / label
     kept = None if again else _kept(figure, preset, folder)
-    if kept is not None and kept.runs == runs:
+    if kept is not None:
         return kept
+    configs = list(figure.runs(preset))
+    runs = tuple(config.run_id for config in configs)
     began = time.monotonic()
     outcome = train_all(configs, root=root, workers=workers, together=figure.together, progress=progress)
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,19 +131,20 @@ def stored(root: str | Path = "checkpoints", preset: Preset | None = None) -> li
 
 
 def _kept(figure: Figure, preset: Preset, folder: Path) -> Reproduction | None:
-    """What an earlier call left, if the figure makes the same claims still."""
+    """What an earlier call left, if the figure makes the same claims of the same runs still."""
     if not (folder / "verdicts.json").exists():
         return None
     found = _read(folder / "verdicts.json")
     verdicts = tuple(Verdict(**entry) for entry in found["verdicts"])
     same = [(v.text, v.expected) for v in verdicts] == [(claim.text, claim.expected) for claim in figure.claims]
-    if not same:
+    runs = tuple(config.run_id for config in figure.runs(preset))
+    if not same or tuple(found["runs"]) != runs:
         return None
     return Reproduction(
         figure=figure,
         preset=preset,
         verdicts=verdicts,
-        runs=tuple(found["runs"]),
+        runs=runs,
         about=found["about"],
         folder=folder,
     )

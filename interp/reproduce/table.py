@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from interp.errors import InvalidArgumentError, NotAvailableError
+from interp.errors import InvalidArgumentError
+from interp.plots.images import write_pictures
 from interp.reproduce.figures import Verdict
 from interp.reproduce.running import Reproduction
 
 __all__ = ["counts", "draw", "table"]
 
 MARKS = {"held": "✓ held", "did not hold": "✗ did not hold", "not testable here": "– not testable here"}
-LARGEST = 60_000
-"""Bytes of a picture."""
 
 
 def table(found: Sequence[Reproduction], pictures: str | None = None) -> str:
@@ -54,35 +53,25 @@ def counts(verdicts: Sequence[Verdict]) -> str:
     return f"{len(verdicts)} claim{'s' if len(verdicts) != 1 else ''}: {', '.join(parts)}"
 
 
-def draw(one: Reproduction, folder: Path) -> Path:
-    """The figure as `<label>.svg`, or as PNG where that is smaller than an SVG of more than 60 kB.
+def draw(found: Sequence[Reproduction], folder: Path) -> dict[str, Path]:
+    """Pictures of the figures, named by their labels, of at most 60 kB (`interp.plots.images.write_pictures`).
 
     Raises:
-        NotAvailableError: kaleido is not installed (the extra `images`), or the picture is too large as a PNG too.
+        NotAvailableError: kaleido is not installed (the extra `images`), or a picture is too large.
     """
-    fig = one.figure.plot(one.data)
-    fig.update_layout(title=None, margin={"t": 40})
-    folder.mkdir(parents=True, exist_ok=True)
-    for ending, scale in (("svg", 1.0), ("png", 1.0), ("png", 0.75), ("png", 0.5), ("png", 0.35)):
-        path = folder / f"{one.figure.label}.{ending}"
-        try:
-            fig.write_image(path, width=fig.layout.width or 760, height=fig.layout.height or 420, scale=scale)
-        except (ValueError, RuntimeError) as error:  # plotly says how to install kaleido, kaleido how to get a browser
-            raise NotAvailableError(
-                f"Pictures need kaleido and a Chromium: pip install 'interp[images]'. ({error})"
-            ) from error
-        if path.stat().st_size <= LARGEST:
-            return path
-        path.unlink()
-    raise NotAvailableError(f"The picture of {one.figure.label} is larger than {LARGEST:,} bytes.")
+    drawable = [one for one in found if (one.folder / "results.json").exists()]  # not those whose runs failed
+    figures = {one.figure.label: one.figure.plot(one.data) for one in drawable}
+    for fig in figures.values():
+        fig.update_layout(title=None, margin={"t": 40})
+    return write_pictures(figures, folder)
 
 
 def _section(one: Reproduction, pictures: str | None) -> list[str]:
     seeds = one.about["seeds"]
     how = f"preset {one.preset}, {seeds} seed{'s' if seeds != 1 else ''}" if one.runs else f"preset {one.preset}"
     lines = [f"### {one.figure.label} · {one.figure.title}", ""]
-    if pictures is not None:
-        lines += [f"![{one.figure.label}]({pictures}/{_picture(one, pictures)})", ""]
+    if pictures is not None and (picture := _picture(one, pictures)):
+        lines += [f"![{one.figure.label}]({pictures}/{picture})", ""]
     lines += [
         "| claim | expected | measured | verdict |",
         "| --- | --- | --- | --- |",
@@ -101,11 +90,9 @@ def _section(one: Reproduction, pictures: str | None) -> list[str]:
     return lines
 
 
-def _picture(one: Reproduction, pictures: str) -> str:
-    for ending in ("svg", "png"):
-        if (Path(pictures) / f"{one.figure.label}.{ending}").exists():
-            return f"{one.figure.label}.{ending}"
-    raise NotAvailableError(f"There is no picture of {one.figure.label} in {pictures}; `draw` makes it.")
+def _picture(one: Reproduction, pictures: str) -> str | None:
+    names = (f"{one.figure.label}.{ending}" for ending in ("svg", "png"))
+    return next((name for name in names if (Path(pictures) / name).exists()), None)
 
 
 def _number(value: float) -> str:
