@@ -163,12 +163,17 @@ def test_pictures_are_small_and_equal_ones_equal(figure, tmp_path):
 def test_pictures_that_are_too_large_become_smaller_ones(figure, tmp_path):
     pytest.importorskip("kaleido")
     found = reproduce("T1", preset="toy", root=tmp_path, workers=1)
+    from PIL import Image
+
     figures = {name: found.figure.plot(found.data) for name in ("one", "other")}
     figures["other"].add_heatmap(z=np.zeros((2, 2)))
     figures["other"].add_scatter(y=list(range(1000)), mode="markers")
     (tmp_path / "other.svg").write_text("an older one")
     paths = write_pictures(figures, tmp_path, largest=60_000)
     assert (paths["one"].suffix, paths["other"].suffix) == (".svg", ".png")
+    with Image.open(paths["other"]) as picture:
+        assert picture.mode == "P"
+        assert picture.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
     assert sorted(path.name for path in tmp_path.glob("o*.*")) == ["one.svg", "other.png"]
     with pytest.raises(NotAvailableError, match="The picture of one, other is larger than 1,000 bytes"):
         write_pictures(figures, tmp_path / "tiny", largest=1000)

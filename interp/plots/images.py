@@ -11,7 +11,9 @@ from interp.errors import NotAvailableError
 
 __all__ = ["write_pictures"]
 
-FORMS = (("svg", 1.0), ("png", 1.0), ("png", 0.75), ("png", 0.5), ("png", 0.35))
+COLOURS = 128
+"""Of a PNG, which makes it a third as large."""
+FORMS = (("svg", 1.0), ("png", 1.5), ("png", 1.0), ("png", 0.75), ("png", 0.5))
 """What is tried until a picture is small enough: format, and pixels of a PNG per pixel of the layout."""
 
 
@@ -24,17 +26,22 @@ def write_pictures(figures: Mapping[str, go.Figure], folder: Path, largest: int 
         Where each picture lies. An older one in the other format is deleted.
 
     Raises:
-        NotAvailableError: kaleido is not installed (the extra `images`), or finds no Chromium, or a picture is too
-            large even as the smallest PNG.
+        NotAvailableError: kaleido or pillow is not installed (the extra `images`), or kaleido finds no Chromium, or a
+            picture is too large even as the smallest PNG.
     """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise NotAvailableError("Pictures need pillow: pip install 'grokking-interp[images]'.") from error
     folder.mkdir(parents=True, exist_ok=True)
+    opaque = {name: go.Figure(fig).update_layout(paper_bgcolor="white") for name, fig in figures.items()}
     written: dict[str, Path] = {}
     for ending, scale in FORMS:
         left = [name for name in figures if name not in written]
         paths = [folder / f"{name}.{ending}" for name in left]
         try:
             pio.write_images(
-                [figures[name] for name in left],
+                [opaque[name] for name in left],
                 paths,
                 width=[figures[name].layout.width or 760 for name in left],
                 height=[figures[name].layout.height or 420 for name in left],
@@ -47,6 +54,10 @@ def write_pictures(figures: Mapping[str, go.Figure], folder: Path, largest: int 
         for name, path in zip(left, paths):
             if ending == "svg":
                 path.write_text(_named(path.read_text(encoding="utf-8"), name), encoding="utf-8")
+            else:
+                with Image.open(path) as picture:
+                    few = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+                few.save(path, optimize=True)
             if path.stat().st_size > largest:
                 path.unlink()
                 continue
@@ -60,6 +71,8 @@ def write_pictures(figures: Mapping[str, go.Figure], folder: Path, largest: int 
 
 def _named(svg: str, name: str) -> str:
     """The SVG with plotly's random six digits replaced: those of the figure by a name, those of traces by numbers."""
-    ids = {found: f"{number}" for number, found in enumerate(dict.fromkeys(re.findall(r"(?:trace|cb)([0-9a-f]{6})", svg)))}
+    ids = {
+        found: f"{number}" for number, found in enumerate(dict.fromkeys(re.findall(r"(?:trace|cb)([0-9a-f]{6})", svg)))
+    }
     ids |= dict.fromkeys(re.findall(r'id="defs-([0-9a-f]{6})"', svg), name)
     return re.sub(r"(trace|cb|g|defs-|clip|legend)([0-9a-f]{6})", lambda at: at[1] + ids.get(at[2], at[2]), svg)
