@@ -139,12 +139,30 @@
       const {a, b, stride} = R.pairs[state.pair], x = column(a - 1, i), y = column(b - 1, i);
       Plotly.animate("circle", {data: [{x: along(x, stride), y: along(y, stride)}, {x, y}], traces: [0, 1]}, STILL);
     }
+    if (fitted()) frame();
     if (drawn.includes("spectrum")) {
       const n = R.spectrum.count;
       Plotly.animate("spectrum", {data: [{y: Array.from(spectrum.subarray(i * n, (i + 1) * n))}], traces: [0]}, STILL);
     }
     clearTimeout(settle.timer);
     if (!state.playing) settle.timer = setTimeout(settle, 150);
+  };
+  const fitted = () => Boolean($("fit") && $("fit").checked);
+  const reachOf = ({a, b, reach}, i) => {  // of all steps, or of this one
+    if (!fitted()) return reach;
+    const far = [...column(a - 1, i), ...column(b - 1, i)].reduce((most, v) => (Number.isFinite(v) ? Math.max(most, Math.abs(v)) : most), 0);
+    return 1.08 * far || reach;
+  };
+  const frame = () => {  // the ranges of what is drawn at one step
+    if (drawn.includes("circle")) {
+      const reach = reachOf(R.pairs[state.pair], state.index);
+      Plotly.relayout("circle", {"xaxis.range": [-reach, reach], "yaxis.range": [-reach, reach]});
+    }
+    if (drawn.includes("spectrum")) {
+      const n = R.spectrum.count, [low, high] = R.ranges.spectrum;
+      const top = Math.max(...spectrum.subarray(state.index * n, (state.index + 1) * n));
+      Plotly.relayout("spectrum", {"yaxis.range": [low, fitted() && top > 0 ? 1.05 * top : high]});
+    }
   };
   const settle = () => {  // what follows only when the slider rests
     if (!drawn.includes("components")) return;
@@ -154,6 +172,12 @@
       xs.push(along(x, stride), x); ys.push(along(y, stride), y);
     });
     Plotly.restyle("components", {x: xs, y: ys});
+    const ranges = {};
+    R.pairs.slice(0, count).forEach((pair, k) => {
+      const reach = reachOf(pair, state.index), own = k ? k + 1 : "";
+      ranges[`xaxis${own}.range`] = ranges[`yaxis${own}.range`] = [-reach, reach];
+    });
+    Plotly.relayout("components", ranges);
   };
   let wanted = null;
   const request = (index) => {  // at most one tick a frame
@@ -223,19 +247,20 @@
   const next = (stride) => R.powers  // the tokens are powers of a primitive root: a step of the exponent is a factor
     ? `x → ${R.powers[stride]} x (mod ${R.p + 1})` : `t → t + ${stride} (mod ${R.p})`;
   const dress = () => {
-    const {a, b, frequency, stride, reach} = R.pairs[state.pair];
+    const {a, b, frequency, stride} = R.pairs[state.pair];
     const round = stride > 0 && $("colour").value === "ring";
     const place = Array.from({length: R.p}, (_, t) => (round ? (t * frequency) % R.p : t));
     const numbers = $("numbers").checked;
     Plotly.restyle("circle", {"marker.color": [place], mode: numbers ? "markers+text" : "markers", "marker.size": numbers ? 17 : 10,
       customdata: [place.map((c) => (round ? `${c} of ${R.p} round the circle` : ""))]}, [1]);
-    Plotly.relayout("circle", {"xaxis.range": [-reach, reach], "yaxis.range": [-reach, reach], "xaxis.title.text": `PC ${a}`, "yaxis.title.text": `PC ${b}`});
-    $("n-circle").textContent = `Axes: principal components ${a} and ${b} of the last step, the same at every step. ` +
+    Plotly.relayout("circle", {"xaxis.title.text": `PC ${a}`, "yaxis.title.text": `PC ${b}`});
+    frame();
+    $("n-circle").textContent = `Axes: principal components ${a} and ${b} of the last step, the same at every step` + (fitted() ? "; their scale is that of the step. " : ". ") +
       (!stride ? "No line joins the elements of a group that is not cyclic" : frequency === 1 && stride === 1 && !R.powers ? "The line joins t → t + 1" : `Strongest frequency here: ${frequency}. The line joins ${next(stride)}`) +
       (round && R.powers ? `; colour runs once round that circle.` : round ? (frequency === 1 ? "; colour runs with t." : `; colour runs with ${frequency}·t mod ${R.p}, once round that circle.`) : `; colour is the ${stride ? "residue t" : "number of the element"}.`);
     show(state.index);
   };
-  for (const id of ["pair", "colour", "numbers"]) if ($(id)) $(id).addEventListener("change", () => {
+  for (const id of ["pair", "colour", "numbers", "fit"]) if ($(id)) $(id).addEventListener("change", () => {
     state.pair = $("pair") ? Number($("pair").value) : 0;
     dress();
   });
@@ -271,7 +296,7 @@
       });
     } else {
       if (kind === "circle") dress();
-      gd.on("plotly_doubleclick", () => { kind === "circle" ? dress() : Plotly.relayout(gd, {"xaxis.autorange": true, ...own}); });
+      gd.on("plotly_doubleclick", () => { kind === "circle" ? dress() : Plotly.relayout(gd, {"xaxis.autorange": true, ...own}); if (fitted()) frame(); });
     }
   };
   const rest = () => new Promise((resolve) => setTimeout(resolve, 0));

@@ -37,6 +37,7 @@ __all__ = ["render", "report"]
 
 DENSEST = 4000  # points per dense curve; more than a screen can tell apart
 COMPONENTS = 10  # components that the file carries
+SMALL = 0.25  # a last step that fills less of the range of all steps is shown in its own
 MOST_KEYS = 16  # rows of the table of key frequencies
 
 
@@ -136,6 +137,7 @@ def render(
         readouts=[row for row in READOUTS if row[0] in payload["readouts"]],
         pairs=payload["pairs"],
         numbered=payload["p"] <= 67,
+        fitted=payload["fit"],
         stage=stage,
         panels=panels,
         sections=[(group, [p for p in panels if p.group == group]) for group in GROUPS],
@@ -198,7 +200,8 @@ def _panels(
         out.append(_Panel("circle", "circle", "The token embeddings", "", fig))
     if "embedding_power" in names:
         keys = key_frequencies(data)[0]
-        note = "One range for every step." + (" Numbered: the key frequencies of the last step." if keys else "")
+        note = "One range for every step, unless it is fitted to the step."
+        note += " Numbered: the key frequencies of the last step." if keys else ""
         fig = plots.spectrum_bars(data, keys=keys)
         out.append(_Panel("spectrum", "spectrum", "Fourier spectrum of the embedding", note, fig))
     if known & {"train_accuracy", "test_accuracy"}:
@@ -342,6 +345,8 @@ def _payload(data: xr.Dataset, dense: xr.Dataset, axis: StepAxis, panels: list[_
         "readouts": {},
         "pairs": [],
         "p": 0,
+        "fit": False,
+        "ranges": {p.id: p.figure.layout.yaxis.range for p in panels if p.kind == "spectrum"},
         "powers": tokens_of(data) if "products" in str(data.attrs.get("basis", "")) and "token" in data.dims else None,
     }
     for name, _, _ in READOUTS:
@@ -368,6 +373,8 @@ def _payload(data: xr.Dataset, dense: xr.Dataset, axis: StepAxis, panels: list[_
             pair = np.where(finite[u : u + 2], xyz[u : u + 2], 0)
             rim = ring(pair[0, -1], pair[1, -1], cyclic=bool(data.attrs.get("cyclic", True)))
             reach = 1.08 * float(np.abs(pair).max()) or 1.0
+            if u == 0:  # a network that begins with large weights ends in a corner of their range
+                payload["fit"] = bool(1.08 * float(np.abs(pair[:, -1]).max()) < SMALL * reach)
             payload["pairs"].append(
                 {"a": u + 1, "b": u + 2, "frequency": rim.frequency, "stride": rim.stride, "reach": reach}
             )

@@ -100,6 +100,14 @@ def test_the_coordinates_survive_the_journey():
     np.testing.assert_allclose(power, data["embedding_power"].values, rtol=1e-6)
 
 
+def test_a_last_step_in_a_corner_of_the_range_is_shown_in_its_own():
+    data, _ = planted_run(p=11, checkpoints=12)
+    assert payload(render(data, title="x"))["fit"] is False
+    shrinking = data.assign(embedding_coordinates=data["embedding_coordinates"] * xr.where(data.step == 0, 1000, 1))
+    assert payload(render(shrinking, title="x"))["fit"] is True
+    assert 'id="fit" type="checkbox" checked' in own(render(shrinking, title="x"))
+
+
 def test_each_pair_travels_with_its_own_ring():
     data, _ = planted_run()
     pairs = payload(render(data, title="x"))["pairs"]

@@ -4,6 +4,7 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from planted import EVENTS, PHASES, planted_run
 
@@ -234,6 +235,35 @@ def test_the_small_circles_follow_when_the_slider_rests(page, run):
     want = data["embedding_coordinates"].isel(step=5).sel(component=3).values
     got = page.evaluate("Array.from(document.getElementById('components').data[3].x)")
     assert got == pytest.approx(list(want), abs=1e-4)
+
+
+RANGES = """() => ({
+    circle: document.getElementById('circle').layout.xaxis.range[1],
+    bars: document.getElementById('spectrum').layout.yaxis.range[1],
+    small: document.getElementById('components').layout.xaxis2.range[1],
+})"""
+
+
+def test_the_scale_is_that_of_all_steps_or_fits_the_step(page, run):
+    xyz = np.abs(run[0]["embedding_coordinates"].transpose("step", "component", "token").values)
+    power = run[0]["embedding_power"].values
+    slide(page, 10)
+    assert not page.is_checked("#fit")
+    page.wait_for_timeout(300)
+    of_all = page.evaluate(RANGES)
+    assert of_all["circle"] == pytest.approx(1.08 * xyz[:, :2].max(), rel=1e-3)
+    page.check("#fit")
+    page.wait_for_timeout(300)
+    fitted = page.evaluate(RANGES)
+    assert fitted["circle"] == pytest.approx(1.08 * xyz[10, :2].max(), rel=1e-3)
+    assert fitted["small"] == pytest.approx(1.08 * xyz[10, 2:4].max(), rel=1e-3)
+    assert fitted["bars"] == pytest.approx(1.05 * power[10].max(), rel=1e-3)
+    assert fitted["circle"] < of_all["circle"]
+    slide(page, 79)
+    assert page.evaluate(RANGES)["circle"] == pytest.approx(1.08 * xyz[79, :2].max(), rel=1e-3)
+    page.uncheck("#fit")
+    page.wait_for_timeout(300)
+    assert page.evaluate(RANGES) == pytest.approx(of_all)
 
 
 def test_the_step_axis_can_be_linear(page):
