@@ -361,7 +361,7 @@ class Reproduce:
     def __call__(self) -> None:
         """Reproduce one figure after the other and print its verdicts."""
         from interp.reproduce.running import figures, reproduce, stored
-        from interp.reproduce.table import counts, draw, table
+        from interp.reproduce.table import counts, draw, finished_recipes, table
 
         if not self.labels and self.table is None:
             for label, figure in figures().items():
@@ -385,7 +385,8 @@ class Reproduce:
         if self.table is not None:
             found, pictures = stored(self.root), Path("notebooks/images/reproductions")
             draw(found, self.table.parent / pictures)
-            self.table.write_text(table(found, str(pictures)), encoding="utf-8")
+            text = table(found, str(pictures), finished_recipes(self.root))
+            self.table.write_text(text, encoding="utf-8")
             print(f"{self.table}: {len(found)} figures")
 
 

@@ -13,10 +13,12 @@ import interp
 from interp.cli import main
 from interp.errors import InvalidArgumentError, NotAvailableError, UnknownNameError
 from interp.plots.images import write_pictures
+from interp.recipes import Recipe
 from interp.reproduce import running
 from interp.reproduce.figures import PRESETS, Claim, Figure
 from interp.reproduce.running import figures, reproduce, stored
-from interp.reproduce.table import counts, draw, table
+from interp.reproduce.table import counts, draw, finished_recipes, table
+from interp.store import RunWriter
 
 LABELS = [
     *(f"K{i}" for i in range(1, 6)),
@@ -145,6 +147,24 @@ def test_the_table_has_every_claim(figure, tmp_path):
     assert counts([]) == "0 claims: "
     with pytest.raises(InvalidArgumentError, match="at least one reproduction"):
         table([])
+
+
+def test_the_table_has_the_recipes_that_are_finished(figure, tmp_path, toy_config, monkeypatch):
+    learned = toy_config.replace({"steps": 400, "task.train_fraction": 0.9, "optimizer.lr": 1e-2})
+    recipes = {"learned": learned, "short": toy_config, "begun": toy_config.replace({"seed": 5})}
+    for name in ("learned", "short"):
+        interp.train(recipes[name], root=tmp_path, device="cpu")
+    RunWriter.create(tmp_path / recipes["begun"].run_id, {"config": recipes["begun"].to_dict()}).close()
+    entries = {name: Recipe(config, "", "") for name, config in recipes.items()}
+    monkeypatch.setattr("interp.reproduce.table.RECIPES", entries)
+    trajs = finished_recipes(tmp_path)
+    assert list(trajs) == ["learned", "short"]
+    text = table([reproduce("T1", preset="toy", root=tmp_path, workers=1)], recipes=trajs)
+    metrics = trajs["learned"].metrics.dropna("step", subset=["train_accuracy"])
+    first = next(int(s) for s in metrics.step if (metrics.train_accuracy.sel(step=slice(s, None)) >= 0.99)[:6].all())
+    assert f"| learned | {first} |" in text
+    assert "| short | – | – |" in text
+    assert "Not run to the end here: begun." in text
 
 
 def test_pictures_are_small_and_equal_ones_equal(figure, tmp_path):
