@@ -1,0 +1,40 @@
+"""What the figures of Hu et al. have in common: thresholds, and the kinds of their parts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import xarray as xr
+
+from interp.config import RunConfig
+
+__all__ = [
+    "COMMUTED",
+    "GENERALISED",
+    "HOLD",
+    "LASTING",
+    "MEMORISED",
+    "PAPER",
+    "POINTS",
+    "Cases",
+    "Label",
+    "OneRun",
+    "P",
+]
+
+PAPER = "Exploring Grokking: Experimental and Mechanistic Investigations (Hu, Zhou, Yu)"
+P = 97
+"""The paper's modulus, at which its numbers of steps are to be had."""
+MEMORISED, GENERALISED = 0.99, 0.95
+HOLD = 5
+"""Evaluations after which a threshold counts as sustained."""
+LASTING = 10
+"""A run that is to show that something never comes lasts so many times as long as memorising took."""
+COMMUTED = 0.1
+"""Accuracy on pairs whose mirror is held out, up to which a network has not generalised at all."""
+POINTS = 2000
+"""Of a figure, so that it stays a small file."""
+
+Label = dict[str, Any]
+Cases = list[tuple[Label, RunConfig]]
+OneRun = Callable[[xr.Dataset], float]
+"""A number from the curves of one run, over `step`; NaN where they cannot tell."""
