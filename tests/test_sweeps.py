@@ -325,6 +325,7 @@ def test_when_the_sweep_is_stopped_its_processes_store_everything_and_end(signum
     parent = subprocess.Popen(
         [sys.executable, script, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": os.getcwd()},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in what a shell runs behind itself
     )  # fmt: skip
 
     def children():

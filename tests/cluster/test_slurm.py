@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import interp
+from interp import engines
 from interp.engines import slurm_executor
 from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.sweeps import train_all
