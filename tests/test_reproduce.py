@@ -195,6 +195,7 @@ def test_pictures_that_are_too_large_become_smaller_ones(figure, tmp_path):
         assert picture.mode == "P"
         assert picture.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
     assert sorted(path.name for path in tmp_path.glob("o*.*")) == ["one.svg", "other.png"]
+    assert write_pictures({}, tmp_path) == {}
     with pytest.raises(NotAvailableError, match="The picture of one, other is larger than 1,000 bytes"):
         write_pictures(figures, tmp_path / "tiny", largest=1000)
 

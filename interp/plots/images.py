@@ -38,6 +38,8 @@ def write_pictures(figures: Mapping[str, go.Figure], folder: Path, largest: int 
     written: dict[str, Path] = {}
     for ending, scale in FORMS:
         left = [name for name in figures if name not in written]
+        if not left:
+            break
         paths = [folder / f"{name}.{ending}" for name in left]
         try:
             pio.write_images(
@@ -63,10 +65,9 @@ def write_pictures(figures: Mapping[str, go.Figure], folder: Path, largest: int 
                 continue
             written[name] = path
             path.with_suffix(".png" if ending == "svg" else ".svg").unlink(missing_ok=True)
-        if len(written) == len(figures):
-            return written
-    large = ", ".join(name for name in figures if name not in written)
-    raise NotAvailableError(f"The picture of {large} is larger than {largest:,} bytes.")
+    if large := [name for name in figures if name not in written]:
+        raise NotAvailableError(f"The picture of {', '.join(large)} is larger than {largest:,} bytes.")
+    return written
 
 
 def _named(svg: str, name: str) -> str:
