@@ -155,14 +155,19 @@ _beck = RunConfig(
 _prieto = RunConfig(
     task=Modular(p=113, train_fraction=0.4, seed=42, encoding="operands"),
     model=FeedForward(embedding="one-hot", d_hidden=(200, 200), biases="absent"),
-    optimizer=AdamW(lr=1e-2, weight_decay=0.0, betas=(0.9, 0.999)),
+    optimizer=AdamW(lr=1e-2, weight_decay=0.0, betas=(0.9, 0.999), loss_precision="float32"),
     steps=300,
     seed=42,
     interventions=Interventions(orthogonal_gradient=True),
 )
+_prieto_plain = {
+    "interventions.orthogonal_gradient": False,
+    "save.weights": "log(200) | every(1000)",
+    "save.state": "every(10000)",
+}
 _PRIETO_SOURCE = (
-    "'Grokking at the edge of numerical stability' (Prieto et al., 2025, arXiv:2501.04697), figure 1: one-hot inputs, "
-    "two layers of 200, no biases, torch's initialisation, no weight decay, learning rate 1e-2, 40 %, full batch."
+    "'Grokking at the edge of numerical stability' (Prieto et al., 2025, arXiv:2501.04697), figure {figure}, and its "
+    "code: one-hot inputs, two layers of 200, no biases, torch's initialisation, no weight decay, 40 %, full batch, "
 )
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
@@ -301,33 +306,36 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             "decay 0, norm projected after every step. They compute in float64.",
         ),
         "prieto-orthograd": Recipe(
-            _prieto, "no weight decay, gradients orthogonal to the weights: generalises at once", _PRIETO_SOURCE
+            _prieto,
+            "no weight decay, gradients orthogonal to the weights: generalises at once",
+            f"{_PRIETO_SOURCE.format(figure=1)}AdamW 1e-2, float32 softmax, 300 steps. Betas and epsilon are torch's "
+            "defaults, since their wrapper builds its optimiser without those of the command line.",
         ),
         "prieto-stablemax": Recipe(
             _prieto.replace(
                 {
-                    "interventions.orthogonal_gradient": False,
+                    **_prieto_plain,
                     "optimizer.loss": "stablemax",
+                    "optimizer.loss_precision": "float64",
+                    "optimizer.eps": 1e-25,
                     "steps": 80_000,
-                    "save.weights": "log(200) | every(1000)",
-                    "save.state": "every(10000)",
                 }
             ),
             "no weight decay, StableMax in the place of the softmax: groks",
-            _PRIETO_SOURCE,
+            f"{_PRIETO_SOURCE.format(figure=1)}AdamW 1e-2, betas .9/.999, epsilon 1e-25, float64 loss, 80,000 steps.",
         ),
         "prieto-softmax": Recipe(
             _prieto.replace(
                 {
-                    "interventions.orthogonal_gradient": False,
-                    "optimizer.loss_precision": "float32",
+                    **_prieto_plain,
+                    "optimizer.lr": 5e-4,
+                    "optimizer.betas": (0.9, 0.99),
+                    "optimizer.eps": 1e-30,
                     "steps": 20_000,
-                    "save.weights": "log(200) | every(1000)",
-                    "save.state": "every(10000)",
                 }
             ),
             "their control: float32 softmax collapses and learning stops",
-            _PRIETO_SOURCE,
+            f"{_PRIETO_SOURCE.format(figure=2)}AdamW 5e-4, betas .9/.99, epsilon 1e-30, float32 softmax, 20,000 steps.",
         ),
         "beck": Recipe(
             _beck,
