@@ -1,4 +1,5 @@
 """Every figure of the papers this toolkit began with, with its claims tested: `interp reproduce K1`.
 
-One module per paper, as data: `kitouni`, `hu`, `ahmed`, `beck`, and the field's `landmarks`.
+One room per paper, as data: `kitouni`, `hu`, `ahmed`, `beck`, and the field's `landmarks`. What several of them read
+off the curves of a run is in `curves`.
 """

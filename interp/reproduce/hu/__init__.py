@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from interp.config import RunConfig
+from interp.reproduce.curves import GENERALISED
 from interp.reproduce.figures import Claim, Figure, Preset
 from interp.reproduce.hu.drawing import plot_of, plot_optimisers, plot_steps
 from interp.reproduce.hu.numbers import (
@@ -56,7 +57,7 @@ from interp.reproduce.hu.runs import (
     optimiser_cases,
     symbolic_cases,
 )
-from interp.reproduce.hu.sizes import COMMUTED, GENERALISED, LASTING, PAPER, Cases, P
+from interp.reproduce.hu.sizes import COMMUTED, LASTING, PAPER, Cases, P
 
 __all__ = ["FIGURES"]
 

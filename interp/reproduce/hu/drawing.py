@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from interp.plots.style import COLOURS, SERIES, figure, step_axis
-from interp.reproduce.hu.numbers import curve_of
+from interp.reproduce.curves import curve_of
 from interp.reproduce.hu.sizes import POINTS
 
 if TYPE_CHECKING:

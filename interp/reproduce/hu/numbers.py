@@ -9,9 +9,9 @@ import xarray as xr
 from scipy.ndimage import median_filter
 from scipy.stats import spearmanr
 
-from interp.analysis.phases import sustained_step
+from interp.reproduce.curves import GENERALISED, HOLD, MEMORISED, curve_of, last_evaluation, step_of
 from interp.reproduce.hu.runs import PLAIN
-from interp.reproduce.hu.sizes import COMMUTED, GENERALISED, HOLD, LASTING, MEMORISED, Label, OneRun, P
+from interp.reproduce.hu.sizes import COMMUTED, LASTING, Label, OneRun, P
 
 __all__ = [
     "advantage_of_decay",
@@ -20,11 +20,9 @@ __all__ = [
     "best_test",
     "best_train",
     "best_unmirrored",
-    "curve_of",
     "delayed_gain",
     "direct_alone",
     "half_rise_ratio",
-    "last_evaluation",
     "late_rise",
     "lateness",
     "loss_ratio",
@@ -36,36 +34,14 @@ __all__ = [
     "slowest_memory",
     "spread_of_rates",
     "steepening",
-    "step_of",
     "synchrony",
 ]
-
-
-def curve_of(run: xr.Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values where there are any."""
-    series = run[name].dropna("step") if name in run else xr.DataArray([], {"step": []}, "step")
-    return series["step"].values, series.values
 
 
 def _steady(run: xr.Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
     """The curve without its spikes: running medians over five evaluations."""
     steps, values = curve_of(run, name)
     return steps, median_filter(values, size=HOLD, mode="nearest") if len(values) else values
-
-
-def last_evaluation(run: xr.Dataset) -> float:
-    """The last evaluation."""
-    steps, _ = curve_of(run, "test_accuracy")
-    return float(steps[-1]) if len(steps) else math.nan
-
-
-def step_of(run: xr.Dataset, name: str, threshold: float, *, above: bool = True, limit: float = math.inf) -> float:
-    """Where the curve passes the threshold for good; where it does not, infinite if the run lasted to `limit`."""
-    steps, values = curve_of(run, name)
-    found = sustained_step(steps, values, threshold, hold=HOLD, above=above) if len(steps) else None
-    if found is not None:
-        return float(found)
-    return math.inf if last_evaluation(run) >= limit else math.nan
 
 
 def lateness(run: xr.Dataset) -> float:

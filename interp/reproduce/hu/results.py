@@ -7,19 +7,13 @@ import xarray as xr
 
 from interp.analysis.measures import measure
 from interp.errors import NotAvailableError
+from interp.reproduce.curves import GENERALISED, MEMORISED, last_evaluation, step_of, tested
 from interp.reproduce.figures import Preset
-from interp.reproduce.hu.numbers import last_evaluation, step_of
 from interp.reproduce.hu.runs import UPDATES, cases_of_both_encodings, optimiser_cases
-from interp.reproduce.hu.sizes import GENERALISED, MEMORISED, Cases, Label
+from interp.reproduce.hu.sizes import Cases, Label
 from interp.trajectory import Trajectory
 
 __all__ = ["best_within_budget", "over_training", "steps_until"]
-
-
-def _curves(traj: Trajectory) -> xr.Dataset:
-    """Accuracies and losses over the whole training set and the held-out pairs, at the steps of the tests."""
-    metrics = traj.metrics[["train_accuracy", "test_accuracy", "train_loss", "test_loss"]]
-    return metrics.dropna("step", subset=["test_accuracy"])
 
 
 def _mirrors(traj: Trajectory) -> xr.Dataset:
@@ -59,7 +53,7 @@ def over_training(
     """Curves of every run, over its labels and `step`, and the modulus `p`."""
 
     def compute(trajs: Sequence[Trajectory], preset: Preset) -> xr.Dataset:
-        runs = [xr.merge([_curves(t), _mirrors(t)], join="outer") if mirrors else _curves(t) for t in trajs]
+        runs = [xr.merge([tested(t), _mirrors(t)], join="outer") if mirrors else tested(t) for t in trajs]
         return _labelled([label for label, _ in cases(preset)], runs).assign(p=trajs[0].task.p)
 
     return compute
@@ -68,7 +62,7 @@ def over_training(
 def steps_until(trajs: Sequence[Trajectory], preset: Preset) -> xr.Dataset:
     """H7: steps to generalise and the last step of each run, over encoding, fraction, seed; `p` over encoding."""
     labels = [label for label, _ in cases_of_both_encodings(preset)]
-    runs = [_curves(traj) for traj in trajs]
+    runs = [tested(traj) for traj in trajs]
     found = [
         xr.Dataset({"generalised_step": step_of(run, "test_accuracy", GENERALISED), "last_step": last_evaluation(run)})
         for run in runs
@@ -82,7 +76,7 @@ def best_within_budget(trajs: Sequence[Trajectory], preset: Preset) -> xr.Datase
     """H5: best accuracies within the budget and steps to memorise, over optimiser, fraction, seed; and `p`."""
     found = []
     for traj in trajs:
-        run = xr.merge([_curves(traj), _mirrors(traj)], join="outer").sel(step=slice(0, UPDATES[preset]))
+        run = xr.merge([tested(traj), _mirrors(traj)], join="outer").sel(step=slice(0, UPDATES[preset]))
         best = {f"best_{name}": run[name].max() for name in run.data_vars if str(name).startswith("test_accuracy")}
         memorised = step_of(run, "train_accuracy", MEMORISED)
         found.append(xr.Dataset({**best, "memorised_step": memorised, "last_step": last_evaluation(run)}))

@@ -7,26 +7,11 @@ import xarray as xr
 
 from interp.config import RunConfig
 
-__all__ = [
-    "COMMUTED",
-    "GENERALISED",
-    "HOLD",
-    "LASTING",
-    "MEMORISED",
-    "PAPER",
-    "POINTS",
-    "Cases",
-    "Label",
-    "OneRun",
-    "P",
-]
+__all__ = ["COMMUTED", "LASTING", "PAPER", "POINTS", "Cases", "Label", "OneRun", "P"]
 
 PAPER = "Exploring Grokking: Experimental and Mechanistic Investigations (Hu, Zhou, Yu)"
 P = 97
 """The paper's modulus, at which its numbers of steps are to be had."""
-MEMORISED, GENERALISED = 0.99, 0.95
-HOLD = 5
-"""Evaluations after which a threshold counts as sustained."""
 LASTING = 10
 """A run that is to show that something never comes lasts so many times as long as memorising took."""
 COMMUTED = 0.1
