@@ -9,7 +9,8 @@ import xarray as xr
 
 import interp
 from interp.ensemble import shape_of
-from interp.reproduce.ahmed import FIGURES, _scaling
+from interp.reproduce.ahmed import FIGURES
+from interp.reproduce.ahmed.results import _scaling
 from interp.training import train_many
 
 FIGURE = {figure.label: figure for figure in FIGURES}
