@@ -9,12 +9,13 @@ import xarray as xr
 from scipy.special import ive
 
 import interp
-from interp.reproduce import kitouni
 from interp.reproduce.figures import PRESETS
+from interp.reproduce.kitouni import FIGURES as KITOUNI
+from interp.reproduce.kitouni.results import _number_embeddings
 from interp.store import RunWriter
 from tests.claims import assert_holds_fails_abstains, assert_variables_of, changed, judged
 
-FIGURES = {figure.label: figure for figure in kitouni.FIGURES}
+FIGURES = {figure.label: figure for figure in KITOUNI}
 
 
 @pytest.fixture(scope="module")
@@ -310,4 +311,4 @@ def test_two_places_are_no_circle():
 
 def test_the_equals_sign_is_no_number(results):
     runs, _ = results["K1"]
-    assert tuple(kitouni._numbers(runs[0]).shape) == (len(runs[0].steps), 11, 16)
+    assert tuple(_number_embeddings(runs[0]).shape) == (len(runs[0].steps), 11, 16)
