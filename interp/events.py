@@ -13,13 +13,13 @@ is logged, and once: what the numbers of step n trigger happens at step n + 1, s
 only then.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from interp.errors import ConfigError
+from interp.words import read_value, write_value
 
 __all__ = ["Agenda", "AtEpoch", "AtStep", "Event", "Threshold", "parse_event"]
 
@@ -78,7 +78,7 @@ class Event:
     changes: tuple[tuple[str, Any], ...]
 
     def __str__(self) -> str:
-        return f"{self.when}: {', '.join(f'{path}={_written(value)}' for path, value in self.changes)}"
+        return f"{self.when}: {', '.join(f'{path}={write_value(value)}' for path, value in self.changes)}"
 
 
 class Agenda:
@@ -164,7 +164,7 @@ def parse_event(text: str) -> Event:
             f"`{text}` is no event; write `step 200: optimizer.weight_decay=0`, `epoch 60: ...`, or "
             f"`test_accuracy>=0.99: ...` (any of {', '.join(METRICS)}, with >= or <=)."
         )
-    return Event(trigger, tuple((path.strip(), _value(value.strip())) for path, _, value in assignments))
+    return Event(trigger, tuple((path.strip(), read_value(value.strip())) for path, _, value in assignments))
 
 
 def _parse_when(text: str) -> AtStep | AtEpoch | Threshold | None:
@@ -181,15 +181,3 @@ def _parse_when(text: str) -> AtStep | AtEpoch | Threshold | None:
 
 def _meets(event: Event, record: Mapping[str, float]) -> bool:
     return isinstance(event.when, Threshold) and event.when.met_by(record)
-
-
-def _value(text: str) -> Any:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return text
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _written(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -16,7 +16,6 @@ four phases of learning are those of Towards Understanding Grokking (Liu et al.,
 
 import contextlib
 import itertools
-import json
 import re
 import shutil
 import time
@@ -52,6 +51,7 @@ from interp.segments import read_run_json
 from interp.store import RunReader, RunWriter
 from interp.training import resume, train, train_many
 from interp.trajectory import Trajectory
+from interp.words import read_value
 
 __all__ = [
     "PHASES",
@@ -403,11 +403,7 @@ def _values(text: str, word: str) -> list[Any]:
         if not 0 < low < high or n < 2:
             raise ConfigError(f"`{word}` must have 0 < FROM < TO and COUNT >= 2 in log(FROM, TO, COUNT); got {text}.")
         return [float(f"{value:.6g}") for value in np.geomspace(low, high, n)]
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return [text]
-    return [tuple(value) if isinstance(value, list) else value]
+    return [read_value(text)]
 
 
 # --- work -------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "interp"
 
 LINES = [
-    ["errors"],
+    ["errors", "words"],
     ["schedule", "events"],
     ["record"],
     ["config", "rng", "theory"],
@@ -35,7 +35,7 @@ HOMES = {
     "dask": {"engines.py"},
     "submitit": {"engines.py"},
     "devinterp": {"analysis/complexity.py"},
-    "tyro": {"cli.py"},
+    "tyro": {"cli/"},
 }
 NO_TORCH = [
     "theory.groups",

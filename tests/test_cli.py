@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import numpy as np
 import pandas
@@ -14,7 +15,8 @@ import xarray
 
 import interp
 from interp.analysis.catalogue import MEASURES
-from interp.cli import _parse, main
+from interp.cli import main
+from interp.cli.reading import parse
 from interp.errors import ConfigError
 from interp.recipes import RECIPES
 from interp.store import RunReader, RunWriter
@@ -80,6 +82,10 @@ def files(folder):
 # --- help -------------------------------------------------------------------------------------------------------------
 
 
+def test_version(capsys):
+    assert call(capsys, "--version") == (0, f"{version('grokking-interp')}\n", "")
+
+
 @pytest.mark.parametrize(
     "words", [[], ["--help"], ["-h"], ["train"], ["train", "--help"], *([c, "--help"] for c in COMMANDS)]
 )
@@ -124,7 +130,7 @@ def test_recipes(capsys):
 WRONG = {
     "unknown command": (["trian"], r"interp: There is no command `trian`. Did you mean `train`?"),
     "no such command": (["zzz"], "interp: There is no command `zzz`. Known: compare, demo, import, list"),
-    "unknown option": (["--version"], "interp: Unrecognized options: --version."),
+    "unknown option": (["--verbose"], "interp: Unrecognized options: --verbose."),
     "unknown recipe": (["train", "nandaa"], "interp: There is no recipe `nandaa`. Did you mean `nanda`?"),
     "flags before the recipe": (["train", "--steps", "4"], "interp train: Unrecognized options: --steps, 4."),
     "type": (
@@ -487,7 +493,7 @@ def test_a_closed_pipe_is_no_error():
 
 def test_another_kind_of_optimiser():
     """What both kinds have is kept; rates are the new kind's own."""
-    train = _parse(["train", "simple-grokking", "--optimizer", "muon", "--optimizer.momentum", "0.9"])
+    train = parse(["train", "simple-grokking", "--optimizer", "muon", "--optimizer.momentum", "0.9"])
     kept = interp.recipes.get("simple-grokking").optimizer
     assert type(train.config.optimizer).__name__ == "Muon"
     assert train.config.optimizer.momentum == 0.9
@@ -496,7 +502,7 @@ def test_another_kind_of_optimiser():
     assert train.config.optimizer.lr == 2e-2
     for words, got in ((["--optimizer", "lion"], "lion"), (["--optimizer"], "nothing")):
         with pytest.raises(ConfigError, match=f"`--optimizer` must be one of adamw, adam, sgd, muon; got {got}"):
-            _parse(["train", "simple-grokking", *words])
+            parse(["train", "simple-grokking", *words])
 
 
 # --- sweep ------------------------------------------------------------------------------------------------------------

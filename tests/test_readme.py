@@ -32,9 +32,9 @@ def test_the_picture_of_the_house_is_true():
 
 
 def test_commands_named_exist():
-    from interp.cli import _COMMANDS
+    from interp.cli.commands import COMMANDS
 
-    assert set(re.findall(r"^interp (\w+)", README, flags=re.MULTILINE)) <= set(_COMMANDS)
+    assert set(re.findall(r"^interp (\w+)", README, flags=re.MULTILINE)) <= set(COMMANDS)
     targets = set(re.findall(r"`?make (\w+)", README))
     makefile = (ROOT / "Makefile").read_text()
     assert targets

@@ -1,43 +1,30 @@
-"""The command line: `interp demo | train | resume | replay | import | measure | compare | report | verify | ...`.
+"""The commands, a dataclass each, whose fields are their flags and whose call does the work.
 
-Every command is a dataclass that tyro turns into flags; those of `interp train RECIPE` are the fields of its config.
-Heavy libraries are imported inside the commands, so that `--help` is quick. A user's mistake ends with one line and
-exit code 2; a run that diverged ends with 1, an interrupted one with 130.
+Heavy libraries are imported inside the calls, so that `--help` is quick.
 """
 
 import contextlib
-import dataclasses
-import io
-import math
-import os
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
-import tyro
 from tyro.conf import AvoidSubcommands, Positional, arg
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from interp import recipes
-from interp.config import SGD, Adam, AdamW, Muon, RunConfig
-from interp.errors import ConfigError, DivergedError, InterpError, UnknownNameError, did_you_mean
-from interp.schedule import Schedule, parse_schedule
+from interp.cli.printing import as_table, in_words, print_outcome, print_state, size_on_disk, summarise
+from interp.config import RunConfig
+from interp.errors import ConfigError, InterpError
+from interp.words import read_value
 
-if TYPE_CHECKING:
-    from interp.trajectory import Trajectory
-
-__all__ = ["main"]
+__all__ = ["COMMANDS", "Train"]
 
 Root = Annotated[Path, arg(help="folder that holds the runs")]
 Device = Annotated[str | None, arg(help="cpu, cuda or cuda:N; CUDA where there is one if not given")]
 Threads = Annotated[int | None, arg(help="CPU threads; exactness holds for one number of them")]
 Run = Positional[Annotated[Path, arg(help="run folder, such as checkpoints/add59-transformer-seed0-1a2b3c4d")]]
-
-
-# --- commands ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -55,7 +42,7 @@ class Demo:
         config = recipes.get("kitouni-circle")
         print(f"Training {config.run_id}: {recipes.RECIPES['kitouni-circle'].summary}.")
         traj = train(config, root=self.root, device=self.device, progress=True, threads=self.threads)
-        _summarise(traj)
+        summarise(traj)
 
 
 @dataclass
@@ -76,7 +63,7 @@ class Train:
 
         folder = self.root / self.config.run_id
         if self.existing == "resume" and (folder / "run.json").exists():
-            _print_state(folder)
+            print_state(folder)
         else:
             print(f"Training {folder}")
         traj = train(
@@ -87,7 +74,7 @@ class Train:
             threads=self.threads,
             existing=self.existing,
         )
-        _print_outcome(traj)
+        print_outcome(traj)
         print(f"Report:    interp report {traj.folder}")
 
 
@@ -103,8 +90,8 @@ class Resume:
         """Resume and say what came out."""
         from interp.training import resume
 
-        _print_state(self.run)
-        _print_outcome(resume(self.run, device=self.device, progress=True, threads=self.threads))
+        print_state(self.run)
+        print_outcome(resume(self.run, device=self.device, progress=True, threads=self.threads))
 
 
 @dataclass
@@ -159,7 +146,7 @@ class Import:
             name, equals, value = words.partition("=")
             if not equals:
                 raise ConfigError(f"`--assume` must be FIELD=VALUE, such as task.operation=multiply; got {words}.")
-            assume[name] = _number(value)
+            assume[name] = read_value(value)
         traj = import_checkpoints(self.path, self.into, format=self.format, assume=assume, progress=True)
         found = traj.run["import"]
         print(f"Run:       {traj.folder}")
@@ -168,7 +155,7 @@ class Import:
         print(f"Split:     {found['split_origin']}")
         print(f"Assumed:   {', '.join(found['assumed']) or 'nothing'}")
         print(f"Proof:     {found['proof']['verdict']}")
-        print(f"On disk:   {_on_disk(traj)}")
+        print(f"On disk:   {size_on_disk(traj)}")
         print(f"Report:    interp report {traj.folder}")
 
 
@@ -239,11 +226,11 @@ class Compare:
         last = list(table.columns[table.columns.get_loc("key_frequencies") :])
         when = [name for name in table.columns if name not in what + differ + last]
         for heading, columns in (("Runs", what), ("Steps", when), ("At the last stored step", last)):
-            print(f"{heading}\n{_table(table[columns])}\n")
+            print(f"{heading}\n{as_table(table[columns])}\n")
         print(f"Generalised: {data.attrs['generalised']} of {len(trajs)} runs")
         for share in data["quantile"].values:
             at = data.sel(quantile=share)
-            step, low, high = (_step(float(at[f"steps_to_generalise{side}"])) for side in ("", "_lower", "_upper"))
+            step, low, high = (in_words(float(at[f"steps_to_generalise{side}"])) for side in ("", "_lower", "_upper"))
             print(f"{share:.0%} of runs by step {step} (95 % interval {low} to {high})")
         if early is not None:
             print(f"\nUp to step {self.until}: does it tell which of {early.sizes['run']} runs generalise later?")
@@ -254,9 +241,9 @@ class Compare:
             scores = early.drop_dims("run").to_dataframe()
             scores["median_lead_time"] = early["lead_time"].to_pandas().median()
             if scores.notna().any(axis=None):
-                print(_table(scores))
+                print(as_table(scores))
             values = early["value"].to_pandas().add_suffix(f"_at_{self.until}")
-            print(f"\nAt step {self.until}\n{_table(values)}")
+            print(f"\nAt step {self.until}\n{as_table(values)}")
             table = table.join(values)
         if self.output:
             table.to_csv(self.output)
@@ -311,7 +298,7 @@ class Sweep:
             if self.dask:
                 executor = stack.enter_context(dask_executor(self.dask))
             elif self.slurm:
-                settings = {name: _number(value) for name, value in options.items()}
+                settings = {name: read_value(value) for name, value in options.items()}
                 executor = stack.enter_context(slurm_executor(self.slurm, **settings))
             done = sweep(
                 self.recipe,
@@ -326,7 +313,7 @@ class Sweep:
             )
         table, results = done.to_dataframe(), done.results()
         shown = ["run", "memorised_step", "generalised_step", "delay", "test_accuracy", "learning_phase"]
-        print(_table(table[[*done.axes, *shown]]))
+        print(as_table(table[[*done.axes, *shown]]))
         for run_id, why in done.failures.items():
             print(f"failed: {run_id}: {why}")
         if self.output and self.output.suffix == ".csv":
@@ -401,7 +388,7 @@ class Report:
         """Measure, write the report, and say where it is."""
         from interp.trajectory import load
 
-        _summarise(load(self.run), self.output)
+        summarise(load(self.run), self.output)
 
 
 @dataclass
@@ -460,198 +447,24 @@ class Recipes:
             print(textwrap.indent(textwrap.fill(recipe.source, 96), "    "), end="\n\n")
 
 
-# --- the program ------------------------------------------------------------------------------------------------------
-
-_COMMANDS: dict[str, Any] = {
-    "demo": Demo,
-    "train": Train,
-    "resume": Resume,
-    "replay": Replay,
-    "import": Import,
-    "measure": Measure,
-    "compare": Compare,
-    "sweep": Sweep,
-    "reproduce": Reproduce,
-    "report": Report,
-    "verify": Verify,
-    "list": List,
-    "recipes": Recipes,
-}
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; `arguments` are those of the process if not given."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        _parse(words)()
-        sys.stdout.flush()
-    except DivergedError as error:
-        _leave(error, 1)
-    except InterpError as error:
-        _leave(error, 2)
-    except KeyboardInterrupt as error:
-        _leave(error if str(error) else "Interrupted.", 130)
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
-    except OSError as error:  # a full disk, a folder that may not be written
-        _leave(error, 2)
-
-
-def _parse(words: list[str]) -> Any:
-    """The command that the words describe, or one line about what is wrong with them (exit code 2)."""
-    words = words or ["--help"]
-    name = words[0]
-    registry = _registry()
-    if name == "train":
-        return _parse_train(words[1:], registry)
-    if name in _COMMANDS:
-        prog = f"interp {name}"
-        return _read(prog, lambda: tyro.cli(_COMMANDS[name], prog=prog, args=words[1:], registry=registry))
-    if not name.startswith("-"):
-        raise UnknownNameError(f"There is no command `{name}`. {did_you_mean(name, _COMMANDS)}")
-    summaries: dict[str, Callable[..., Any]] = {
-        command: dataclasses.make_dataclass(cls.__name__, [], namespace={"__doc__": cls.__doc__})
-        for command, cls in _COMMANDS.items()
+COMMANDS: Mapping[str, Any] = MappingProxyType(
+    {
+        "demo": Demo,
+        "train": Train,
+        "resume": Resume,
+        "replay": Replay,
+        "import": Import,
+        "measure": Measure,
+        "compare": Compare,
+        "sweep": Sweep,
+        "reproduce": Reproduce,
+        "report": Report,
+        "verify": Verify,
+        "list": List,
+        "recipes": Recipes,
     }
-    description = __doc__.partition("\n")[0]
-    return _read(
-        "interp",
-        lambda: tyro.extras.subcommand_cli_from_dict(summaries, prog="interp", description=description, args=words),
-    )
-
-
-def _parse_train(words: list[str], registry: ConstructorRegistry) -> Train:
-    if not words or words[0].startswith("-"):
-        shown: dict[str, Callable[..., Any]] = {
-            recipe: dataclasses.make_dataclass("Recipe", [], namespace={"__doc__": recipes.RECIPES[recipe].summary})
-            for recipe in recipes.RECIPES
-        }
-        _read(
-            "interp train",
-            lambda: tyro.extras.subcommand_cli_from_dict(
-                shown, prog="interp train", description=Train.__doc__, args=words or ["--help"]
-            ),
-        )
-    config, changes = _with_optimizer(recipes.get(words[0]), words[1:])
-    prog = f"interp train {words[0]}"
-    return _read(
-        prog, lambda: tyro.cli(Train, prog=prog, args=changes, default=Train(config=config), registry=registry)
-    )
-
-
-def _with_optimizer(config: RunConfig, words: list[str]) -> tuple[RunConfig, list[str]]:
-    """`--optimizer KIND` taken out of the words: another kind of optimiser, with what both kinds have in common kept.
-
-    Learning rate and weight decay do not mean the same to two kinds, and become the defaults of the new one.
-    """
-    if "--optimizer" not in words:
-        return config, words
-    at = words.index("--optimizer")
-    kinds = {kind.__name__.lower(): kind for kind in (AdamW, Adam, SGD, Muon)}
-    name = words[at + 1].lower() if at + 1 < len(words) else ""
-    if name not in kinds:
-        raise ConfigError(f"`--optimizer` must be one of {', '.join(kinds)}; got {name or 'nothing'}.")
-    own = {field.name for field in dataclasses.fields(kinds[name])} - {"lr", "weight_decay"}
-    shared = {f.name: getattr(config.optimizer, f.name) for f in dataclasses.fields(config.optimizer) if f.name in own}
-    return config.replace({"optimizer": kinds[name](**shared)}), words[:at] + words[at + 2 :]
-
-
-def _read(prog: str, parse: Callable[[], Any]) -> Any:
-    """What tyro parses; its boxes about a wrong word become one line."""
-    boxes = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(boxes):
-            return parse()
-    except SystemExit as end:
-        if end.code != 2:
-            raise
-        print(f"{prog}: {_out_of_the_box(boxes.getvalue())} See {prog} --help.", file=sys.stderr)
-        raise
-
-
-def _out_of_the_box(text: str) -> str:
-    """The message and the suggestions in an error of tyro's, without frame, help texts and colours.
-
-    >>> rows = ["wrong x", "────", "Perhaps:", "    --y", "        (default: 1)"]
-    >>> _out_of_the_box("\\n".join(["╭─ Title ─╮", *(f"│ {row} │" for row in rows), "╰─────────╯"]))
-    'wrong x. Perhaps: --y.'
-    """
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
-    # a terminal without UTF-8 gets the title, a rule and rows that are indented by two
-    rows = [line[2:].rstrip("│ ") for line in (lines[1:-1] if text.startswith("╭") else lines[2:])]
-    parts: list[list[str]] = [[]]
-    for row in rows:
-        if row and set(row) <= {"─", "-"}:
-            parts.append([])
-        elif not row.startswith(" " * 8):  # what stands that far in explains an option
-            parts[-1].append(row.strip())
-    kept = [" ".join(part) for part in parts if part and not part[0].startswith(("Argument helptext", "For full"))]
-    return " ".join(f"{part.rstrip('.')}." for part in kept)
-
-
-def _registry() -> ConstructorRegistry:
-    """Schedules are written as text on the command line."""
-    registry = ConstructorRegistry()
-
-    @registry.primitive_rule
-    def schedule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Schedule] | None:
-        if info.type is not Schedule:
-            return None
-        return PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="SCHEDULE",
-            instance_from_str=lambda words: parse_schedule(words[0]),
-            is_instance=lambda value: isinstance(value, Schedule),
-            str_from_instance=lambda value: [str(value)],
-        )
-
-    return registry
-
-
-def _leave(error: object, code: int) -> None:
-    print(f"interp: {error}", file=sys.stderr)
-    sys.exit(code)
-
-
-def _print_state(folder: Path) -> None:
-    from interp.trajectory import load
-
-    traj = load(folder)
-    if "import" in traj.run:
-        return  # to be refused by whoever is asked to go on with it
-    if traj.complete:
-        print(f"{folder} is complete; `interp train RECIPE --existing overwrite` trains it again")
-    else:
-        print(f"Continuing {folder}, stored up to step {traj.steps[-1] if len(traj.steps) else 'none'}")
-
-
-def _print_outcome(traj: "Trajectory") -> None:
-    from interp.summary import describe
-
-    print(f"Run:       {traj.folder}")
-    print(f"Outcome:   {' '.join(describe(traj.metrics, config=traj.config.to_dict()))}")
-    print(f"On disk:   {_on_disk(traj)}")
-    facts = [str(traj.provenance[key]) for key in ("device_name", "device", "update") if key in traj.provenance]
-    print(f"Ran on:    {', '.join(facts)}")
-
-
-def _summarise(traj: "Trajectory", output: Path | None = None) -> None:
-    """Write the report and print the five lines that sum a run up."""
-    from interp.analysis.measures import measure
-    from interp.reporting import report
-    from interp.summary import describe, headline
-
-    data = measure(traj, progress=True)
-    path = report(traj, output, data=data)
-    numbers = {label: value for label, value, _ in headline(data, traj.metrics)}
-    print(f"Report:           {path.resolve().as_uri()}")
-    print(f"Accuracy:         {describe(traj.metrics)[0]}")
-    print(f"Key frequencies:  {numbers.get('Key frequencies', 'not defined for this task')}")
-    print(
-        f"Circularity:      {numbers['Circularity']} over components 1 to 4; order of the tokens on the circle "
-        f"{numbers['Order on the circle']} (1 is perfect)"
-    )
-    print(f"On disk:          {_on_disk(traj)} in {traj.folder}")
+)
+"""By the word that calls it."""
 
 
 def _require_writable(path: Path | None, *endings: str) -> None:
@@ -660,33 +473,3 @@ def _require_writable(path: Path | None, *endings: str) -> None:
         raise ConfigError(f"`--output` must end in {' or '.join(endings)}; got {path}.")
     if path and not path.parent.is_dir():
         raise ConfigError(f"`--output` must lie in a folder that exists; {path.parent} is none.")
-
-
-def _table(frame: Any) -> str:
-    """A data frame as text, without the columns that nothing is known of."""
-    return frame.dropna(axis="columns", how="all").to_string(na_rep="-", float_format="{:.6g}".format, line_width=160)
-
-
-def _step(step: float) -> str:
-    """A step with its thousands marked, or that it lies beyond the ends of the runs.
-
-    >>> _step(11620.0), _step(float("inf"))
-    ('11,620', 'unknown, later than these runs show')
-    """
-    return f"{step:,.0f}" if math.isfinite(step) else "unknown, later than these runs show"
-
-
-def _number(text: str) -> int | float | str:
-    """A value on the command line: a number where it reads as one.
-
-    >>> _number("7"), _number("0.3"), _number("multiply")
-    (7, 0.3, 'multiply')
-    """
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(text)
-    return text
-
-
-def _on_disk(traj: "Trajectory") -> str:
-    return f"{len(traj.steps)} checkpoints, {traj.size_in_bytes / 1e6:,.0f} MB"

@@ -1,0 +1,36 @@
+"""The command line: `interp demo | train | resume | replay | import | measure | compare | report | verify | ...`.
+
+A user's mistake ends with one line and exit code 2; a run that diverged ends with 1, an interrupted one with 130.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from interp.cli.reading import parse
+from interp.errors import DivergedError, InterpError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; `arguments` are those of the process if not given."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        parse(words)()
+        sys.stdout.flush()
+    except DivergedError as error:
+        _leave(error, 1)
+    except InterpError as error:
+        _leave(error, 2)
+    except KeyboardInterrupt as error:
+        _leave(error if str(error) else "Interrupted.", 130)
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+    except OSError as error:  # a full disk, a folder that may not be written
+        _leave(error, 2)
+
+
+def _leave(error: object, code: int) -> None:
+    print(f"interp: {error}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,141 @@
+"""From the words of a command line to a command; what is wrong with them in one line, with exit code 2.
+
+tyro turns the fields of a command into flags; those of `interp train RECIPE` are the fields of the recipe's config.
+"""
+
+import contextlib
+import dataclasses
+import io
+import re
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from interp import recipes
+from interp.cli.commands import COMMANDS, Train
+from interp.config import SGD, Adam, AdamW, Muon, RunConfig
+from interp.errors import ConfigError, UnknownNameError, did_you_mean
+from interp.schedule import Schedule, parse_schedule
+
+__all__ = ["parse"]
+
+_ABOUT = (
+    "Train small networks, store every step of how they grok, and look inside. "
+    "Start with `interp demo`; `interp COMMAND --help` explains a command, `interp --version` names this version."
+)
+
+
+def parse(words: list[str]) -> Any:
+    """The command that the words describe, or one line about what is wrong with them (exit code 2)."""
+    words = words or ["--help"]
+    name = words[0]
+    if name == "--version":
+        return lambda: print(version("grokking-interp"))
+    registry = _registry()
+    if name == "train":
+        return _parse_train(words[1:], registry)
+    if name in COMMANDS:
+        prog = f"interp {name}"
+        return _read(prog, lambda: tyro.cli(COMMANDS[name], prog=prog, args=words[1:], registry=registry))
+    if not name.startswith("-"):
+        raise UnknownNameError(f"There is no command `{name}`. {did_you_mean(name, COMMANDS)}")
+    summaries: dict[str, Callable[..., Any]] = {
+        command: dataclasses.make_dataclass(cls.__name__, [], namespace={"__doc__": cls.__doc__})
+        for command, cls in COMMANDS.items()
+    }
+    return _read(
+        "interp",
+        lambda: tyro.extras.subcommand_cli_from_dict(summaries, prog="interp", description=_ABOUT, args=words),
+    )
+
+
+def _parse_train(words: list[str], registry: ConstructorRegistry) -> Train:
+    if not words or words[0].startswith("-"):
+        shown: dict[str, Callable[..., Any]] = {
+            recipe: dataclasses.make_dataclass("Recipe", [], namespace={"__doc__": recipes.RECIPES[recipe].summary})
+            for recipe in recipes.RECIPES
+        }
+        _read(
+            "interp train",
+            lambda: tyro.extras.subcommand_cli_from_dict(
+                shown, prog="interp train", description=Train.__doc__, args=words or ["--help"]
+            ),
+        )
+    config, changes = _with_optimizer(recipes.get(words[0]), words[1:])
+    prog = f"interp train {words[0]}"
+    return _read(
+        prog, lambda: tyro.cli(Train, prog=prog, args=changes, default=Train(config=config), registry=registry)
+    )
+
+
+def _with_optimizer(config: RunConfig, words: list[str]) -> tuple[RunConfig, list[str]]:
+    """`--optimizer KIND` taken out of the words: another kind of optimiser, with what both kinds have in common kept.
+
+    Learning rate and weight decay do not mean the same to two kinds, and become the defaults of the new one.
+    """
+    if "--optimizer" not in words:
+        return config, words
+    at = words.index("--optimizer")
+    kinds = {kind.__name__.lower(): kind for kind in (AdamW, Adam, SGD, Muon)}
+    name = words[at + 1].lower() if at + 1 < len(words) else ""
+    if name not in kinds:
+        raise ConfigError(f"`--optimizer` must be one of {', '.join(kinds)}; got {name or 'nothing'}.")
+    own = {field.name for field in dataclasses.fields(kinds[name])} - {"lr", "weight_decay"}
+    shared = {f.name: getattr(config.optimizer, f.name) for f in dataclasses.fields(config.optimizer) if f.name in own}
+    return config.replace({"optimizer": kinds[name](**shared)}), words[:at] + words[at + 2 :]
+
+
+def _read(prog: str, parse: Callable[[], Any]) -> Any:
+    """What tyro parses; its boxes about a wrong word become one line."""
+    boxes = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(boxes):
+            return parse()
+    except SystemExit as end:
+        if end.code != 2:
+            raise
+        print(f"{prog}: {_out_of_the_box(boxes.getvalue())} See {prog} --help.", file=sys.stderr)
+        raise
+
+
+def _out_of_the_box(text: str) -> str:
+    """The message and the suggestions in an error of tyro's, without frame, help texts and colours.
+
+    >>> rows = ["wrong x", "────", "Perhaps:", "    --y", "        (default: 1)"]
+    >>> _out_of_the_box("\\n".join(["╭─ Title ─╮", *(f"│ {row} │" for row in rows), "╰─────────╯"]))
+    'wrong x. Perhaps: --y.'
+    """
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+    # a terminal without UTF-8 gets the title, a rule and rows that are indented by two
+    rows = [line[2:].rstrip("│ ") for line in (lines[1:-1] if text.startswith("╭") else lines[2:])]
+    parts: list[list[str]] = [[]]
+    for row in rows:
+        if row and set(row) <= {"─", "-"}:
+            parts.append([])
+        elif not row.startswith(" " * 8):  # what stands that far in explains an option
+            parts[-1].append(row.strip())
+    kept = [" ".join(part) for part in parts if part and not part[0].startswith(("Argument helptext", "For full"))]
+    return " ".join(f"{part.rstrip('.')}." for part in kept)
+
+
+def _registry() -> ConstructorRegistry:
+    """Schedules are written as text on the command line."""
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def schedule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Schedule] | None:
+        if info.type is not Schedule:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="SCHEDULE",
+            instance_from_str=lambda words: parse_schedule(words[0]),
+            is_instance=lambda value: isinstance(value, Schedule),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry

@@ -1,0 +1,32 @@
+"""Values as one writes them: in an event, in a grid, after a flag.
+
+>>> read_value("0.3"), read_value("[64, 64]"), read_value("multiply")
+(0.3, (64, 64), 'multiply')
+"""
+
+import json
+from typing import Any
+
+__all__ = ["read_value", "write_value"]
+
+
+def read_value(text: str) -> Any:
+    """The value that a text stands for: one of JSON, lists as tuples, or else the text itself.
+
+    >>> [read_value(text) for text in ("7", "1e-3", ".5", "true", "null", "every(10)")]
+    [7, 0.001, 0.5, True, None, 'every(10)']
+    """
+    try:
+        value = json.loads(f"0{text}" if text.startswith(".") else text)
+    except ValueError:
+        return text
+    return tuple(value) if isinstance(value, list) else value
+
+
+def write_value(value: Any) -> str:
+    """The text that `read_value` reads as this value.
+
+    >>> write_value((64, 64)), write_value("multiply"), write_value(None)
+    ('[64, 64]', 'multiply', 'null')
+    """
+    return value if isinstance(value, str) else json.dumps(value)
