@@ -28,7 +28,8 @@ from interp.errors import (
     StoreError,
     UnknownNameError,
 )
-from interp.store import OPEN_MAPS, RunReader, RunWriter
+from interp.store import RunReader, RunWriter
+from interp.store.reader import OPEN_MAPS
 
 DTYPES = [np.float32, np.float64, np.int64, np.uint8, np.bool_]
 

@@ -1,33 +1,12 @@
-"""Bytes to arrays and back: the folder of one run, committed so that a kill loses little and a flipped bit is noticed.
+"""The one writer of a run: segments and metrics in the background, full states, and what a dead writer left."""
 
-    run.json                                   what the caller says about the run, sealed with a SHA-256
-    trajectory/00000000-00000063.safetensors   one *segment*: every array stacked [K, ...] over K steps
-    state/00004000.safetensors                 everything needed to resume at one step
-    metrics.jsonl                              a line per logged step, each with its CRC-32
-    LOCK                                       held by the one writer; readers need no lock
-
-*The listing is the commit log.* A segment is built in memory and published whole under its final name (see `segments`
-for the file and how it is committed); it is never written again, and whatever a kill leaves behind is a temporary file
-that the next writer removes.
-
-*A chain.* Each segment's header names the seal of the segment before it. A seal vouches for every byte of its own file,
-so the last one vouches, through the chain, for all files before it.
-
-*Resume is a proof.* Appending a step that is already committed writes nothing: it checks that the digests agree. A
-trainer that restarts from an older full state and reaches the end of the trajectory has shown that it is bit-exact.
-"""
-
-import fcntl
-import hashlib
-import itertools
 import json
 import math
 import os
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 from types import TracebackType
@@ -36,25 +15,14 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from interp.errors import (
-    CorruptRunError,
-    InvalidArgumentError,
-    RunExistsError,
-    RunLockedError,
-    StoreError,
-    UnknownNameError,
-    did_you_mean,
-)
+from interp.errors import CorruptRunError, InvalidArgumentError, RunExistsError, RunLockedError, StoreError
 from interp.segments import (
-    DIGEST,
-    SealedFile,
     append_to,
     check_dtype,
     commit_arrays,
     digest,
     leftovers,
     listing,
-    metrics_columns,
     metrics_line,
     metrics_lines,
     naming,
@@ -64,32 +32,9 @@ from interp.segments import (
     run_json,
     sync_folder,
 )
+from interp.store.reader import RunReader
 
-__all__ = ["RunReader", "RunWriter", "VerifyReport"]
-
-OPEN_MAPS = 256  # a memory map holds a file descriptor, of which a process has 1024 by default
-
-
-@dataclass(frozen=True)
-class VerifyReport:
-    """What `RunReader.verify` found: `errors` are damage, `warnings` deserve a look, steps are closed ranges."""
-
-    steps: int
-    segments: int
-    states: int
-    errors: tuple[str, ...]
-    warnings: tuple[str, ...]
-    unreadable_steps: tuple[tuple[int, int], ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether every byte is what was written."""
-        return not self.errors
-
-    def __str__(self) -> str:
-        head = f"{self.steps} steps in {self.segments} segments, {self.states} full states"
-        lines = [f"error: {text}" for text in self.errors] + [f"warning: {text}" for text in self.warnings]
-        return "\n".join([f"{head}: {'ok' if self.ok else 'DAMAGED'}", *lines])
+__all__ = ["RunWriter"]
 
 
 class RunWriter:
@@ -417,259 +362,3 @@ class RunWriter:
                 append_to(self.folder / "metrics.jsonl", b"\n".join([*lines, b""]), fsync=self._fsync)
         except BaseException as error:
             self._failure = error
-
-
-class RunReader:
-    """A run, complete or still growing, as arrays over memory maps; it never writes and needs no lock.
-
-    Arguments:
-        folder: the run's folder.
-        verify: check a digest the "first" time that its array and step are read, "always", or "never".
-
-    Attributes:
-        run: the caller's dict in run.json.
-        complete: whether the writer has marked the run as complete.
-        steps: all readable committed steps, int64 [n].
-        names: the arrays of each step.
-        problems: damage seen while listing the segments (unreadable headers, missing files), one sentence each.
-
-    Raises:
-        StoreError: there is no run.json.
-        CorruptRunError: run.json is damaged.
-    """
-
-    run: dict[str, Any]
-    complete: bool
-    steps: np.ndarray
-    names: tuple[str, ...]
-    problems: tuple[str, ...]
-
-    def __init__(self, folder: Path, *, verify: str = "first") -> None:
-        if verify not in ("first", "always", "never"):
-            raise InvalidArgumentError(f'`verify` must be "first", "always" or "never"; got {verify!r}.')
-        self.folder, self._verify = Path(folder), verify
-        self._files: dict[str, SealedFile] = {}
-        self._maps: OrderedDict[str, np.ndarray] = OrderedDict()
-        self._metrics: tuple[tuple[int, int], dict[str, np.ndarray]] | None = None
-        self.refresh()
-
-    def refresh(self) -> None:
-        """See what was committed since; one damaged segment does not hide the others."""
-        self.run, self.complete = read_run_json(self.folder / "run.json")
-        self._segments: list[SealedFile] = []
-        self._unreadable: dict[tuple[int, int], CorruptRunError] = {}
-        problems = []
-        previous: str | None = ""  # None behind a segment that cannot be read
-        for (first, last), path in listing(self.folder / "trajectory", r"(\d{8,})-(\d{8,})\.safetensors"):
-            try:
-                file = self._files[path.name] = self._files.get(path.name) or SealedFile(path)
-                if (file.steps[0], file.steps[-1]) != (first, last):
-                    raise CorruptRunError(f"{path} holds other steps than it names.")
-                before = self._segments[-1] if self._segments else None
-                if before and (file.spec != before.spec or first <= before.steps[-1]):
-                    raise CorruptRunError(f"{path} repeats steps of {before.path.name}, or has other arrays.")
-            except CorruptRunError as error:
-                self._unreadable[first, last] = error
-                problems.append(str(error))
-                previous = None
-                continue
-            if previous is not None and file.previous != previous:
-                wanted = file.previous[:-65] or "nothing"  # the name, without colon and seal
-                problems.append(f"{path} was written after another {wanted} than is there; is a segment missing?")
-            self._segments.append(file)
-            previous = file.reference
-        self.problems = tuple(problems)
-        self.names = tuple(self._segments[0].spec) if self._segments else ()
-        self.steps = np.concatenate([np.empty(0, np.int64), *(file.steps for file in self._segments)])
-        self.steps.flags.writeable = False
-        self._starts = np.cumsum([0, *(len(file.steps) for file in self._segments)])
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of `name` at one step."""
-        return self._spec(name)[0]
-
-    def dtype(self, name: str) -> np.dtype:
-        """The dtype of `name`."""
-        return self._spec(name)[1]
-
-    def read(self, name: str, index: int | np.integer | slice | np.ndarray) -> np.ndarray:
-        """`name` [...] at a position over `steps`, or stacked [k, ...] for a slice or an array of positions or bools.
-
-        A slice within one segment (and an int) is a read-only view of the file; anything else is a copy.
-
-        Raises:
-            UnknownNameError: no such array.
-            IndexError: no such position.
-            CorruptRunError: a digest does not match; the message names file, array and step.
-        """
-        shape, dtype = self._spec(name)
-        scalar = isinstance(index, Integral)
-        if scalar:
-            index = np.array([index])
-        positions = np.arange(len(self.steps))[index]  # bounds, negative positions and masks as numpy has them
-        if positions.ndim != 1:
-            raise InvalidArgumentError(f"`index` must be a position, a slice or a vector; got {positions.ndim} axes.")
-        owners = np.searchsorted(self._starts, positions, side="right") - 1
-        breaks = [0, *(np.flatnonzero(np.diff(owners)) + 1).tolist(), len(positions)]
-        out = None
-        for start, stop in itertools.pairwise(breaks) if len(positions) else ():
-            segment = int(owners[start])
-            rows = self._rows(segment, name, _as_slice(positions[start:stop] - self._starts[segment]))
-            if stop - start == len(positions):
-                return rows[0, ...] if scalar else rows
-            out = np.empty((len(positions), *shape), dtype) if out is None else out
-            out[start:stop] = rows
-        return np.empty((0, *shape), dtype) if out is None else out
-
-    def fingerprints(self) -> list[str]:
-        """One digest per step of all that is stored there, from the headers alone: equal weights, equal fingerprint."""
-        return [
-            hashlib.sha256("".join(file.digest(name, row) for name in self.names).encode()).hexdigest()[:DIGEST]
-            for file in self._segments
-            for row in range(len(file.steps))
-        ]
-
-    @property
-    def state_steps(self) -> list[int]:
-        """The steps that have a full state."""
-        return [step for (step,), _ in listing(self.folder / "state", r"(\d{8,})\.safetensors")]
-
-    def read_state(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-        """The full state at `step`: its arrays, writable copies with every digest checked, and its metadata."""
-        if step not in self.state_steps:
-            raise UnknownNameError(f"No full state at step {step} in {self.folder}. Known: {self.state_steps}.")
-        file = SealedFile(self.folder / "state" / f"{step:08d}.safetensors")
-        data = file.map()
-        for name in file.spec:
-            file.check(data, name, 0)
-        return {name: file.view(data, name).copy() for name in file.spec}, json.loads(file.fields["metadata"])
-
-    @property
-    def metrics(self) -> dict[str, np.ndarray]:
-        """The metrics as columns over logged steps: `step` int64, the others float64 with NaN where there is none."""
-        path = self.folder / "metrics.jsonl"
-        stat = path.stat() if path.exists() else None
-        key = (stat.st_size, stat.st_mtime_ns) if stat else (0, 0)
-        if self._metrics is None or self._metrics[0] != key:
-            self._metrics = (key, metrics_columns(metrics_lines(path)[0]))
-        return dict(self._metrics[1])
-
-    @property
-    def locked(self) -> bool:
-        """Whether someone is writing to the run now."""
-        try:
-            handle = os.open(self.folder / "LOCK", os.O_RDONLY)
-        except OSError:
-            return False
-        try:  # shared, so that readers do not see each other; filelock's own lock is exclusive
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(handle)
-        return False
-
-    def verify(self) -> VerifyReport:
-        """Check every digest, seal and link of the run again, and look for weights that cannot be right.
-
-        Warned of: steps at which nothing changed, and steps far from both neighbours although these are near each
-        other (the mark of a checkpoint that was mixed up), temporary files and a torn last line of metrics.
-        """
-        self._files.clear()
-        self._maps.clear()
-        self.refresh()
-        errors, warnings = list(self.problems), []
-        bad, same, stray = [], [], []
-        window: deque[tuple[str, dict[str, np.ndarray]]] = deque(maxlen=3)
-        near = math.inf
-        for s, file in enumerate(self._segments):
-            wrong: dict[str, list[int]] = {}
-            for row in range(len(file.steps)):
-                position = int(self._starts[s]) + row
-                data = self._map(file)
-                for name in self.names:
-                    try:
-                        file.check(data, name, row)
-                    except CorruptRunError:
-                        wrong.setdefault(name, []).append(position)
-                whole = "".join(file.digest(name, row) for name in self.names)
-                window.append((whole, {name: file.view(data, name)[row, ...] for name in self.names}))
-                if len(window) > 1:
-                    before, near = near, _distance(window[-1][1], window[-2][1])
-                    if window[-1][0] == window[-2][0]:
-                        same.append(position)
-                    elif len(window) == 3 and min(before, near) > 5 * _distance(window[-1][1], window[0][1]):
-                        stray.append(position - 1)
-            for name, positions in wrong.items():
-                errors.append(f"{file.path}: `{name}` does not match its digest at step {self._spans(positions)}.")
-            bad += sorted({position for positions in wrong.values() for position in positions})
-        if same:
-            warnings.append(f"The weights did not change at step {self._spans(same)}.")
-        if stray:
-            warnings.append(f"Far from both neighbours, which are near each other: step {self._spans(stray)}.")
-        states = self.state_steps
-        for step in states:
-            try:
-                self.read_state(step)
-            except (StoreError, UnknownNameError) as error:
-                if step in self.state_steps:  # else a living writer let it go meanwhile
-                    errors.append(str(error))
-        try:
-            torn = metrics_lines(self.folder / "metrics.jsonl")[1]
-        except StoreError as error:
-            errors.append(str(error))
-            torn = 0
-        if not self.locked:  # else they belong to the living writer
-            warnings += [f"{path} is a temporary file of a dead writer." for path in leftovers(self.folder)]
-            if torn:
-                warnings.append(f"{self.folder / 'metrics.jsonl'} ends in a torn line, which is ignored.")
-        unreadable = sorted([*self._unreadable, *((int(self.steps[i]), int(self.steps[i])) for i in bad)])
-        return VerifyReport(
-            len(self.steps), len(self._segments), len(states), tuple(errors), tuple(warnings), tuple(unreadable)
-        )
-
-    def _spec(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
-        if name not in self.names:
-            raise UnknownNameError(f"No array `{name}` in {self.folder}. {did_you_mean(name, self.names)}")
-        return self._segments[0].spec[name]
-
-    def _map(self, file: SealedFile) -> np.ndarray:
-        data = self._maps.pop(file.path.name, None)
-        if data is None:
-            data = file.map()
-            if len(self._maps) >= OPEN_MAPS:
-                self._maps.popitem(last=False)
-        self._maps[file.path.name] = data
-        return data
-
-    def _rows(self, segment: int, name: str, local: slice | np.ndarray) -> np.ndarray:
-        file = self._segments[segment]
-        data = self._map(file)
-        if self._verify != "never":
-            checked = file.checked.setdefault(name, np.zeros(len(file.steps), bool))
-            if self._verify == "always" or not checked[local].all():
-                for row in np.arange(len(file.steps))[local]:
-                    if self._verify == "always" or not checked[row]:
-                        file.check(data, name, int(row))
-                        checked[row] = True
-        return file.view(data, name)[local]
-
-    def _spans(self, positions: list[int]) -> str:
-        """Steps at sorted positions in words: [3, 4, 5, 9] -> "3-5, 9"."""
-        breaks = np.flatnonzero(np.diff(positions) > 1) + 1
-        groups = np.split(np.asarray(positions), breaks)
-        return ", ".join("-".join(str(self.steps[i]) for i in dict.fromkeys((g[0], g[-1]))) for g in groups)
-
-
-def _distance(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
-    """The Euclidean distance of the floating-point arrays of two steps."""
-    with np.errstate(all="ignore"):
-        differences = [(a[name] - b[name]).ravel() for name in a if a[name].dtype.kind == "f"]
-        return math.sqrt(sum(float(np.vdot(d, d)) for d in differences))
-
-
-def _as_slice(rows: np.ndarray) -> slice | np.ndarray:
-    """The same rows as a slice where they are equally spaced upwards: numpy then gives a view, not a copy."""
-    stride = int(rows[1] - rows[0]) if len(rows) > 1 else 1
-    even = stride > 0 and bool((np.diff(rows) == stride).all())
-    return slice(int(rows[0]), int(rows[-1]) + 1, stride) if even else rows

@@ -1,0 +1,246 @@
+"""A run as arrays over memory maps, complete or still growing."""
+
+import fcntl
+import hashlib
+import itertools
+import json
+import os
+from collections import OrderedDict
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from interp.errors import CorruptRunError, InvalidArgumentError, StoreError, UnknownNameError, did_you_mean
+from interp.segments import (
+    DIGEST,
+    SealedFile,
+    leftovers,
+    listing,
+    metrics_columns,
+    metrics_lines,
+    read_run_json,
+)
+from interp.store.verifying import VerifyReport, check_weights
+
+__all__ = ["OPEN_MAPS", "RunReader"]
+
+OPEN_MAPS = 256  # a memory map holds a file descriptor, of which a process has 1024 by default
+
+
+class RunReader:
+    """A run, complete or still growing, as arrays over memory maps; it never writes and needs no lock.
+
+    Arguments:
+        folder: the run's folder.
+        verify: check a digest the "first" time that its array and step are read, "always", or "never".
+
+    Attributes:
+        run: the caller's dict in run.json.
+        complete: whether the writer has marked the run as complete.
+        steps: all readable committed steps, int64 [n].
+        names: the arrays of each step.
+        problems: damage seen while listing the segments (unreadable headers, missing files), one sentence each.
+
+    Raises:
+        StoreError: there is no run.json.
+        CorruptRunError: run.json is damaged.
+    """
+
+    run: dict[str, Any]
+    complete: bool
+    steps: np.ndarray
+    names: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    def __init__(self, folder: Path, *, verify: str = "first") -> None:
+        if verify not in ("first", "always", "never"):
+            raise InvalidArgumentError(f'`verify` must be "first", "always" or "never"; got {verify!r}.')
+        self.folder, self._verify = Path(folder), verify
+        self._files: dict[str, SealedFile] = {}
+        self._maps: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._metrics: tuple[tuple[int, int], dict[str, np.ndarray]] | None = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """See what was committed since; one damaged segment does not hide the others."""
+        self.run, self.complete = read_run_json(self.folder / "run.json")
+        self._segments: list[SealedFile] = []
+        self._unreadable: dict[tuple[int, int], CorruptRunError] = {}
+        problems = []
+        previous: str | None = ""  # None behind a segment that cannot be read
+        for (first, last), path in listing(self.folder / "trajectory", r"(\d{8,})-(\d{8,})\.safetensors"):
+            try:
+                file = self._files[path.name] = self._files.get(path.name) or SealedFile(path)
+                if (file.steps[0], file.steps[-1]) != (first, last):
+                    raise CorruptRunError(f"{path} holds other steps than it names.")
+                before = self._segments[-1] if self._segments else None
+                if before and (file.spec != before.spec or first <= before.steps[-1]):
+                    raise CorruptRunError(f"{path} repeats steps of {before.path.name}, or has other arrays.")
+            except CorruptRunError as error:
+                self._unreadable[first, last] = error
+                problems.append(str(error))
+                previous = None
+                continue
+            if previous is not None and file.previous != previous:
+                wanted = file.previous[:-65] or "nothing"  # the name, without colon and seal
+                problems.append(f"{path} was written after another {wanted} than is there; is a segment missing?")
+            self._segments.append(file)
+            previous = file.reference
+        self.problems = tuple(problems)
+        self.names = tuple(self._segments[0].spec) if self._segments else ()
+        self.steps = np.concatenate([np.empty(0, np.int64), *(file.steps for file in self._segments)])
+        self.steps.flags.writeable = False
+        self._starts = np.cumsum([0, *(len(file.steps) for file in self._segments)])
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of `name` at one step."""
+        return self._spec(name)[0]
+
+    def dtype(self, name: str) -> np.dtype:
+        """The dtype of `name`."""
+        return self._spec(name)[1]
+
+    def read(self, name: str, index: int | np.integer | slice | np.ndarray) -> np.ndarray:
+        """`name` [...] at a position over `steps`, or stacked [k, ...] for a slice or an array of positions or bools.
+
+        A slice within one segment (and an int) is a read-only view of the file; anything else is a copy.
+
+        Raises:
+            UnknownNameError: no such array.
+            IndexError: no such position.
+            CorruptRunError: a digest does not match; the message names file, array and step.
+        """
+        shape, dtype = self._spec(name)
+        scalar = isinstance(index, Integral)
+        if scalar:
+            index = np.array([index])
+        positions = np.arange(len(self.steps))[index]  # bounds, negative positions and masks as numpy has them
+        if positions.ndim != 1:
+            raise InvalidArgumentError(f"`index` must be a position, a slice or a vector; got {positions.ndim} axes.")
+        owners = np.searchsorted(self._starts, positions, side="right") - 1
+        breaks = [0, *(np.flatnonzero(np.diff(owners)) + 1).tolist(), len(positions)]
+        out = None
+        for start, stop in itertools.pairwise(breaks) if len(positions) else ():
+            segment = int(owners[start])
+            rows = self._rows(segment, name, _as_slice(positions[start:stop] - self._starts[segment]))
+            if stop - start == len(positions):
+                return rows[0, ...] if scalar else rows
+            out = np.empty((len(positions), *shape), dtype) if out is None else out
+            out[start:stop] = rows
+        return np.empty((0, *shape), dtype) if out is None else out
+
+    def fingerprints(self) -> list[str]:
+        """One digest per step of all that is stored there, from the headers alone: equal weights, equal fingerprint."""
+        return [
+            hashlib.sha256("".join(file.digest(name, row) for name in self.names).encode()).hexdigest()[:DIGEST]
+            for file in self._segments
+            for row in range(len(file.steps))
+        ]
+
+    @property
+    def state_steps(self) -> list[int]:
+        """The steps that have a full state."""
+        return [step for (step,), _ in listing(self.folder / "state", r"(\d{8,})\.safetensors")]
+
+    def read_state(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+        """The full state at `step`: its arrays, writable copies with every digest checked, and its metadata."""
+        if step not in self.state_steps:
+            raise UnknownNameError(f"No full state at step {step} in {self.folder}. Known: {self.state_steps}.")
+        file = SealedFile(self.folder / "state" / f"{step:08d}.safetensors")
+        data = file.map()
+        for name in file.spec:
+            file.check(data, name, 0)
+        return {name: file.view(data, name).copy() for name in file.spec}, json.loads(file.fields["metadata"])
+
+    @property
+    def metrics(self) -> dict[str, np.ndarray]:
+        """The metrics as columns over logged steps: `step` int64, the others float64 with NaN where there is none."""
+        path = self.folder / "metrics.jsonl"
+        stat = path.stat() if path.exists() else None
+        key = (stat.st_size, stat.st_mtime_ns) if stat else (0, 0)
+        if self._metrics is None or self._metrics[0] != key:
+            self._metrics = (key, metrics_columns(metrics_lines(path)[0]))
+        return dict(self._metrics[1])
+
+    @property
+    def locked(self) -> bool:
+        """Whether someone is writing to the run now."""
+        try:
+            handle = os.open(self.folder / "LOCK", os.O_RDONLY)
+        except OSError:
+            return False
+        try:  # shared, so that readers do not see each other; filelock's own lock is exclusive
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
+    def verify(self) -> VerifyReport:
+        """Check every digest, seal and link of the run again, and look for weights that cannot be right.
+
+        Warned of: steps at which nothing changed, and steps far from both neighbours although these are near each
+        other (the mark of a checkpoint that was mixed up), temporary files and a torn last line of metrics.
+        """
+        self._files.clear()
+        self._maps.clear()
+        self.refresh()
+        weights = check_weights(self._segments, self._map)
+        errors = [*self.problems, *weights.errors]
+        states = self.state_steps
+        for step in states:
+            try:
+                self.read_state(step)
+            except (StoreError, UnknownNameError) as error:
+                if step in self.state_steps:  # else a living writer let it go meanwhile
+                    errors.append(str(error))
+        warnings = list(weights.warnings)
+        try:
+            torn = metrics_lines(self.folder / "metrics.jsonl")[1]
+        except StoreError as error:
+            errors.append(str(error))
+            torn = 0
+        if not self.locked:  # else they belong to the living writer
+            warnings += [f"{path} is a temporary file of a dead writer." for path in leftovers(self.folder)]
+            if torn:
+                warnings.append(f"{self.folder / 'metrics.jsonl'} ends in a torn line, which is ignored.")
+        unreadable = sorted([*self._unreadable, *((step, step) for step in weights.damaged)])
+        return VerifyReport(
+            len(self.steps), len(self._segments), len(states), tuple(errors), tuple(warnings), tuple(unreadable)
+        )
+
+    def _spec(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
+        if name not in self.names:
+            raise UnknownNameError(f"No array `{name}` in {self.folder}. {did_you_mean(name, self.names)}")
+        return self._segments[0].spec[name]
+
+    def _map(self, file: SealedFile) -> np.ndarray:
+        data = self._maps.pop(file.path.name, None)
+        if data is None:
+            data = file.map()
+            if len(self._maps) >= OPEN_MAPS:
+                self._maps.popitem(last=False)
+        self._maps[file.path.name] = data
+        return data
+
+    def _rows(self, segment: int, name: str, local: slice | np.ndarray) -> np.ndarray:
+        file = self._segments[segment]
+        data = self._map(file)
+        if self._verify != "never":
+            checked = file.checked.setdefault(name, np.zeros(len(file.steps), bool))
+            if self._verify == "always" or not checked[local].all():
+                for row in np.arange(len(file.steps))[local]:
+                    if self._verify == "always" or not checked[row]:
+                        file.check(data, name, int(row))
+                        checked[row] = True
+        return file.view(data, name)[local]
+
+
+def _as_slice(rows: np.ndarray) -> slice | np.ndarray:
+    """The same rows as a slice where they are equally spaced upwards: numpy then gives a view, not a copy."""
+    stride = int(rows[1] - rows[0]) if len(rows) > 1 else 1
+    even = stride > 0 and bool((np.diff(rows) == stride).all())
+    return slice(int(rows[0]), int(rows[-1]) + 1, stride) if even else rows
