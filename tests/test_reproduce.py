@@ -155,15 +155,15 @@ def test_the_table_has_the_recipes_that_are_finished(figure, tmp_path, toy_confi
     for name in ("learned", "short"):
         interp.train(recipes[name], root=tmp_path, device="cpu")
     RunWriter.create(tmp_path / recipes["begun"].run_id, {"config": recipes["begun"].to_dict()}).close()
-    entries = {name: Recipe(config, "", "") for name, config in recipes.items()}
+    entries = {name: Recipe(config, f"{name} summary", "") for name, config in recipes.items()}
     monkeypatch.setattr("interp.reproduce.table.RECIPES", entries)
     trajs = finished_recipes(tmp_path)
     assert list(trajs) == ["learned", "short"]
     text = table([reproduce("T1", preset="toy", root=tmp_path, workers=1)], recipes=trajs)
     metrics = trajs["learned"].metrics.dropna("step", subset=["train_accuracy"])
     first = next(int(s) for s in metrics.step if (metrics.train_accuracy.sel(step=slice(s, None)) >= 0.99)[:6].all())
-    assert f"| learned | {first} |" in text
-    assert "| short | – | – |" in text
+    assert f"| learned | learned summary | {first} |" in text
+    assert "| short | short summary | – | – |" in text
     assert "Not run to the end here: begun." in text
 
 

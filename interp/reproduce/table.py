@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from interp.analysis.phases import sustained_step
 from interp.comparison import accuracy_curve
 from interp.errors import InvalidArgumentError
 from interp.plots.images import write_pictures
 from interp.recipes import RECIPES
+from interp.reproduce.curves import GENERALISED, HOLD, MEMORISED, sustained
 from interp.reproduce.figures import Verdict
 from interp.reproduce.running import Reproduction
 from interp.trajectory import Trajectory
@@ -109,16 +109,19 @@ def _recipes(trajs: Mapping[str, Trajectory]) -> list[str]:
     rows = []
     for name, traj in trajs.items():
         train, test = accuracy_curve(traj, "train"), accuracy_curve(traj, "test")
-        passed = [sustained_step(*train, 0.99, hold=5), sustained_step(*test, 0.95, hold=5)]
-        cells = ["–" if step is None else f"{step:,}" for step in passed]
-        rows.append(f"| {name} | {' | '.join(cells)} | {train[1][-1]:.2f}, {test[1][-1]:.2f} | {traj.config.steps:,} |")
+        passed = [sustained(*train, MEMORISED), sustained(*test, GENERALISED)]
+        cells = ["–" if math.isnan(step) else f"{step:,.0f}" for step in passed]
+        ends = f"{train[1][-1]:.2f}, {test[1][-1]:.2f}"
+        rows.append(f"| {name} | {RECIPES[name].summary} | {' | '.join(cells)} | {ends} | {traj.config.steps:,} |")
     return [
         "## Recipes, run to their last step",
         "",
-        "`interp train RECIPE` redoes a row. Steps at which an accuracy is reached and held for five evaluations.",
+        "`interp train RECIPE` redoes a row. Steps from which an accuracy is reached and held for "
+        f"{HOLD} more evaluations.",
         "",
-        "| recipe | train accuracy 99 % | test accuracy 95 % | at the end: train, test | steps |",
-        "| --- | --- | --- | --- | --- |",
+        f"| recipe | what its source describes | train accuracy {MEMORISED:.0%} | test accuracy {GENERALISED:.0%} | "
+        "at the end: train, test | steps |",
+        "| --- | --- | --- | --- | --- | --- |",
         *rows,
         "",
         f"Not run to the end here: {', '.join(name for name in RECIPES if name not in trajs) or 'none'}.",
