@@ -77,7 +77,7 @@ def log_stablemax_term(z: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         >>> log_stablemax_term(torch.tensor([1.0, 0.0, -1.0])).exp()
         tensor([2.0000, 1.0000, 0.5000])
     """
-    return torch.where(z >= 0, z.clamp(min=0).log1p(), -(-z).clamp(min=0).log1p())
+    return _SignedLog.apply(z)
 
 
 def one_class_loss(
@@ -114,6 +114,20 @@ def population_numbers(
     loss = F.softplus(s[..., None] * Z + b[..., None], threshold=40) @ density
     accuracy = torch.special.ndtr((-b / s).nan_to_num(0.0, math.inf, -math.inf))
     return torch.stack([loss, accuracy], dim=-1)
+
+
+class _SignedLog(torch.autograd.Function):
+    """With its slope 1 / (1 + |z|) in one piece: `torch.where` of two halves makes the loss three times slower."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        ctx.save_for_backward(z)
+        return z.abs().log1p_().copysign_(z)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        (z,) = ctx.saved_tensors
+        return slope / (1 + z.abs())
 
 
 class _SplitCrossEntropy(torch.autograd.Function):
