@@ -55,6 +55,14 @@ class Task:
         return self.tokens.shape[1] + (self.closing is not None)
 
     @property
+    def held_out(self) -> bool:
+        """Whether test numbers are of inputs that were not trained on.
+
+        Of an imported run whose split is not known all pairs are both, and its test loss is its train loss.
+        """
+        return self.sigma is not None or bool((self.test & ~self.train).any())
+
+    @property
     def closed(self) -> tuple[Int[Tensor, "pair n_ctx"], Int[Tensor, "pair 2"]]:
         """Inputs followed by their answers, and the classes of the last two positions: the answer, the closing one.
 
