@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 import interp
 from interp.cli import main
-from interp.config import FeedForward, Modular, RunConfig, Transformer
+from interp.config import FeedForward, Gaussian, Modular, RunConfig, Transformer
 from interp.errors import ConfigError, ForeignFormatError, NotAvailableError
 from interp.foreign import LAYOUTS, import_checkpoints
 from interp.foreign.files import load_plain
@@ -633,7 +633,10 @@ def test_shapes_that_contradict(demo, tmp_path):
     states = [hooked(model) for model in log["models"]]
     states[1]["blocks.0.mlp.b_in"] = torch.zeros(D_MLP + 1)
     said = refused(demo_file(tmp_path / "d.pth", demo, checkpoints=states), tmp_path)
-    assert "Checkpoint 19: `blocks.0.mlp.b_in` must have shape (16,), as the other parameters say; got (17,)." in said
+    assert (
+        "Checkpoint 19 in d.pth: `blocks.0.mlp.b_in` must have shape (16,), as the other parameters say; got (17,)."
+        in said
+    )
     half = log["models"][0].state_dict() | {"embed.W_E": log["models"][0].embed.W_E.T}
     torch.save(half, tmp_path / "half.pt")  # somebody has turned one matrix only
     assert "must have shape" in refused(tmp_path / "half.pt", tmp_path)
@@ -706,6 +709,179 @@ def test_the_demos_configuration_is_read_without_its_class(pickled_config, demo,
     assert load_plain(path)["config"]["act_fn"] == "relu"
     traj = import_checkpoints(path, root=tmp_path)
     assert traj.run["import"]["assumed"] == []
+
+
+# --- what a number of a file means ------------------------------------------------------------------------------------
+
+
+def numbered(folder, models, names, dump=hooked):
+    """One file for each model."""
+    folder.mkdir(parents=True)
+    for name, model in zip(names, models, strict=True):
+        torch.save(dump(model), folder / name)
+    return folder
+
+
+def numbering(traj):
+    """What is assumed of the steps, in words."""
+    return [text for text in traj.run["import"]["assumed"] if text.startswith("steps:")]
+
+
+@pytest.mark.parametrize("name", ["{}.pt", "epoch_{}.pt", "step_{}.pt", "model-{}.pth"])
+def test_a_plain_folder_of_numbered_files_is_not_shifted(name, tmp_path):
+    models = [seeded(lambda: LeftHanded(P + 1, 3, d_vocab_out=P), seed) for seed in range(3)]
+    folder = numbered(tmp_path / "many", models, [name.format(n) for n in (0, 100, 600)])
+    traj = import_checkpoints(folder, root=tmp_path)
+    assert traj.steps.tolist() == [0, 100, 600]
+    assert numbering(traj) == ["steps: checkpoint 600 has seen 600 updates"]
+    same_logits(traj, models)
+
+
+def test_a_state_dict_with_an_epoch_is_not_shifted(tmp_path):
+    model = seeded(lambda: LeftHanded(P + 1, 3, d_vocab_out=P))
+    torch.save({"model_state_dict": hooked(model), "epoch": 600}, tmp_path / "m.pt")
+    traj = import_checkpoints(tmp_path / "m.pt", root=tmp_path)
+    assert traj.steps.tolist() == [600]
+    assert numbering(traj) == ["steps: checkpoint 600 has seen 600 updates"]
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "source"),
+    [
+        (Simple, "{}.pt", "okitouni/simple-grokking"),
+        (OneLayerMLP, "epoch_{}.pt", "bilal-chughtai/rep-theory-mech-interp"),
+    ],
+)
+def test_published_scripts_number_the_update_just_made(make, name, source, tmp_path):
+    """Each saves after `optimizer.step()`, under the index of that update."""
+    models = [seeded(make, seed) for seed in range(2)]
+    folder = numbered(tmp_path / "run", models, [name.format(n) for n in (0, 100)], lambda model: model.state_dict())
+    traj = import_checkpoints(folder, root=tmp_path)
+    assert traj.steps.tolist() == [1, 101]
+    (said,) = numbering(traj)
+    assert "checkpoint 100 has seen 101 updates" in said
+    assert source in said
+
+
+@pytest.mark.parametrize(("published", "after"), [(True, True), (False, True), (False, False)])
+def test_a_loss_in_each_of_the_files(published, after, original, tmp_path):
+    """Nanda et al.'s Trainer puts two beside weights one update younger; others one, which may be of the weights."""
+    _, log = original
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for epoch, model in zip(log["epochs"], log["models"]):
+        if epoch == 30:
+            continue  # the last has no loss of its own
+        part = {"train_loss": log["train_losses"][epoch + (not after)], "epoch": epoch}
+        part |= {"test_loss": log["test_losses"][epoch + (not after)]} if published else {}
+        torch.save({"model": model.state_dict(), **part}, folder / f"{epoch}.pth")
+    options = {"assume": {"task.split": "python-shuffle", "task.seed": 3, "task.train_fraction": 0.6}}
+    traj = import_checkpoints(folder, root=tmp_path, **options)
+    assert traj.steps.tolist() == ([1, 11, 21] if after else [0, 10, 20])
+    (said,) = numbering(traj)
+    assert ("Trainer.save_epoch" in said) == published
+    assert ("saved after update 20" in said) == after
+
+
+@pytest.mark.parametrize("history", [False, True])
+def test_losses_on_a_split_that_is_not_known_tell_nothing_of_the_steps(history, tmp_path):
+    models = [seeded(lambda: LeftHanded(P + 1, 3, d_vocab_out=P), seed) for seed in range(2)]
+    (folder := tmp_path / "many").mkdir()
+    for epoch, model in zip((0, 5), models):
+        part = {} if history else {"train_loss": 3.0 + epoch, "epoch": epoch}
+        torch.save({"model": hooked(model), **part}, folder / f"{epoch}.pt")
+    if history:
+        (folder / "metrics.csv").write_text("epoch,train_loss\n0,3.0\n1,2.5\n5,9.0\n6,2.1\n")
+    traj = import_checkpoints(folder, root=tmp_path)
+    assert traj.run["import"]["split_origin"].startswith("not known")
+    assert traj.steps.tolist() == [0, 5]
+    assert numbering(traj) == ["steps: checkpoint 5 has seen 5 updates"]
+
+
+def test_a_loss_that_agrees_loosely_finds_no_split(tmp_path):
+    """One update may change a loss by half, and another split may as well."""
+    model = seeded(lambda: LeftHanded(P + 1, 3, d_vocab_out=P))
+    loss = loss_of(model(grid()), labels_of(lambda a, b: a + b)).item()
+    torch.save({"model": hooked(model), "train_loss": 1.3 * loss, "epoch": 5}, tmp_path / "m.pt")
+    traj = import_checkpoints(tmp_path / "m.pt", root=tmp_path, assume={"task.operation": "add"})
+    assert traj.run["import"]["split_origin"].startswith("not known")
+    assert traj.steps.tolist() == [5]
+
+
+def test_the_last_weights_of_a_plain_folder_keep_their_own_epoch(tmp_path):
+    models = [seeded(lambda: LeftHanded(P + 1, 3, d_vocab_out=P), seed) for seed in range(3)]
+    folder = numbered(tmp_path / "many", models[:2], ["0.pt", "100.pt"])
+    torch.save({"model": hooked(models[2]), "epoch": 600}, folder / "final.pt")
+    assert import_checkpoints(folder, root=tmp_path).steps.tolist() == [0, 100, 600]
+
+
+def test_a_name_that_says_step_counts_updates_in_every_layout(tmp_path):
+    models = [seeded(Simple, seed) for seed in range(2)]
+    folder = numbered(tmp_path / "run", models, ["step_0.pt", "step_9.pt"], lambda model: model.state_dict())
+    assert import_checkpoints(folder, root=tmp_path).steps.tolist() == [0, 9]
+
+
+def test_what_the_losses_prove_of_the_steps_is_not_assumed(demo, tmp_path):
+    assert numbering(import_checkpoints(demo_file(tmp_path / "d.pth", demo), root=tmp_path)) == []
+
+
+def test_the_numbering_can_be_said(tmp_path, capsys):
+    models = [seeded(lambda: LeftHanded(P + 1, 3, d_vocab_out=P), seed) for seed in range(2)]
+    plain = numbered(tmp_path / "plain", models, ["0.pt", "100.pt"])
+    traj = import_checkpoints(plain, root=tmp_path, assume={"steps": "indices"})
+    assert traj.steps.tolist() == [1, 101]
+    assert numbering(traj) == []
+    simple = numbered(tmp_path / "s", [seeded(Simple), seeded(Simple)], ["0.pt", "9.pt"], lambda m: m.state_dict())
+    assert import_checkpoints(simple, root=tmp_path, assume={"steps": "updates"}).steps.tolist() == [0, 9]
+    with pytest.raises(ConfigError, match=r"`assume` steps must be updates .* or indices .*; got 'later'"):
+        import_checkpoints(plain, root=tmp_path, assume={"steps": "later"})
+    main(["import", str(plain), "--into", str(tmp_path / "runs"), "--assume", "steps=indices"])
+    assert interp.load(next((tmp_path / "runs").iterdir())).steps.tolist() == [1, 101]
+    torch.save(hooked(models[0]), tmp_path / "one.pt")
+    with pytest.raises(ConfigError, match=r"`assume` steps says what the numbers .* mean; these files give none"):
+        import_checkpoints(tmp_path / "one.pt", root=tmp_path, assume={"steps": "updates"})
+
+
+def test_a_numbering_that_the_losses_contradict_is_refused(demo, tmp_path):
+    path = demo_file(tmp_path / "d.pth", demo)
+    assert import_checkpoints(path, root=tmp_path, assume={"steps": "indices"}).steps.tolist() == [10, 20, 30, 40]
+    said = refused(path, tmp_path, assume={"steps": "updates"})
+    assert "must agree with the stored losses, by which the checkpoints' numbers are indices; got updates." in said
+
+
+# --- what the weights themselves say ----------------------------------------------------------------------------------
+
+
+def adder():
+    """simple-grokking's network as it adds: hidden neuron s is 1 where a + b = s, and the answer is s mod p."""
+    model = Simple()
+    neurons = 2 * P - 1
+    model.embedding, model.fc1 = nn.Embedding(P, P), nn.Linear(2 * P, neurons)
+    model.readout = nn.Linear(neurons, P)
+    with torch.no_grad():
+        model.embedding.weight.copy_(torch.arange(P)[:, None] * torch.eye(P)[0])  # the number itself, in one coordinate
+        model.fc1.weight.zero_()
+        model.fc1.weight[:, [0, P]] = 1.0
+        model.fc1.bias.copy_(1.0 - torch.arange(neurons))  # relu(a + b - s + 1), whose second differences are the hats
+        hats = torch.zeros(neurons, neurons)
+        for s in range(neurons):
+            for neuron, weight in ((s, 1.0), (s + 1, -2.0), (s + 2, 1.0)):
+                if neuron < neurons:
+                    hats[s, neuron] = weight
+        model.readout.weight.zero_()
+        model.readout.weight.index_add_(0, torch.arange(neurons) % P, hats)
+        model.readout.bias.zero_()
+    return model
+
+
+def test_a_split_that_is_not_known_holds_nothing_out(demo, tmp_path):
+    torch.save(adder().state_dict(), tmp_path / "m.pt")
+    traj = import_checkpoints(tmp_path / "m.pt", root=tmp_path)
+    assert traj.run["import"]["split_origin"] == "not known: all pairs are both"
+    assert not traj.task.held_out
+    assert not interp.load(traj.folder).task.held_out
+    assert import_checkpoints(demo_file(tmp_path / "d.pth", demo), root=tmp_path).task.held_out
+    assert build_task(Gaussian(n=4)).held_out  # a whole population is
 
 
 # --- an import is a run -----------------------------------------------------------------------------------------------

@@ -7,6 +7,12 @@ the file lists and can do nothing.
 
 A *dump* is what the files say before their weights are understood: state dicts by epoch, losses by epoch, indices of
 the split, and whatever configuration lies inside or beside them.
+
+What an epoch's number counts differs. Of the files known here by what they hold, the Grokking demo's,
+full_run_data.pth and those of Nanda et al.'s Trainer.save_epoch (transformers.py in
+github.com/mechanistic-interpretability-grokking/progress-measures-paper) give the index, from 0, of the update that was
+just made. A name with "step" in it, and the place in a list, count updates. What a bare number in a file's name counts,
+only the layout of its weights can tell (`layouts`).
 """
 
 import csv
@@ -17,7 +23,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,8 +63,10 @@ class Checkpoint:
     epoch: int | None
     """None where the file gives none."""
     load: Callable[[], State]
+    file: str
+    """Name of the file that holds them."""
     updates: int | None = None
-    """How many updates it has seen, where that is known however the file numbers its epochs: after all of them."""
+    """How many updates it has seen, where it has no number and that is known: after all of them."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +75,9 @@ class Dump:
 
     checkpoints: tuple[Checkpoint, ...]
     """By increasing epoch."""
-    numbers_updates: bool
-    """Whether an `epoch` counts updates; otherwise it numbers the one that was just made, from 0."""
+    script: str | None
+    """Whose files these are, where an `epoch` is the index, from 0, of the update that was just made; empty where it
+    counts updates. None: a file is named by a number alone, which does not tell."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """The configuration inside or beside the files."""
     curves: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
@@ -143,7 +152,7 @@ def read_dump(files: Sequence[Path]) -> Dump:
     first = load_plain((numbered or [(0, weights[0])])[0][1])
     last = [file for file in weights if file.stem in ("final", "model")]
     ends = [load_plain(file) for file in weights if file.stem == "init"]
-    checkpoints = [Checkpoint(n, partial(_weights_of_file, file)) for n, file in numbered]
+    checkpoints = [Checkpoint(n, partial(_weights_of_file, file), file.name) for n, file in numbered]
     contents = load_plain(last[0]) if last else {}
     curves = _curves(contents) if isinstance(contents, dict) else {}
     for file in files:
@@ -153,14 +162,19 @@ def read_dump(files: Sequence[Path]) -> Dump:
         for n, file in numbered:
             for name, values in _curves(load_plain(file)).items():
                 curves.setdefault(name, {})[n] = next(iter(values.values()))
-    final = _final_epoch(contents, curves, about)
-    if last and (not numbered or (final is not None and final > numbered[-1][0])):
-        all_seen = None if final is None or not numbered else final + 1
-        checkpoints.append(Checkpoint(None if numbered else final, lambda: _weights(contents, last[0]), all_seen))
+    if last:
+        end = _end(contents, curves, about, lambda: _weights(contents, last[0]), last[0])
+        if not numbered:
+            checkpoints.append(end)
+        elif _later(end, numbered[-1][0]):
+            checkpoints.append(end if end.updates is None else replace(end, epoch=None))
     split = next((end for end in ends if isinstance(end, dict)), {})
+    script: str | None = _script(first, {}) if numbered else _script(contents, curves)
+    if numbered:
+        script = "" if "step" in numbered[0][1].stem else script or None
     return Dump(
         checkpoints=tuple(checkpoints),
-        numbers_updates=bool(numbered) and "step" in numbered[0][1].stem,
+        script=script,
         about=about | _about(first) | _about(contents),
         curves=curves,
         train=split.get("train_data"),
@@ -206,13 +220,17 @@ def load_plain(path: Path) -> Any:
 def _one_file(path: Path, about: Mapping[str, Any]) -> Dump:
     contents = load_plain(path)
     about = {**about, **_about(contents)}
-    numbers_updates, states, end = False, list[tuple[int | None, Any]](), list[Checkpoint]()
+    states = list[tuple[int, Any]]()
+    script = ""
     if isinstance(contents, list) and contents:
-        numbers_updates, states = True, list(enumerate(contents))
+        states = list(enumerate(contents))
     elif isinstance(contents, dict) and contents:
         if all(_is_number(key) for key in contents):
-            numbers_updates, states = True, [(int(key), value) for key, value in contents.items()]
-        for group, label in (("checkpoints", "checkpoint_epochs"), ("state_dicts", "epochs")):
+            states = [(int(key), value) for key, value in contents.items()]
+        for group, label, whose in (
+            ("checkpoints", "checkpoint_epochs", "TransformerLens's Grokking demo"),
+            ("state_dicts", "epochs", "Nanda et al.'s full_run_data.pth"),
+        ):
             if isinstance(contents.get(group), list) and contents[group]:
                 epochs = [int(epoch) for epoch in contents.get(label, range(len(contents[group])))]
                 if len(epochs) != len(contents[group]):
@@ -220,18 +238,19 @@ def _one_file(path: Path, about: Mapping[str, Any]) -> Dump:
                         f"{path}: `{label}` must number all of `{group}`; got {len(epochs)} numbers "
                         f"for {len(contents[group])}."
                     )
-                numbers_updates, states = label not in contents, list(zip(epochs, contents[group]))
+                states, script = list(zip(epochs, contents[group])), whose if label in contents else ""
     plain = contents if isinstance(contents, dict) else {}
     curves = _curves(plain)
-    last = _final_epoch(plain, curves, about)
+    ordered = sorted(states, key=lambda pair: pair[0])
+    checkpoints = [Checkpoint(n, partial(_weights, state, path), path.name) for n, state in ordered]
+    end = _end(plain, curves, about, lambda: _weights(plain.get("model", contents) if states else contents, path), path)
     if not states:
-        states = [(last, contents)]
-    elif "model" in plain and last is not None and last > max(epoch or 0 for epoch, _ in states):
-        end = [Checkpoint(None, lambda: _weights(plain["model"], path), last + 1)]
-    ordered = sorted(states, key=lambda pair: pair[0] or 0)
+        checkpoints, script = [end], _script(plain, curves)
+    elif "model" in plain and _later(end, ordered[-1][0]):
+        checkpoints.append(end if end.updates is None else replace(end, epoch=None))
     return Dump(
-        checkpoints=(*(Checkpoint(n, partial(_weights, state, path)) for n, state in ordered), *end),
-        numbers_updates=numbers_updates,
+        checkpoints=tuple(checkpoints),
+        script=script,
         about=about,
         curves=curves,
         train=plain.get("train_indices", plain.get("train_data")),
@@ -293,14 +312,39 @@ def _table(path: Path) -> dict[str, dict[int, float]]:
     return curves
 
 
-def _final_epoch(contents: Any, curves: Mapping[str, Mapping[int, float]], about: Mapping[str, Any]) -> int | None:
-    """The epoch of the weights that a file holds without a number: the last one that it knows of."""
-    if curves:
-        return max(max(values) for values in curves.values())
+def _end(
+    contents: Any,
+    curves: Mapping[str, Mapping[int, float]],
+    about: Mapping[str, Any],
+    load: Callable[[], State],
+    path: Path,
+) -> Checkpoint:
+    """The weights that a file holds without a number: after its last loss, of its `epoch`, or after all epochs."""
+    if _history(curves):
+        last = max(max(values) for values in curves.values())
+        return Checkpoint(last, load, path.name, last + 1)
     if isinstance(contents, Mapping) and _is_number(contents.get("epoch")):
-        return int(contents["epoch"])
+        return Checkpoint(int(contents["epoch"]), load, path.name)
     total = next((about[key] for key in ("num_epochs", "epoch", "epochs") if _is_number(about.get(key))), None)
-    return None if total is None else max(int(total) - 1, 0)
+    return Checkpoint(None, load, path.name, None if total is None else int(total))
+
+
+def _later(end: Checkpoint, last: int) -> bool:
+    """Whether the weights without a number come after the last that has one."""
+    epoch = end.updates - 1 if end.epoch is None and end.updates is not None else end.epoch
+    return epoch is not None and epoch > last
+
+
+def _script(contents: Any, curves: Mapping[str, Mapping[int, float]]) -> str:
+    """Whose file this is, where the number of its weights is the index of the update just made."""
+    if isinstance(contents, Mapping) and {"model", "train_loss", "test_loss", "epoch"} <= contents.keys():
+        return "progress-measures-paper's Trainer.save_epoch"
+    return "a loop that logs one loss before each update" if _history(curves) else ""
+
+
+def _history(curves: Mapping[str, Mapping[int, float]]) -> bool:
+    """Whether losses are those of many epochs, and not of the weights that they lie beside."""
+    return any(len(values) > 1 for values in curves.values())
 
 
 def _about(contents: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from interp.config.tasks import Operation, Split
 from interp.errors import ConfigError, ForeignFormatError
 from interp.foreign.files import Dump, digest_of, read_dump, source_files
 from interp.foreign.layouts import Description, Layout, detect
-from interp.foreign.proof import Proof, evaluate, prove
+from interp.foreign.proof import TOLERANCE, Proof, evaluate, prove
 from interp.models import Model, build_model
 from interp.schedule import Every, Schedule, Steps
 from interp.store import RunWriter
@@ -34,6 +34,8 @@ __all__ = ["import_checkpoints"]
 PUBLISHED_SEEDS = (598, 0, 1, 2, 42)
 """Seeds of published splits, tried first where a file holds the pairs or only their losses."""
 SEEDS_TRIED = 100
+NUMBERINGS = ("updates", "indices")
+"""What the numbers of checkpoints may be said to be, by how many updates more a checkpoint has seen."""
 RECIPES_TRIED: tuple[Split, ...] = ("torch-randperm", "python-shuffle", "numpy-shuffle")
 
 
@@ -52,17 +54,26 @@ def import_checkpoints(
     are computed again from the imported weights; where they differ, nothing is imported. What was found, assumed and
     proven is in `traj.run["import"]`. The same files are imported once: again, the existing run is returned.
 
+    The number of a checkpoint is that of the updates it has seen: 0.pt is the initialisation. Only where a published
+    script is known to save after an update under its index, from 0, is one added: simple-grokking's folders, group
+    MLPs' folders, the files of Nanda et al.'s Trainer, full_run_data.pth and the Grokking demo's file (sources in
+    `interp.foreign.layouts` and `files`). Stored losses, where they can tell, overrule both. What could not be told
+    stands in `traj.run["import"]["assumed"]` as "steps: ...".
+
+    Where the split is not known, all pairs are both, and `traj.task.held_out` is false: no number is a test's.
+
     Arguments:
         path: a file, or a folder with a file per checkpoint.
         root: folder that holds runs.
         format: one of `interp.foreign.LAYOUTS`, to refuse anything else; None: whichever it is.
-        assume: what the files do not say, as dotted paths into the config: {"task.operation": "multiply"}.
+        assume: what the files do not say, as dotted paths into the config: {"task.operation": "multiply"}; and as
+            "steps" what the checkpoints' numbers are: "updates", or "indices" of the update just made, from 0.
         progress: show a progress bar.
 
     Raises:
         ForeignFormatError: there is no such file, its layout is not known, its shapes contradict each other, reading it
             would run foreign code, or it does not reproduce its own losses.
-        ConfigError: `assume` names no field of the config, or breaks a rule of it.
+        ConfigError: `assume` names no field of the config, or breaks a rule of it, or numbers files without numbers.
         RunLockedError: another process is importing the same files.
 
     Example:
@@ -152,7 +163,7 @@ class _Network:
 
 def _understand(dump: Dump, layout: Layout, described: Description, assume: Mapping[str, Any]) -> _Run:
     """Operation, split and steps of a dump, and the proof that its weights are read rightly."""
-    config = described.config.replace(assume)
+    config = described.config.replace({key: value for key, value in assume.items() if key != "steps"})
     task = _modular(config)
     network = _Network(layout, config, build_task(task))
     epochs = [checkpoint.epoch for checkpoint in dump.checkpoints]
@@ -163,7 +174,10 @@ def _understand(dump: Dump, layout: Layout, described: Description, assume: Mapp
     assumed = list(described.assumed)
     says_split = any(key in assume for key in ("task.split", "task.seed", "task.train_fraction"))
     knows_split = described.knows_split or says_split
-    updates = 0 if dump.numbers_updates else 1
+    script = layout.script if dump.script is None else dump.script
+    updates = _updates_said(assume["steps"], epochs) if "steps" in assume else int(bool(script))
+
+    unproven = prove([], {}, updates=updates, tests_after_update=layout.tests_after_update)
 
     def proof_of(candidate: Task) -> Proof:
         precision = config.optimizer.loss_precision
@@ -178,7 +192,7 @@ def _understand(dump: Dump, layout: Layout, described: Description, assume: Mapp
         if knows_split:
             full = build_task(task)
             return task, full, proof_of(full), f"rebuilt: {task.split} with seed {task.seed}"
-        return _split_that_agrees(task, proof_of, bool(dump.curves))
+        return _split_that_agrees(task, proof_of, unproven, bool(dump.curves))
 
     operation, candidates = "as assumed" if "task.operation" in assume else "given by the configuration", [task]
     if not described.knows_operation and "task.operation" not in assume:
@@ -196,6 +210,11 @@ def _understand(dump: Dump, layout: Layout, described: Description, assume: Mapp
             f"The file does not reproduce its own numbers, read as {layout.name}, {task.operation} mod {task.p}, the "
             f"split {split}: {proof.example}. Is the operation another (`assume` task.operation), or the activation?"
         )
+    if "steps" in assume and proof.updates != updates:
+        raise ForeignFormatError(
+            "`assume` steps must agree with the stored losses, by which the checkpoints' numbers are "
+            f"{NUMBERINGS[proof.updates]}; got {assume['steps']}."
+        )
     if split.startswith(("not known", "stored")):
         n, n_train = int((full.train | full.test).sum()), int(full.train.sum())
         share = task.train_fraction if split.startswith("not known") else min(max(n_train, 1), n - 1) / n
@@ -204,15 +223,33 @@ def _understand(dump: Dump, layout: Layout, described: Description, assume: Mapp
     if getattr(model, "init_stream", "seed") == "split" and task.split != "torch-randperm":
         model = model.replace({"init_stream": "seed"})
     seen = [checkpoint.updates for checkpoint in dump.checkpoints]
-    steps = tuple((n or 1) if e is None else e + proof.updates for e, n in zip(epochs, seen))
+    steps = tuple((1 if n is None else n) if e is None else e + proof.updates for e, n in zip(epochs, seen))
     if (None, None) in zip(epochs, seen):
         assumed.append("step 1: the file does not say how many updates were made")
+    if (e := epochs[numbered[-1]]) is not None and "steps" not in assume and not proof.tells_updates:
+        why = f"as by {script}" if script else "its loss is of weights one update older"
+        after = f" (saved after update {e}: {why})" if proof.updates else ""
+        assumed.append(f"steps: checkpoint {e} has seen {e + proof.updates} updates{after}")
+    if epochs[-1] is None and seen[-1] is not None and dump.curves:
+        assumed.append(f"step {steps[-1]}: the last weights follow the last stored loss")
     if any(late <= early for early, late in itertools.pairwise(steps)):
         raise ForeignFormatError(f"The checkpoints must have different numbers; got {', '.join(map(str, epochs[:8]))}.")
     config = config.replace(
         {"task": task, "model": model, "steps": max(1, steps[-1]), "save": Save(weights=_schedule(steps))}
     )
     return _Run(config, full, network, proof, steps, operation, split, tuple(assumed))
+
+
+def _updates_said(numbering: object, epochs: Sequence[int | None]) -> int:
+    """How many updates more than its number a checkpoint is said to have seen."""
+    if numbering not in NUMBERINGS:
+        raise ConfigError(
+            "`assume` steps must be updates (a checkpoint's number is that of the updates it has seen) or indices (of "
+            f"the update just made, from 0); got {numbering!r}."
+        )
+    if all(epoch is None for epoch in epochs):
+        raise ConfigError("`assume` steps says what the numbers of checkpoints mean; these files give none.")
+    return NUMBERINGS.index(numbering)
 
 
 def _modular(config: RunConfig) -> Modular:
@@ -291,16 +328,18 @@ def _recipe_of(full: Task, task: Modular) -> tuple[Modular, str]:
 
 
 def _split_that_agrees(
-    task: Modular, proof_of: Callable[[Task], Proof], has_curves: bool
+    task: Modular, proof_of: Callable[[Task], Proof], unproven: Proof, has_curves: bool
 ) -> tuple[Modular, Task, Proof, str]:
     """The published split that reproduces the stored losses, or none."""
     for recipe, seed in _recipes(task, seeds=0) if has_curves else ():
         candidate = task.replace({"split": recipe, "seed": seed})
         proof = proof_of(full := build_task(candidate))
-        if proof.compared and proof.agrees:
+        if proof.compared and proof.agrees and proof.difference <= TOLERANCE:  # not loosely: by half, others may
             return candidate, full, proof, f"rebuilt: {recipe} with seed {seed} reproduces the stored numbers"
     full = _all_pairs(build_task(task))
-    return task, full, replace(proof_of(full), compared=0), "not known: all pairs are both"
+    proof = proof_of(full)
+    sharp = proof.agrees and proof.difference <= TOLERANCE
+    return task, full, replace(proof if sharp else unproven, compared=0), "not known: all pairs are both"
 
 
 def _recipes(task: Modular, seeds: int = SEEDS_TRIED) -> list[tuple[Split, int]]:
@@ -323,8 +362,9 @@ def _schedule(steps: Sequence[int]) -> Schedule:
 
 
 def _where(dump: Dump, i: int) -> str:
-    epoch = dump.checkpoints[i].epoch
-    return "The checkpoint" if epoch is None else f"Checkpoint {epoch}"
+    checkpoint = dump.checkpoints[i]
+    number = "The checkpoint" if checkpoint.epoch is None else f"Checkpoint {checkpoint.epoch}"
+    return f"{number} in {checkpoint.file}"
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

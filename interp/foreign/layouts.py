@@ -12,6 +12,11 @@ In order: TransformerLens and its Grokking demo; "Progress measures for grokking
 the Pizza" (Zhong et al., 2023); github.com/okitouni/simple-grokking; "A Toy Model of Universality" (Chughtai et al.,
 2023).
 Only the first two agree on names and not on shapes, and `attn.W_O`, with its two or three axes, tells them apart.
+
+Two of these repositories write folders of files with nothing but a number in their names, and both write them after
+`optimizer.step()` under the index of that update, from 0, so that file e has seen e + 1 updates: simple-grokking
+(<epoch>.pt, by train.py and log.py) and that of the group MLPs, github.com/bilal-chughtai/rep-theory-mech-interp
+(epoch_<epoch>.pt, by rep_theory/train_with_checkpoints.py). Of anybody else's files a number is that of the updates.
 """
 
 import re
@@ -60,6 +65,8 @@ class Layout:
     """The run, from the translated weights of its last checkpoint and the configuration beside them."""
     tests_after_update: bool
     """Whether a test loss belongs to the weights after the update whose loss is the train loss of the same number."""
+    script: str = ""
+    """The script that numbers its folders' files by the update just made, from 0; none is known to do so if empty."""
 
 
 def detect(state: State, about: Mapping[str, Any], name: str | None = None) -> Layout:
@@ -347,6 +354,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
                 _from_linear,
                 _simple_grokking,
                 tests_after_update=True,
+                script="okitouni/simple-grokking's train.py",
             ),
             Layout(
                 "group-mlp",
@@ -355,6 +363,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
                 _from_group,
                 _group_mlp,
                 tests_after_update=False,
+                script="bilal-chughtai/rep-theory-mech-interp's train_with_checkpoints.py",
             ),
         )
     }

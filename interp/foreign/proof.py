@@ -47,6 +47,8 @@ class Proof:
     agrees: bool
     updates: int
     """s: checkpoint e has seen e + s updates."""
+    tells_updates: bool
+    """Whether the comparison told s, and no habit of a script."""
     test_lag: int
     """s - t: entry i of the test metrics belongs to the weights after i + s - t updates."""
 
@@ -75,22 +77,25 @@ def prove(
         >>> curves = {"train_loss": {0: 4.0, 1: 2.0, 2: 1.0}}
         >>> samples = [(0, {"train_loss": 2.0}), (1, {"train_loss": 1.0})]
         >>> proof = prove(samples, curves, updates=1, tests_after_update=True)
-        >>> proof.agrees, proof.updates, proof.compared
-        (True, 1, 2)
+        >>> proof.agrees, proof.updates, proof.tells_updates, proof.compared
+        (True, 1, True, 2)
     """
-    s, train = _shift("train", samples, curves, updates)
-    t, test = _shift("test", samples, curves, s - tests_after_update)
+    s, tells, train = _shift("train", samples, curves, updates)
+    t, _, test = _shift("test", samples, curves, s - tests_after_update)
     both = train + test
     sharp = [each for each in both if each[1] == TOLERANCE]
     worst = max(sharp or both, default=(0.0, 0.0, ""))
     agrees = bool(both) and all(difference <= allowed for difference, allowed, _ in both)
-    return Proof(len(both), worst[0], worst[2], agrees, s, s - t)
+    return Proof(len(both), worst[0], worst[2], agrees, s, tells, s - t)
 
 
 def _shift(
     side: str, samples: Sequence[tuple[int, Mapping[str, float]]], curves: Curves, usual: int
-) -> tuple[int, list[tuple[float, float, str]]]:
-    """The shift at which a side's numbers agree best, and their differences: (difference, allowed, in words)."""
+) -> tuple[int, bool, list[tuple[float, float, str]]]:
+    """The shift at which a side's numbers agree best, whether they tell, and their differences.
+
+    A difference is (difference, allowed, in words).
+    """
     at = {
         shift: [
             _difference(name, epoch + shift, numbers[name], values[epoch + shift])
@@ -102,12 +107,13 @@ def _shift(
         for shift in (0, 1)
     }
     if at[0] and at[1]:
-        errors = {shift: max(difference for difference, *_ in found) for shift, found in at.items()}
-        best = min((0, 1), key=lambda shift: (max(errors[shift], ROUNDING), shift != usual))
-        return best, at[best]
-    if usual == 1 and at[0]:  # a last checkpoint: the loss of its own weights was never computed
-        return 1, [(difference, LOOSE, f"{text}, one update older") for difference, _, text in at[0]]
-    return usual, at.get(usual, [])
+        errors = {shift: max(ROUNDING, *(difference for difference, *_ in found)) for shift, found in at.items()}
+        best = min((0, 1), key=lambda shift: (errors[shift], shift != usual))
+        return best, errors[0] != errors[1], at[best]
+    older = side == "train" and any(difference > allowed for difference, allowed, _ in at[0])
+    if (usual == 1 or older) and at[0] and not at[1]:  # the loss of its own weights was never computed
+        return 1, False, [(difference, LOOSE, f"{text}, one update older") for difference, _, text in at[0]]
+    return usual, False, at.get(usual, [])
 
 
 def _difference(name: str, index: int, found: float, stored: float) -> tuple[float, float, str]:
