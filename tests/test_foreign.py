@@ -852,6 +852,23 @@ def test_a_numbering_that_the_losses_contradict_is_refused(demo, tmp_path):
 # --- what the weights themselves say ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("value", "said"), [(math.nan, "1 NaN, 0"), (math.inf, "0 NaN, 1"), (1e300, "0 NaN, 1")])
+def test_weights_that_are_no_numbers_are_refused(value, said, tmp_path):
+    models = [seeded(lambda: LeftHanded(P + 1, 3, d_vocab_out=P), seed) for seed in range(4)]
+    for broken in range(4):  # the second of four is not looked at before it is written
+        states = [{name: x.double() for name, x in hooked(model).items()} for model in models]
+        states[broken]["unembed.W_U"][3, 2] = value
+        folder = numbered(tmp_path / f"run{broken}", states, [f"{n}.pt" for n in range(4)], lambda state: state)
+        message = refused(folder, tmp_path)
+        assert (
+            f"Checkpoint {broken} in {broken}.pt: `unembed.W_U` must hold finite float32 numbers; got {said} infinite"
+            in message
+        )
+        assert "\n" not in message
+    torch.save(states[-1], tmp_path / "one.pt")
+    assert "The checkpoint in one.pt: `unembed.W_U` must hold finite" in refused(tmp_path / "one.pt", tmp_path)
+
+
 def adder():
     """simple-grokking's network as it adds: hidden neuron s is 1 where a + b = s, and the answer is s mod p."""
     model = Simple()

@@ -72,7 +72,7 @@ def import_checkpoints(
 
     Raises:
         ForeignFormatError: there is no such file, its layout is not known, its shapes contradict each other, reading it
-            would run foreign code, or it does not reproduce its own losses.
+            would run foreign code, a weight is NaN or infinite, or it does not reproduce its own losses.
         ConfigError: `assume` names no field of the config, or breaks a rule of it, or numbers files without numbers.
         RunLockedError: another process is importing the same files.
 
@@ -149,7 +149,14 @@ class _Network:
                     f"{where}: `{name}` must have shape {shape}, as the other parameters say; "
                     f"got {tuple(weights[name].shape)}."
                 )
-        return {name: weights[name].to(torch.float32) for name in sorted(self._shapes)}
+        numbers = {name: weights[name].to(torch.float32) for name in sorted(self._shapes)}
+        for name, x in numbers.items():
+            if not x.isfinite().all():
+                raise ForeignFormatError(
+                    f"{where}: `{name}` must hold finite float32 numbers; got {int(x.isnan().sum())} NaN, "
+                    f"{int(x.isinf().sum())} infinite, of {x.numel()}."
+                )
+        return numbers
 
     @torch.no_grad()
     def logits(self, weights: Mapping[str, Tensor]) -> Tensor:
