@@ -891,6 +891,43 @@ def adder():
     return model
 
 
+def test_an_operation_that_the_weights_do_not_answer_is_told(tmp_path, capsys):
+    torch.save(adder().state_dict(), tmp_path / "m.pt")
+    traj = import_checkpoints(tmp_path / "m.pt", root=tmp_path, assume={"task.operation": "multiply"})
+    shared = sum((a + b) % P == a * b % P for a in range(P) for b in range(P)) / P**2
+    found = traj.run["import"]
+    assert traj.config.task.operation == "multiply"
+    assert found["operation"] == f"as assumed; {shared:.1%} of all pairs are answered by it, 100.0% by add"
+    said = "the weights answer 100.0% of all pairs by add"
+    assert said in found["proof"]["verdict"]
+    assert said in traj.provenance["proof"]
+    main(["import", str(tmp_path / "m.pt"), "--into", str(tmp_path / "r"), "--assume", "task.operation=multiply"])
+    assert said in capsys.readouterr().out
+
+
+def test_an_operation_that_the_weights_answer_is_confirmed(tmp_path):
+    torch.save(adder().state_dict(), tmp_path / "m.pt")
+    found = import_checkpoints(tmp_path / "m.pt", root=tmp_path, assume={"task.operation": "add"}).run["import"]
+    assert found["operation"] == "as assumed; 100.0% of all pairs are answered by it"
+    assert found["proof"]["verdict"] == "no stored number to compare with"
+
+
+def test_an_operation_that_a_configuration_gives_is_held_against_the_answers(tmp_path):
+    """The published formula in the wrong configuration: a network that has learnt a - b, said to add."""
+    model = seeded(lambda: LeftHanded(P, 2, causal=False, mixing=0.3))
+    labels = labels_of(lambda a, b: a - b)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-2)
+    for _ in range(300):
+        loss = loss_of(model(grid(equals=False)), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05
+    found = import_checkpoints(pizza_file(tmp_path, model), root=tmp_path).run["import"]
+    assert found["operation"].startswith("given by the configuration; ")
+    assert "the weights answer 100.0% of all pairs by subtract" in found["proof"]["verdict"]
+
+
 def test_a_split_that_is_not_known_holds_nothing_out(demo, tmp_path):
     torch.save(adder().state_dict(), tmp_path / "m.pt")
     traj = import_checkpoints(tmp_path / "m.pt", root=tmp_path)

@@ -67,7 +67,8 @@ def import_checkpoints(
         root: folder that holds runs.
         format: one of `interp.foreign.LAYOUTS`, to refuse anything else; None: whichever it is.
         assume: what the files do not say, as dotted paths into the config: {"task.operation": "multiply"}; and as
-            "steps" what the checkpoints' numbers are: "updates", or "indices" of the update just made, from 0.
+            "steps" what the checkpoints' numbers are: "updates", or "indices" of the update just made, from 0. An
+            operation is believed, and what the weights answer is told beside it.
         progress: show a progress bar.
 
     Raises:
@@ -123,6 +124,8 @@ class _Run(NamedTuple):
     """Updates that each checkpoint has seen."""
     operation: str
     """Where the operation is known from, in words."""
+    doubt: str
+    """What the weights answer instead, in words; empty where no other operation fits far better."""
     split: str
     """The same of the split."""
     assumed: tuple[str, ...]
@@ -201,9 +204,7 @@ def _understand(dump: Dump, layout: Layout, described: Description, assume: Mapp
             return task, full, proof_of(full), f"rebuilt: {task.split} with seed {task.seed}"
         return _split_that_agrees(task, proof_of, unproven, bool(dump.curves))
 
-    operation, candidates = "as assumed" if "task.operation" in assume else "given by the configuration", [task]
-    if not described.knows_operation and "task.operation" not in assume:
-        operation, candidates = _operations(task, logits[chosen[-1]])
+    operation, candidates, doubt = _operations(task, logits[chosen[-1]], _said(described, assume))
     readings = (reading(candidate) for candidate in candidates)
     task, full, proof, split = first = next(readings)
     if operation == "assumed":  # it has learnt too little for its answers to tell; its losses may
@@ -244,7 +245,7 @@ def _understand(dump: Dump, layout: Layout, described: Description, assume: Mapp
     config = config.replace(
         {"task": task, "model": model, "steps": max(1, steps[-1]), "save": Save(weights=_schedule(steps))}
     )
-    return _Run(config, full, network, proof, steps, operation, split, tuple(assumed))
+    return _Run(config, full, network, proof, steps, operation, doubt, split, tuple(assumed))
 
 
 def _updates_said(numbering: object, epochs: Sequence[int | None]) -> int:
@@ -265,21 +266,37 @@ def _modular(config: RunConfig) -> Modular:
     return config.task
 
 
-def _operations(task: Modular, logits: Tensor) -> tuple[str, list[Modular]]:
-    """The operation that the network answers, alone; or all, where it has learnt none. And where that is known from."""
-    candidates, right = [], []
+def _said(described: Description, assume: Mapping[str, Any]) -> str:
+    """Who says what the operation is; empty: nobody."""
+    if "task.operation" in assume:
+        return "as assumed"
+    return "given by the configuration" if described.knows_operation else ""
+
+
+def _operations(task: Modular, logits: Tensor, said: str) -> tuple[str, list[Modular], str]:
+    """The operations to be tried: the one that somebody has `said`, else the one that the network answers, else all.
+
+    And where it is known from, and what the answers have against what was said.
+    """
+    right = {}
     for operation in get_args(Operation):
         try:
             candidate = task.replace({"operation": operation})
         except ConfigError:  # division, where p is not prime
             continue
         full = build_task(candidate)
-        candidates.append(candidate)
-        right.append(float((logits.argmax(1) == full.labels)[full.train | full.test].double().mean()))
-    best = int(np.argmax(right))
-    if right[best] < 3 / task.p:  # three times chance
-        return "assumed", candidates
-    return f"found: {right[best]:.1%} of all pairs are answered by it", [candidates[best]]
+        right[candidate] = float((logits.argmax(1) == full.labels)[full.train | full.test].double().mean())
+    best = max(right, key=lambda candidate: right[candidate])
+    learnt = right[best] >= 3 / task.p  # three times chance
+    if not said:
+        told = f"found: {right[best]:.1%} of all pairs are answered by it" if learnt else "assumed"
+        return told, [best] if learnt else list(right), ""
+    told = f"{said}; {right[task]:.1%} of all pairs are answered by it"
+    if not learnt or right[best] < 2 * right[task]:
+        return told, [task], ""
+    better = f"{right[best]:.1%} of all pairs by {best.operation}"
+    doubt = f"the weights answer {better} and {right[task]:.1%} by {task.operation}"
+    return f"{told}, {right[best]:.1%} by {best.operation}", [task], doubt
 
 
 def _stored_split(dump: Dump, described: Description, full: Task) -> Task | None:
@@ -384,7 +401,7 @@ def _write(folder: Path, dump: Dump, run: _Run, source: Mapping[str, Any], progr
         f"{proof.compared} stored numbers agree with those of the imported weights, to {proof.difference:.1e}"
         if proof.compared
         else "no stored number to compare with"
-    )
+    ) + (f"; but {run.doubt}" if run.doubt else "")
     imported = {
         **source,
         "operation": run.operation,
