@@ -10,7 +10,7 @@ length and the header with zeros in the place of the seal itself; so it vouches 
 through them for every byte of the file. Equal arrays give equal files.
 
 run.json carries a seal of the same kind under `store`, and each line of metrics.jsonl ends in the CRC-32 of what stands
-before it.
+before it. What no file can say of itself, that it should be there, a complete run says in run.json: its *holdings*.
 
 *Commit.* Bytes go to a temporary file in the same folder, which is synced and then published under the final name by a
 link that cannot replace anything; the folder is synced last. A committed file is never written again.
@@ -28,7 +28,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,6 +36,8 @@ from interp.errors import CorruptRunError, InvalidArgumentError, StoreError
 
 __all__ = [
     "DIGEST",
+    "Holdings",
+    "RunJson",
     "SealedFile",
     "append_to",
     "check_dtype",
@@ -60,6 +62,27 @@ DTYPES |= {f"{kind.upper()}{8 * size}": f"{kind}{size}" for kind in "iu" for siz
 CODES = {np.dtype(known): code for code, known in DTYPES.items()}  # as safetensors writes them
 DIGEST = 32  # hexadecimal digits of a digest: 128 bits of SHA-256
 BLANK = "0" * 64  # stands in a header for the seal while the seal is computed
+
+
+class Holdings(NamedTuple):
+    """What a complete run must hold; the last segment vouches, through the chain, for those before it."""
+
+    last_segment: str
+    """Its `SealedFile.reference`; empty where no weights are stored."""
+    states: list[int]
+    """The steps that have a full state."""
+    metrics_bytes: int
+    metrics_sha256: str
+
+
+class RunJson(NamedTuple):
+    """What run.json says."""
+
+    run: dict[str, Any]
+    """The caller's keys."""
+    complete: bool
+    holdings: Holdings | None
+    """None where the run is not complete, or was completed by a version that did not tell."""
 
 
 class SealedFile:
@@ -250,8 +273,8 @@ def leftovers(folder: Path) -> list[Path]:
     return sorted(path for child in folders for path in child.glob(".*.*.*.tmp"))
 
 
-def run_json(run: Mapping[str, Any], *, complete: bool) -> bytes:
-    """run.json: the caller's keys, and under `store` the format, completeness and a digest of all the rest."""
+def run_json(run: Mapping[str, Any], *, complete: bool, holdings: Holdings | None = None) -> bytes:
+    """run.json: the caller's keys; under `store` the format, completeness, holdings, and a digest of all the rest."""
     if "store" in run:
         raise InvalidArgumentError("`run` must not have the key `store`, which belongs to the store.")
     try:
@@ -259,12 +282,14 @@ def run_json(run: Mapping[str, Any], *, complete: bool) -> bytes:
     except (TypeError, ValueError) as error:
         raise InvalidArgumentError(f"`run` must be a JSON object; {error}.") from error
     whole["store"] = {"format": FORMAT, "complete": complete}
+    if holdings is not None:
+        whole["store"]["holdings"] = holdings._asdict()
     whole["store"]["sha256"] = _seal(json.dumps(whole, sort_keys=True).encode())
     return (json.dumps(whole, indent=2) + "\n").encode()
 
 
-def read_run_json(path: Path) -> tuple[dict[str, Any], bool]:
-    """The caller's keys of run.json, and whether the run is complete."""
+def read_run_json(path: Path) -> RunJson:
+    """What run.json says, checked against its seal."""
     with naming(path):
         if not path.exists():
             raise StoreError(f"{path.parent} is no run folder: it holds no run.json.")
@@ -276,11 +301,12 @@ def read_run_json(path: Path) -> tuple[dict[str, Any], bool]:
             raise ValueError("its content does not match its `store.sha256`; was it edited by hand?")
         store = whole.pop("store")
         complete = bool(store["complete"])
+        holdings = Holdings(**store["holdings"]) if "holdings" in store else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptRunError(f"{path} is damaged: {error}.") from error
     if store["format"] != FORMAT:
         raise StoreError(f"{path} has format {store['format']}; this version reads {FORMAT}.")
-    return whole, complete
+    return RunJson(whole, complete, holdings)
 
 
 def metrics_line(record: Mapping[str, Any]) -> bytes:

@@ -228,6 +228,19 @@ def test_a_corrupt_run_is_named(capsys, own_run, words):
     assert f"{own_run / 'run.json'} is damaged" in err
 
 
+def test_verify_misses_what_a_complete_run_must_hold(capsys, own_run):
+    assert call(capsys, "verify", own_run)[0] == 0
+    last = max((own_run / "trajectory").iterdir()).name
+    shutil.rmtree(own_run / "trajectory")
+    shutil.rmtree(own_run / "state")
+    (own_run / "metrics.jsonl").unlink()
+    code, out, _ = call(capsys, "verify", own_run)
+    assert code == 1
+    assert "DAMAGED" in out
+    for name in (last, "metrics.jsonl", "00000016.safetensors"):
+        assert f"{name} " in out
+
+
 def test_an_error_of_the_operating_system_is_one_line(capsys, tmp_path, toy_run):
     (tmp_path / "a.nc").mkdir()
     code, _, err = call(capsys, "measure", toy_run.folder, "weight_norm", "--output", tmp_path / "a.nc")

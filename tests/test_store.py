@@ -28,6 +28,7 @@ from interp.errors import (
     StoreError,
     UnknownNameError,
 )
+from interp.segments import publish, run_json
 from interp.store import RunReader, RunWriter
 from interp.store.reader import OPEN_MAPS
 
@@ -571,6 +572,118 @@ def test_a_damaged_state_is_named(tmp_path):
     with pytest.raises(CorruptRunError, match=r"00000005\.safetensors: `m` at step 5 "):
         RunReader(tmp_path / "run").read_state(5)
     assert not RunReader(tmp_path / "run").verify().ok
+
+
+def finished(folder: Path, shift: int = 0) -> Path:
+    """A complete run of three segments with three states; `shift` makes it another one, in files of the same sizes."""
+    with RunWriter.create(folder, {"p": 59}, segment_steps=4, fsync=False) as writer:
+        for step in range(12):
+            writer.append(step, weights(step + 100 * shift))
+            writer.log({"step": step, "loss": step + 0.25 + 0.5 * shift})
+        for step in (0, 5, 11):
+            writer.save_state(step, weights(step), {}, keep=lambda kept: True)
+        writer.finish()
+    return folder
+
+
+def drop_lines(path: Path, *, start: int, stop: int | None = None) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    del lines[start:stop]
+    path.write_bytes(b"".join(lines))
+
+
+LOSSES = {  # what is done to a complete run, which file is named, and whether it is said as soon as the run is opened
+    "the last segment": (lambda run: segments(run)[-1].unlink(), "00000008-00000011.safetensors", True),
+    "two segments": (lambda run: [path.unlink() for path in segments(run)[1:]], "00000008-00000011.safetensors", True),
+    "all segments": (lambda run: shutil.rmtree(run / "trajectory"), "00000008-00000011.safetensors", True),
+    "the last segment, for another run's": (
+        lambda run: shutil.copy(segments(finished(run.with_name("other"), 1))[-1], segments(run)[-1]),
+        "00000008-00000011.safetensors",
+        True,
+    ),
+    "the metrics": (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl", True),
+    "first lines": (lambda run: drop_lines(run / "metrics.jsonl", start=0, stop=2), "metrics.jsonl", True),
+    "middle lines": (lambda run: drop_lines(run / "metrics.jsonl", start=3, stop=6), "metrics.jsonl", True),
+    "last lines": (lambda run: drop_lines(run / "metrics.jsonl", start=10), "metrics.jsonl", True),
+    "the metrics, for another run's": (
+        lambda run: shutil.copy(finished(run.with_name("other"), 1) / "metrics.jsonl", run),
+        "metrics.jsonl",
+        False,
+    ),
+    "a state": (lambda run: (run / "state" / "00000005.safetensors").unlink(), "state/00000005.safetensors", False),
+    "all states": (lambda run: shutil.rmtree(run / "state"), "state/00000011.safetensors", False),
+}
+
+
+@pytest.mark.parametrize(("lose", "name", "at_once"), LOSSES.values(), ids=LOSSES)
+def test_a_complete_run_that_has_lost_something_is_not_ok(tmp_path, lose, name, at_once):
+    folder = finished(tmp_path / "run")
+    assert RunReader(folder).problems == ()
+    assert RunReader(folder).verify().ok
+    lose(folder)
+    reader = RunReader(folder)
+    assert reader.complete
+    assert any(name in problem for problem in reader.problems) == at_once
+    report = reader.verify()
+    assert not report.ok
+    assert any(name in error for error in report.errors)
+
+
+def test_a_damaged_last_segment_is_named_once(tmp_path):
+    folder = finished(tmp_path / "run")
+    os.truncate(segments(folder)[-1], 600)
+    assert [segments(folder)[-1].name in problem for problem in RunReader(folder).problems] == [True]
+
+
+def test_what_a_complete_run_holds_is_told_anew_when_it_has_been_added_to(tmp_path):
+    folder = finished(tmp_path / "run")
+    before = (folder / "run.json").read_bytes()
+    with RunWriter.open(folder, fsync=False) as writer:
+        for step in range(12):
+            writer.append(step, weights(step))  # a proof, which changes nothing
+    assert (folder / "run.json").read_bytes() == before
+    additions = {
+        "weights": lambda writer: writer.append(12, weights(12)),
+        "a line": lambda writer: writer.log({"step": 12, "loss": 0.5}),
+        "a state": lambda writer: writer.save_state(12, weights(12), {}, keep_last=1),
+        "fewer lines": lambda writer: writer.truncate_after(8),
+    }
+    for what, add in additions.items():
+        run = Path(shutil.copytree(folder, tmp_path / what))
+        with RunWriter.open(run, fsync=False) as writer:
+            add(writer)
+        reader = RunReader(run)  # as after a kill: what it holds is sound, but its end has not been told yet
+        assert (reader.run, reader.complete, reader.problems) == ({"p": 59}, False, ()), what
+        assert reader.verify().ok, what
+        with RunWriter.open(run, fsync=False) as writer:
+            writer.finish()
+        assert RunReader(run).complete, what
+        assert RunReader(run).verify().ok, what
+
+
+@pytest.mark.parametrize("lose", [lambda run: segments(run)[-1].unlink(), lambda run: (run / "metrics.jsonl").unlink()])
+def test_a_complete_run_that_has_lost_something_is_not_added_to(tmp_path, lose):
+    folder = finished(tmp_path / "run")
+    lose(folder)
+    said = RunReader(folder).problems
+    for act in (
+        lambda writer: writer.append(12, weights(12)),
+        lambda writer: writer.save_state(12, weights(12), {}),
+        RunWriter.finish,
+    ):
+        with pytest.raises(CorruptRunError, match="or train the run again"), RunWriter.open(folder) as writer:
+            act(writer)
+        assert RunReader(folder).problems == said  # it would be forgotten, had the run been finished once more
+    RunWriter.open(folder).close()  # as before it is deleted
+
+
+def test_a_run_that_says_nothing_of_what_it_holds_is_read(tmp_path):
+    folder = build(tmp_path / "run")
+    publish(folder / "run.json", [run_json({"p": 59}, complete=True)], fsync=False, replace=True)
+    segments(folder)[-1].unlink()  # nobody can tell
+    reader = RunReader(folder)
+    assert (reader.complete, reader.problems) == (True, ())
+    assert reader.verify().ok
 
 
 def test_verify_warns_of_weights_that_cannot_be_right(tmp_path):

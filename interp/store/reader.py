@@ -15,6 +15,7 @@ import numpy as np
 from interp.errors import CorruptRunError, InvalidArgumentError, StoreError, UnknownNameError, did_you_mean
 from interp.segments import (
     DIGEST,
+    Holdings,
     SealedFile,
     leftovers,
     listing,
@@ -41,7 +42,7 @@ class RunReader:
         complete: whether the writer has marked the run as complete.
         steps: all readable committed steps, int64 [n].
         names: the arrays of each step.
-        problems: damage seen while listing the segments (unreadable headers, missing files), one sentence each.
+        problems: damage seen without reading weights (unreadable headers, missing files), one sentence each.
 
     Raises:
         StoreError: there is no run.json.
@@ -65,7 +66,7 @@ class RunReader:
 
     def refresh(self) -> None:
         """See what was committed since; one damaged segment does not hide the others."""
-        self.run, self.complete = read_run_json(self.folder / "run.json")
+        self.run, self.complete, self._holdings = read_run_json(self.folder / "run.json")
         self._segments: list[SealedFile] = []
         self._unreadable: dict[tuple[int, int], CorruptRunError] = {}
         problems = []
@@ -88,6 +89,8 @@ class RunReader:
                 problems.append(f"{path} was written after another {wanted} than is there; is a segment missing?")
             self._segments.append(file)
             previous = file.reference
+        if self._holdings is not None:
+            problems += self._losses(self._holdings)
         self.problems = tuple(problems)
         self.names = tuple(self._segments[0].spec) if self._segments else ()
         self.steps = np.concatenate([np.empty(0, np.int64), *(file.steps for file in self._segments)])
@@ -182,6 +185,8 @@ class RunReader:
     def verify(self) -> VerifyReport:
         """Check every digest, seal and link of the run again, and look for weights that cannot be right.
 
+        A complete run must also hold all that its run.json names (older versions named nothing there).
+
         Warned of: steps at which nothing changed, and steps far from both neighbours although these are near each
         other (the mark of a checkpoint that was mixed up), temporary files and a torn last line of metrics.
         """
@@ -197,9 +202,13 @@ class RunReader:
             except (StoreError, UnknownNameError) as error:
                 if step in self.state_steps:  # else a living writer let it go meanwhile
                     errors.append(str(error))
+        if self._holdings is not None:
+            absent = [step for step in self._holdings.states if step not in states]
+            errors += [f"{self.folder / 'state' / f'{step:08d}.safetensors'} is missing." for step in absent]
         warnings = list(weights.warnings)
         try:
             torn = metrics_lines(self.folder / "metrics.jsonl")[1]
+            errors += self._altered_metrics()
         except StoreError as error:
             errors.append(str(error))
             torn = 0
@@ -211,6 +220,30 @@ class RunReader:
         return VerifyReport(
             len(self.steps), len(self._segments), len(states), tuple(errors), tuple(warnings), tuple(unreadable)
         )
+
+    def _losses(self, holdings: Holdings) -> list[str]:
+        """What a complete run has lost, as far as names and sizes tell."""
+        losses = []
+        name = holdings.last_segment[:-65]  # without colon and seal
+        path = self.folder / "trajectory" / name
+        if name and not path.exists():
+            losses.append(f"{path} is missing, the last segment of the run.")
+        elif any(file.path == path and file.reference != holdings.last_segment for file in self._segments):
+            losses.append(f"{path} is not the last segment that run.json names.")
+        metrics = self.folder / "metrics.jsonl"
+        size = metrics.stat().st_size if metrics.exists() else 0
+        if size != holdings.metrics_bytes:
+            losses.append(f"{metrics} has {size} bytes; run.json promises {holdings.metrics_bytes}.")
+        return losses
+
+    def _altered_metrics(self) -> list[str]:
+        """Whether metrics of the right size are others than those of the complete run."""
+        path, holdings = self.folder / "metrics.jsonl", self._holdings
+        data = path.read_bytes() if path.exists() else b""
+        if holdings is None or len(data) != holdings.metrics_bytes:
+            return []
+        same = hashlib.sha256(data).hexdigest() == holdings.metrics_sha256
+        return [] if same else [f"{path} does not match its digest in run.json."]
 
     def _spec(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
         if name not in self.names:

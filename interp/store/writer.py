@@ -1,5 +1,6 @@
 """The one writer of a run: segments and metrics in the background, full states, and what a dead writer left."""
 
+import hashlib
 import json
 import math
 import os
@@ -17,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from interp.errors import CorruptRunError, InvalidArgumentError, RunExistsError, RunLockedError, StoreError
 from interp.segments import (
+    Holdings,
     append_to,
     check_dtype,
     commit_arrays,
@@ -224,6 +226,7 @@ class RunWriter:
         for name, array in plain.items():
             check_dtype(name, array.dtype)
             plain[name] = np.require(array, array.dtype.newbyteorder("="), "C")
+        self._reopen()
         extra = {"steps": json.dumps([int(step)]), "metadata": json.dumps(dict(metadata))}
         commit_arrays(self.folder / "state" / f"{int(step):08d}.safetensors", plain, 1, extra, fsync=self._fsync)
         states = listing(self.folder / "state", r"(\d{8,})\.safetensors")
@@ -233,15 +236,18 @@ class RunWriter:
                     path.unlink()
 
     def replace_run(self, run: Mapping[str, Any], *, complete: bool = False) -> None:
-        """Replace run.json atomically, and say whether the run is `complete`."""
+        """Replace run.json atomically, and say whether the run is `complete`, and then what it holds."""
         self.commit()
-        text = run_json(run, complete=complete)
+        if complete:
+            self._reopen()
+        text = run_json(run, complete=complete, holdings=self._holdings() if complete else None)
         publish(self.folder / "run.json", [text], fsync=self._fsync, replace=True)
+        self._complete = complete
 
     def finish(self) -> None:
         """Commit, and mark the run as complete."""
         self.commit()
-        self.replace_run(read_run_json(self.folder / "run.json")[0], complete=True)
+        self.replace_run(read_run_json(self.folder / "run.json").run, complete=True)
 
     def truncate_after(self, step: int) -> None:
         """Drop metrics of steps > `step`, for a resume from the full state at `step`; the trajectory stays, as proof.
@@ -253,6 +259,7 @@ class RunWriter:
         lines = metrics_lines(path)[0]
         kept = [line for line in lines if json.loads(line)["step"] <= step]
         if len(kept) < len(lines):
+            self._reopen()
             publish(path, [b"\n".join([*kept, b""])], fsync=self._fsync, replace=True)
 
     def close(self) -> None:
@@ -287,6 +294,7 @@ class RunWriter:
             with naming(metrics):
                 os.truncate(metrics, metrics.stat().st_size - torn)
         reader = RunReader(self.folder, verify="never")
+        self._complete, self._lost = reader.complete, reader.problems
         if reader._unreadable:
             first = next(iter(reader._unreadable.values()))
             raise CorruptRunError(f"{first} Restore it, or remove it to continue without its steps.")
@@ -297,6 +305,23 @@ class RunWriter:
         self._last_committed = int(reader.steps[-1]) if len(reader.steps) else None
         self._stored_until = -1 if self._last_committed is None else self._last_committed
         self._previous = reader._segments[-1].reference if reader._segments else ""
+
+    def _holdings(self) -> Holdings:
+        """What is committed now."""
+        path = self.folder / "metrics.jsonl"
+        with naming(path):
+            metrics = path.read_bytes() if path.exists() else b""
+        states = [step for (step,), _ in listing(self.folder / "state", r"(\d{8,})\.safetensors")]
+        return Holdings(self._previous, states, len(metrics), hashlib.sha256(metrics).hexdigest())
+
+    def _reopen(self) -> None:
+        """Before a complete run is changed: it is not complete until it is finished again with what it holds then."""
+        if self._complete and self._lost:  # which would be forgotten
+            raise CorruptRunError(f"{self._lost[0]} Restore it before anything is added, or train the run again.")
+        if self._complete:
+            text = run_json(read_run_json(self.folder / "run.json").run, complete=False)
+            publish(self.folder / "run.json", [text], fsync=self._fsync, replace=True)
+            self._complete = False
 
     def _check_failure(self) -> None:
         if self._failure is not None:
@@ -351,6 +376,7 @@ class RunWriter:
         if self._failure is not None:  # a later segment must not land behind a gap
             return
         try:
+            self._reopen()
             if steps:
                 stacked = {name: buffer[: len(steps)] for name, buffer in buffers.items()}
                 path = self.folder / "trajectory" / f"{steps[0]:08d}-{steps[-1]:08d}.safetensors"
