@@ -9,6 +9,7 @@ from collections.abc import Iterable
 __all__ = [
     "ConfigError",
     "CorruptRunError",
+    "DamagedRunWarning",
     "DivergedError",
     "ForeignFormatError",
     "InterpError",
@@ -51,6 +52,10 @@ class StoreError(InterpError, OSError):
 
 class CorruptRunError(StoreError):
     """A file in a run folder does not hold what its digest promises."""
+
+
+class DamagedRunWarning(UserWarning):
+    """A part of a run that is being loaded is damaged or missing; what is left of the run is read."""
 
 
 class RunExistsError(StoreError, FileExistsError):

@@ -3,6 +3,9 @@
 A trajectory reads; it never trains. It may be complete or still growing: `refresh` sees what has been added since.
 """
 
+import contextlib
+import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +16,16 @@ import torch
 from torch import Tensor
 
 from interp.config import FeedForward, Recurrent, RunConfig
-from interp.errors import ConfigError, CorruptRunError, StoreError, UnknownNameError, did_you_mean
+from interp.errors import (
+    ConfigError,
+    CorruptRunError,
+    DamagedRunWarning,
+    StoreError,
+    UnknownNameError,
+    did_you_mean,
+)
 from interp.models import Model, build_model
-from interp.store import RunReader
+from interp.store import RunReader, VerifyReport
 from interp.tasks import Task, build_task
 
 if TYPE_CHECKING:  # xarray and transformer_lens take longer to import than this whole package
@@ -58,12 +68,15 @@ _NO_STREAM_DIMS = {
 
 
 def load(path: str | Path) -> "Trajectory":
-    """The trajectory in a run folder.
+    """The trajectory in a run folder, with a `DamagedRunWarning` for each of its `problems`.
 
     Raises:
         StoreError: where `path` is no run folder.
     """
-    return Trajectory(Path(path))
+    traj = Trajectory(Path(path))
+    for problem in traj.problems:
+        warnings.warn(problem, DamagedRunWarning, stacklevel=2)
+    return traj
 
 
 def find_runs(root: str | Path) -> list[Path]:
@@ -120,6 +133,11 @@ class Trajectory:
         return self._reader.complete
 
     @property
+    def problems(self) -> tuple[str, ...]:
+        """What is damaged or missing, as far as is seen without reading weights, one sentence each: see `verify`."""
+        return (*self._reader.problems, *self._shortfall("weights", self.steps))
+
+    @property
     def run(self) -> dict[str, Any]:
         """What run.json says: config, schedule, provenance, and for a replay its stretch."""
         return self._reader.run
@@ -148,6 +166,24 @@ class Trajectory:
         """See what has been committed since; returns itself."""
         self._reader.refresh()
         return self
+
+    def verify(self) -> VerifyReport:
+        """Check every byte of the run, and that a complete one comes to its last step; see `RunReader.verify`."""
+        report = self._reader.verify()
+        errors = [*report.errors, *self._shortfall("weights", self.steps)]
+        with contextlib.suppress(StoreError):  # which is among the errors already
+            errors += self._shortfall("metrics", self._reader.metrics["step"])
+        return dataclasses.replace(report, errors=tuple(errors))
+
+    def _shortfall(self, what: str, steps: np.ndarray) -> list[str]:
+        """Whether a complete run holds `what` up to its end; of an imported one that is not known."""
+        if not self.complete or "import" in self.run:
+            return []
+        end = self.run["replay"]["stop"] if "replay" in self.run else self.config.steps
+        if len(steps) and steps[-1] == end:
+            return []
+        found = f"its {what} end at step {steps[-1]}" if len(steps) else f"it holds no {what}"
+        return [f"{self.folder} is complete at step {end}, but {found}."]
 
     # --- weights ------------------------------------------------------------------------------------------------------
 

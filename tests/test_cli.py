@@ -228,6 +228,24 @@ def test_a_corrupt_run_is_named(capsys, own_run, words):
     assert f"{own_run / 'run.json'} is damaged" in err
 
 
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("words", [["measure", "RUN", "train_loss"], ["list", "ROOT"]], ids=lambda words: words[0])
+def test_what_a_run_has_lost_is_said_in_one_line_each(capsys, own_run, words):
+    *_, before, segment = sorted((own_run / "trajectory").iterdir())
+    os.truncate(segment, segment.stat().st_size - 100)
+    (own_run / "metrics.jsonl").unlink()
+    places = {"RUN": own_run, "ROOT": own_run.parent}
+    for _ in range(2):  # each call says it again
+        _, _, err = call(capsys, *[places.get(word, word) for word in words])
+        lines = [line for line in err.splitlines() if line.startswith("interp: warning: ")]
+        assert len(lines) == len(set(lines)) == 3
+        assert f"{segment} is damaged" in lines[0]
+        assert f"{own_run / 'metrics.jsonl'} has 0 bytes" in lines[1]
+        end = f"its weights end at step {int(before.stem[-8:])}"
+        assert lines[2] == f"interp: warning: {own_run} is complete at step 40, but {end}."
+        assert "Warning" not in err
+
+
 def test_verify_misses_what_a_complete_run_must_hold(capsys, own_run):
     assert call(capsys, "verify", own_run)[0] == 0
     last = max((own_run / "trajectory").iterdir()).name

@@ -3,13 +3,15 @@
 import json
 import os
 import shutil
+import warnings
 
 import numpy as np
 import pytest
 import torch
 
 import interp
-from interp.errors import CorruptRunError, InvalidArgumentError, StoreError, UnknownNameError
+from interp.errors import CorruptRunError, DamagedRunWarning, InvalidArgumentError, StoreError, UnknownNameError
+from interp.segments import publish, run_json
 from interp.store import RunReader, RunWriter
 from interp.trajectory import find_runs
 
@@ -255,7 +257,7 @@ def test_what_a_run_says_of_itself(toy_run, toy_config, tmp_path):
     assert repr(toy_run) == f"<Trajectory {toy_config.run_id}: 11 checkpoints, steps 0..40>"
     assert repr(toy_run.param(NAME)) == f"<{NAME} [step: 11, head: 2, d_model: 16, d_head: 8] float32, not read yet>"
     run = {**toy_run.run, "events": [[12, "learning rate 1e-4"], [20, "weight decay off"]]}
-    traj = store(tmp_path / "run", toy_run, [0, 4], run=run)
+    traj = store(tmp_path / "run", toy_run, [0, 4], run=run, finish=False)
     assert traj.events == [(12, "learning rate 1e-4"), (20, "weight decay off")]
 
 
@@ -301,6 +303,104 @@ def test_a_run_that_was_cut_off_after_its_last_checkpoint_is_finished_by_resume(
     resumed = interp.resume(folder)
     assert resumed.complete
     assert resumed.metrics.equals(toy_run.metrics)
+
+
+# --- what is missing --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_run(cut_run, toy_run, tmp_path):
+    """The toy run in three segments, with its states and metrics, in a folder that a test may change."""
+    folder = shutil.copytree(toy_run.folder, tmp_path / "own", ignore=shutil.ignore_patterns("trajectory"))
+    shutil.copytree(cut_run.folder / "trajectory", folder / "trajectory")
+    with RunWriter.open(folder, fsync=False) as writer:
+        writer.replace_run(toy_run.run, complete=False)  # which names the segments of the toy run
+        writer.finish()
+    return folder
+
+
+def as_older_versions_did(folder):
+    """Let run.json say that the run is complete, but not what it holds."""
+    publish(folder / "run.json", [run_json(interp.load(folder).run, complete=True)], fsync=False, replace=True)
+
+
+def last_segment(folder):
+    return max((folder / "trajectory").iterdir())
+
+
+def test_a_sound_run_is_loaded_without_a_word(own_run, toy_run, tmp_path):
+    runs = [toy_run, interp.load(own_run), interp.replay(interp.load(own_run), 18, 30, 3)]
+    as_older_versions_did(runs[-1].folder)
+    runs += [interp.load(runs[-1].folder), store(tmp_path / "begun", toy_run, [0, 4], finish=False)]
+    assert [traj.complete for traj in runs] == [True, True, True, True, False]
+    for traj in runs:
+        assert traj.problems == ()
+        assert traj.verify().ok
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["with its holdings", "of an older version"])
+@pytest.mark.parametrize("harm", ["truncate", "remove"])
+def test_a_complete_run_that_ends_short_is_loaded_with_warnings(own_run, harm, older):
+    if older:
+        as_older_versions_did(own_run)
+    path = last_segment(own_run)
+    os.truncate(path, path.stat().st_size - 100) if harm == "truncate" else path.unlink()
+    with pytest.warns(DamagedRunWarning) as said:
+        traj = interp.load(own_run)
+    texts = [str(warning.message) for warning in said]
+    assert tuple(texts) == traj.problems
+    assert texts[-1] == f"{own_run} is complete at step 40, but its weights end at step 28."
+    named = [path.name in text for text in texts[:-1]]
+    assert named == ([] if older and harm == "remove" else [True])
+    assert all(warning.filename == __file__ for warning in said)  # where `load` was called
+    report = traj.verify()
+    assert not report.ok
+    assert set(texts) <= set(report.errors)
+
+
+def test_a_complete_run_without_weights_is_not_ok(own_run):
+    as_older_versions_did(own_run)
+    shutil.rmtree(own_run / "trajectory")
+    with pytest.warns(DamagedRunWarning, match="complete at step 40, but it holds no weights"):
+        assert not interp.load(own_run).verify().ok
+
+
+@pytest.mark.parametrize(("kept", "text"), [(30, "its metrics end at step 29"), (0, "it holds no metrics")])
+def test_the_last_line_of_an_older_run_must_be_there(own_run, kept, text):
+    as_older_versions_did(own_run)
+    path = own_run / "metrics.jsonl"
+    lines = [line for line in path.read_bytes().splitlines(keepends=True) if json.loads(line)["step"] < kept]
+    path.write_bytes(b"".join(lines))
+    report = interp.load(own_run).verify()
+    assert [f"complete at step 40, but {text}." in error for error in report.errors] == [True]
+
+
+def test_a_replay_that_ends_short_is_not_ok(own_run):
+    zoom = interp.replay(interp.load(own_run), 18, 30, 3).folder
+    as_older_versions_did(zoom)
+    last_segment(zoom).unlink()
+    with pytest.warns(DamagedRunWarning, match="complete at step 30, but it holds no weights"):
+        assert not interp.load(zoom).verify().ok
+
+
+def test_an_imported_run_need_not_reach_its_last_step(own_run):
+    run = interp.load(own_run).run
+    publish(own_run / "run.json", [run_json({**run, "import": {}}, complete=True)], fsync=False, replace=True)
+    last_segment(own_run).unlink()
+    assert interp.load(own_run).problems == ()
+
+
+def test_a_damaged_run_that_still_grows_is_loaded_with_a_warning(own_run, toy_run):
+    with RunWriter.open(own_run, fsync=False) as writer:
+        writer.replace_run(toy_run.run, complete=False)
+    os.truncate(last_segment(own_run), 600)
+    with pytest.warns(DamagedRunWarning) as said:
+        interp.load(own_run)
+    assert len(said) == 1
+    last_segment(own_run).unlink()  # as the error of a resume advises
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert interp.load(own_run).problems == ()
 
 
 # --- folders that are no runs -----------------------------------------------------------------------------------------

@@ -1,11 +1,14 @@
 """The command line: `interp demo | train | resume | replay | import | measure | compare | report | verify | ...`.
 
 A user's mistake ends with one line and exit code 2; a run that diverged ends with 1, an interrupted one with 130.
+A warning is one line, too, and is said once.
 """
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import TextIO
 
 from interp.cli.reading import parse
 from interp.errors import DivergedError, InterpError
@@ -16,6 +19,12 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; `arguments` are those of the process if not given."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    with warnings.catch_warnings():
+        _warn_in_one_line()
+        _run(words)
+
+
+def _run(words: list[str]) -> None:
     try:
         parse(words)()
         sys.stdout.flush()
@@ -29,6 +38,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
     except OSError as error:  # a full disk, a folder that may not be written
         _leave(error, 2)
+
+
+def _warn_in_one_line() -> None:
+    """Let Python's warnings look like this program's errors."""
+    said = set()
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        text = " ".join(str(message).split())
+        if text not in said:
+            said.add(text)
+            print(f"interp: warning: {text}", file=sys.stderr)
+
+    warnings.showwarning = show
 
 
 def _leave(error: object, code: int) -> None:
