@@ -670,6 +670,7 @@ def test_a_complete_run_that_has_lost_something_is_not_added_to(tmp_path, lose):
         lambda writer: writer.append(12, weights(12)),
         lambda writer: writer.save_state(12, weights(12), {}),
         RunWriter.finish,
+        lambda writer: writer.replace_run({"p": 59}),
     ):
         with pytest.raises(CorruptRunError, match="or train the run again"), RunWriter.open(folder) as writer:
             act(writer)

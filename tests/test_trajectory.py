@@ -313,8 +313,9 @@ def own_run(cut_run, toy_run, tmp_path):
     """The toy run in three segments, with its states and metrics, in a folder that a test may change."""
     folder = shutil.copytree(toy_run.folder, tmp_path / "own", ignore=shutil.ignore_patterns("trajectory"))
     shutil.copytree(cut_run.folder / "trajectory", folder / "trajectory")
+    text = run_json(toy_run.run, complete=False)  # not that of the toy run, which names other segments
+    publish(folder / "run.json", [text], fsync=False, replace=True)
     with RunWriter.open(folder, fsync=False) as writer:
-        writer.replace_run(toy_run.run, complete=False)  # which names the segments of the toy run
         writer.finish()
     return folder
 
