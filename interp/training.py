@@ -22,6 +22,7 @@ from typing import Literal
 import numpy as np
 from tqdm.auto import tqdm
 
+from interp import recipes
 from interp.config import RunConfig
 from interp.ensemble import EnsembleStep, require_equal_shape
 from interp.environment import choose_device, interruptible, provenance, run_environment
@@ -29,7 +30,7 @@ from interp.errors import ConfigError, DivergedError, InvalidArgumentError, NotA
 from interp.schedule import Schedule
 from interp.session import Numbers, Session, TrainingStep
 from interp.store import RunWriter
-from interp.trajectory import Trajectory
+from interp.trajectory import Trajectory, as_trajectory
 
 __all__ = ["RunInterrupted", "replay", "resume", "train", "train_many"]
 
@@ -54,7 +55,7 @@ class RunInterrupted(KeyboardInterrupt):
 
 
 def train(
-    config: RunConfig,
+    config: RunConfig | str,
     *,
     root: str | Path = "checkpoints",
     device: str | None = None,
@@ -65,20 +66,22 @@ def train(
     """Run `config` and return its trajectory, stored in `root/<run_id>`.
 
     Arguments:
-        config: what to run.
+        config: what to run, or the name of a recipe.
         root: folder that holds runs.
         device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one.
         progress: show a progress bar with losses and accuracies.
-        existing: what to do with an unfinished run of the same config: go on with it, delete it, or refuse. A finished
-            one is returned as it is, unless it is to be overwritten.
+        existing: what to do with a run of the same config: "resume" goes on with it, or returns it where it is
+            complete, "overwrite" trains it again in its place, "error" refuses.
         threads: CPU threads; None leaves torch's setting. Bit-exactness holds for one number of threads.
 
     Raises:
+        InvalidArgumentError: a value of `existing`, `device` or `threads` that there is not; nothing is deleted then.
         RunExistsError: the run exists and `existing` is "error".
         RunLockedError: another process is writing to it.
         DivergedError: a loss or a weight is not a number; what was stored before is kept.
         RunInterrupted: (a KeyboardInterrupt) after Ctrl-C or SIGTERM; the run can be resumed.
     """
+    config = recipes.get(config) if isinstance(config, str) else config
     folder = Path(root) / config.run_id
     if _settled(folder, existing):
         return resume(folder, device=device, progress=progress, threads=threads)
@@ -111,6 +114,8 @@ def train_many(
         ConfigError: the configs are not of equal shape (the message names the fields), or two are the same.
         RunExistsError, RunLockedError, DivergedError, RunInterrupted: as `train`.
     """
+    if not configs:
+        raise InvalidArgumentError("`configs` must hold at least one run; got none.")
     require_equal_shape(configs)
     if len({config.run_id for config in configs}) < len(configs):
         raise ConfigError("Each of the runs that are trained together must be another one; two configs are the same.")
@@ -162,7 +167,7 @@ def resume(
 
 
 def replay(
-    traj: Trajectory,
+    traj: Trajectory | str | Path,
     start: int,
     stop: int,
     every: int = 1,
@@ -182,6 +187,7 @@ def replay(
         NotAvailableError: the run holds no full state at or before `start`, or was imported.
         CorruptRunError: a replayed step differs from the stored one.
     """
+    traj = as_trajectory(traj)
     _refuse_imported(traj)
     end = int(traj.steps[-1]) if len(traj.steps) else 0
     if not 0 <= start < stop <= end:
@@ -243,19 +249,17 @@ def replay(
 
 
 def _settled(folder: Path, existing: str) -> bool:
-    """Whether a run is there, to be gone on with; one that is to be overwritten is deleted."""
-    if not (folder / "run.json").exists():
-        return False
-    if existing == "error":
+    """Whether a run is there, to be gone on with."""
+    if existing not in ("resume", "overwrite", "error"):
+        raise InvalidArgumentError(f"`existing` must be resume, overwrite or error; got {existing!r}.")
+    there = (folder / "run.json").exists()
+    if there and existing == "error":
         raise RunExistsError(f"{folder} already holds this run; resume it, load it, or overwrite it.")
-    if existing == "resume":
-        return True
-    RunWriter.open(folder).close()  # nobody else is writing to it
-    shutil.rmtree(folder)
-    return False
+    return there and existing == "resume"
 
 
 def _start(configs: list[RunConfig], root: Path, device: str | None, progress: bool, threads: int | None) -> None:
+    """Train from the initial weights; runs that are there already are deleted once all is ready to replace them."""
     if not configs:
         return
     place = choose_device(device)
@@ -264,6 +268,10 @@ def _start(configs: list[RunConfig], root: Path, device: str | None, progress: b
         schedule = _schedule(sessions[0])
         together = {"ensemble": [config.run_id for config in configs]} if len(configs) > 1 else {}
         about = {"schedule": str(schedule), "provenance": provenance(place), **together}
+        for folder in (root / config.run_id for config in configs):
+            if (folder / "run.json").exists():
+                RunWriter.open(folder).close()  # nobody else is writing to it
+                shutil.rmtree(folder)
         writers = [
             stack.enter_context(RunWriter.create(root / config.run_id, {"config": config.to_dict(), **about}))
             for config in configs

@@ -15,7 +15,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import interp
 from interp.config import Muon, Recurrent, RunConfig
-from interp.errors import CorruptRunError, DivergedError, InvalidArgumentError, NotAvailableError, RunExistsError
+from interp.errors import (
+    CorruptRunError,
+    DivergedError,
+    InvalidArgumentError,
+    NotAvailableError,
+    RunExistsError,
+    UnknownNameError,
+)
 from interp.objective import answer_loss
 from interp.session import Session, TrainingStep
 from interp.training import RunInterrupted
@@ -187,6 +194,24 @@ def test_overwrite_starts_anew(toy_config, tmp_path):
     again = interp.train(toy_config, root=tmp_path, device="cpu", existing="overwrite")
     assert not (again.folder / "stray").exists()
     assert again.complete
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"existing": "Overwrite"}, {"threads": 0}, {"device": "tpu"}], ids=lambda wrong: next(iter(wrong))
+)
+def test_a_mistake_deletes_nothing(toy_config, tmp_path, wrong):
+    folder = interp.train(toy_config, root=tmp_path, device="cpu").folder
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(InvalidArgumentError, match=f"`{next(iter(wrong))}` must be"):
+        interp.train(toy_config, root=tmp_path, **{"device": "cpu", "existing": "overwrite"} | wrong)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_recipe_by_its_name_and_runs_that_are_none(tmp_path):
+    with pytest.raises(UnknownNameError, match="no recipe `nandra`"):
+        interp.train("nandra", root=tmp_path)
+    with pytest.raises(InvalidArgumentError, match="`configs` must hold at least one run"):
+        interp.train_many([], root=tmp_path)
 
 
 def test_replay_is_proven_and_dense(toy_run):
