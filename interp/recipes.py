@@ -7,6 +7,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from interp.config import (
     SGD,
@@ -27,9 +28,10 @@ from interp.config import (
     Transformer,
 )
 from interp.errors import UnknownNameError, did_you_mean
+from interp.record import flat
 from interp.schedule import Every, LogSpaced
 
-__all__ = ["RECIPES", "Recipe", "get"]
+__all__ = ["RECIPES", "Recipe", "get", "nearest"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,21 @@ def get(name: str) -> RunConfig:
     if name not in RECIPES:
         raise UnknownNameError(f"There is no recipe `{name}`. {did_you_mean(name, RECIPES)}")
     return RECIPES[name].config
+
+
+def nearest(config: RunConfig) -> tuple[str, dict[str, Any]]:
+    """The recipe from which a config differs in the fewest fields, and these fields by their dotted names.
+
+    >>> nearest(get("nanda").replace({"task.p": 59, "seed": 3}))
+    ('nanda', {'task.p': 59, 'seed': 3})
+    """
+    fields = flat(config.to_dict())
+    changes = {
+        name: {key: value for key, value in fields.items() if flat(recipe.config.to_dict()).get(key) != value}
+        for name, recipe in RECIPES.items()
+    }
+    name = min(changes, key=lambda name: len(changes[name]))
+    return name, changes[name]
 
 
 _kitouni = RunConfig(

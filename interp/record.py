@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from interp.errors import ConfigError, did_you_mean
 from interp.schedule import AnyOf, Dense, Every, LogSpaced, Schedule, Steps, parse_schedule
 
-__all__ = ["Record", "later"]
+__all__ = ["Record", "flat", "later"]
 
 SCHEMA_VERSION = 1
 
@@ -213,3 +213,15 @@ def _kinds(annotation: Any) -> tuple[type, ...]:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return tuple(k for k in typing.get_args(annotation) if isinstance(k, type) and issubclass(k, Record))
     return (annotation,) if isinstance(annotation, type) and issubclass(annotation, Record) else ()
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested mappings by their dotted names.
+
+    >>> flat({"task": {"p": 59}, "seed": 0})
+    {'task.p': 59, 'seed': 0}
+    """
+    rows: dict[str, Any] = {}
+    for name, value in tree.items():
+        rows |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return rows

@@ -28,6 +28,7 @@ from interp.plots.curves import BY_IRREP, BY_PARAMETER
 from interp.plots.structure import component_pairs, key_frequencies, ring
 from interp.plots.style import PHASES, Event, StepAxis, step_axis, template, tokens_of
 from interp.plots.topics import TOPICS
+from interp.record import flat
 from interp.summary import Row, describe, headline, milestones, phase_changes, phase_ends
 
 if TYPE_CHECKING:
@@ -42,14 +43,14 @@ MOST_KEYS = 16  # rows of the table of key frequencies
 
 
 def report(
-    traj: "Trajectory",
+    traj: "Trajectory | str | Path",
     path: Path | str | None = None,
     *,
     data: xr.Dataset | None = None,
     title: str | None = None,
     progress: bool = False,
 ) -> Path:
-    """Write the report of a run as one HTML file, and say where it is.
+    """Write the report of a run, or of the run in a folder, as one HTML file, and say where it is.
 
     `path`: where to write (None: `report.html` in the run folder). `data`: measures that are already at hand (None:
     all that apply, from `interp.measure`). `title`: None names the run. `progress`: show a bar while measuring.
@@ -59,7 +60,9 @@ def report(
         StoreError: the file cannot be written.
     """
     from interp.analysis.measures import key_agreement, measure
+    from interp.trajectory import as_trajectory
 
+    traj = as_trajectory(traj)
     if data is None:
         data = measure(traj, progress=progress)
     try:
@@ -71,7 +74,8 @@ def report(
     html = render(
         data,
         metrics,
-        title=title or traj.folder.name,
+        title=title or _title(traj),
+        complete=traj.complete,
         summary=headline(data, metrics),
         config=config,
         events=[*traj.events, *milestones(data, metrics)],
@@ -98,12 +102,14 @@ def render(
     phases: Mapping[str, int | None] | None = None,
     provenance: Mapping[str, Any] | None = None,
     agreement: xr.Dataset | None = None,
+    complete: bool = False,
 ) -> str:
     """The report as a string of HTML; a measure that `data` does not hold leaves its panel out.
 
     `metrics` holds the losses and accuracies over denser steps. `summary` has rows (label, value, explanation),
     `events` pairs (step, label), `phases` the last step of each phase (`memorisation_end`, `circuit_formation_end`,
     `cleanup_end`), `agreement` what each criterion says of each frequency (`interp.analysis.measures.key_agreement`).
+    Unless the run is `complete`, it is said how far it is of the steps of `config`.
 
     >>> data = xr.Dataset({"test_accuracy": ("step", [0.0, 1.0])}, {"step": [0, 10]})
     >>> "<h1>1 &lt; 2</h1>" in render(data, title="1 < 2")
@@ -132,7 +138,7 @@ def render(
     page = environment.from_string(_part("html.jinja"))
     return page.render(
         title=title,
-        sentences=describe(data, metrics, config),
+        sentences=describe(data, metrics, None if complete else config),
         count=data.sizes["step"],
         readouts=[row for row in READOUTS if row[0] in payload["readouts"]],
         pairs=payload["pairs"],
@@ -147,8 +153,8 @@ def render(
         bands=payload["bands"],
         measured={str(name) for name in [*data.data_vars, *dense.data_vars]},
         definitions=[(str(n), v.attrs["long_name"]) for n, v in data.data_vars.items() if "long_name" in v.attrs],
-        config=_flat(config or {}),
-        provenance=_flat(provenance or {}),
+        config=_rows(config),
+        provenance=_rows(provenance),
         css=Markup(_part("css")),
         script=Markup(_part("js")),
         payload=Markup(_safe_json(payload)),
@@ -440,14 +446,15 @@ def _safe_json(payload: Mapping[str, Any]) -> str:
     return json.dumps(payload, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows = []
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{key}.")
-        else:
-            rows.append((f"{prefix}{key}", "unset" if value is None else str(value)))
-    return rows
+def _rows(tree: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    return [(name, "unset" if value is None else str(value)) for name, value in flat(tree or {}).items()]
+
+
+def _title(traj: "Trajectory") -> str:
+    if "replay" not in traj.run:
+        return traj.folder.name
+    part = traj.run["replay"]
+    return f"{part['of']}, steps {part['start']:,} to {part['stop']:,}"
 
 
 def _letter(i: int) -> str:

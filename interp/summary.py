@@ -35,11 +35,14 @@ def describe(data: xr.Dataset, metrics: xr.Dataset | None = None, config: Mappin
     'Train accuracy passed 99 % at step 100, test accuracy at step 2,000: generalisation came 1,900 steps later.'
     """
     said = []
-    train, test = (_series(data, metrics, f"{who}_accuracy") for who in ("train", "test"))
+    curves = {who: _series(data, metrics, f"{who}_accuracy") for who in _sets(data)}
+    train, test = curves["train"], curves.get("test")
     learnt, general = _passed(train), _passed(test)
     end = int(max([int(s["step"].values[-1]) for s in (train, test) if s is not None] + [int(data["step"].values[-1])]))
     if learnt is not None and general is not None:
-        if general > learnt:
+        if _censored(train, learnt) or _censored(test, general):
+            said.append(f"{_when('train', train, learnt)}; {_when('test', test, general, first=False)}.")
+        elif general > learnt:
             tail = f"generalisation came {general - learnt:,} steps later."
             said.append(f"Train accuracy passed 99 % at step {learnt:,}, test accuracy at step {general:,}: {tail}")
         else:
@@ -49,16 +52,16 @@ def describe(data: xr.Dataset, metrics: xr.Dataset | None = None, config: Mappin
     elif learnt is not None and test is not None:
         halfway = float(test.values[-1]) >= 0.5
         tail = "it generalises in part." if halfway else "the run has memorised and not generalised."
-        said.append(
-            f"Train accuracy passed 99 % at step {learnt:,}; test accuracy is {_share(test)} at step {end:,}: {tail}"
-        )
+        said.append(f"{_when('train', train, learnt)}; test accuracy is {_share(test)} at step {end:,}: {tail}")
     elif learnt is not None:
-        said.append(f"Train accuracy passed 99 % at step {learnt:,}.")
+        said.append(f"{_when('train', train, learnt)}.")
     elif general is not None:
-        said.append(f"Test accuracy passed 99 % at step {general:,}.")
+        said.append(f"{_when('test', test, general)}.")
     elif train is not None or test is not None:
         got = [f"{who} {_share(s)}" for who, s in (("train", train), ("test", test)) if s is not None]
         said.append(f"By step {end:,} accuracy has not reached 99 % ({', '.join(got)}).")
+    if "test" not in curves:
+        said.append("No pair is known to have been held out: accuracy is over all of them.")
     if general is not None and test is not None and float(test.values[-1]) < 0.95:
         said.append(f"Test accuracy has since fallen to {_share(test)}.")
     keys, rule = key_frequencies(data)
@@ -95,11 +98,13 @@ def headline(data: xr.Dataset, metrics: xr.Dataset | None = None) -> list[Row]:
     """
     rows = [("Last step", f"{int(data['step'].values[-1]):,}", f"of {data.sizes['step']:,} checkpoints measured")]
     first: dict[str, int | None] = {}
-    for who in ("train", "test"):
+    for who in _sets(data):
         series = _series(data, metrics, f"{who}_accuracy")
         if series is not None:
-            first[who] = _passed(series)
-            told = "not reached" if first[who] is None else f"step {first[who]:,}"
+            at = _passed(series)
+            before = at is not None and _censored(series, at)
+            first[who] = None if before else at
+            told = "not reached" if at is None else f"before step {at:,}" if before else f"step {at:,}"
             rows.append(
                 (
                     f"{who.capitalize()} accuracy ≥ 99 %",
@@ -128,8 +133,13 @@ def headline(data: xr.Dataset, metrics: xr.Dataset | None = None) -> list[Row]:
 
 def milestones(data: xr.Dataset, metrics: xr.Dataset | None = None) -> list[Event]:
     """The steps from which train and test accuracy stay at 99 %, as events."""
-    found = [(_passed(_series(data, metrics, f"{who}_accuracy")), who) for who in ("train", "test")]
-    return [(step, f"{who} accuracy reaches 99 %") for step, who in found if step is not None]
+    found = []
+    for who in _sets(data):
+        series = _series(data, metrics, f"{who}_accuracy")
+        step = _passed(series)
+        if step is not None and not _censored(series, step):
+            found.append((step, f"{who} accuracy reaches 99 %"))
+    return found
 
 
 def phase_ends(data: xr.Dataset, metrics: xr.Dataset | None) -> dict[str, int | None]:
@@ -188,6 +198,23 @@ def _passed(series: xr.DataArray | None) -> int | None:
     if series is None:
         return None
     return sustained_step(series["step"].values, series.values, THRESHOLD, open_end=True)
+
+
+def _sets(data: xr.Dataset) -> tuple[str, ...]:
+    """The sets that accuracies are of; there is no test where nothing is known to have been held out."""
+    return ("train", "test") if data.attrs.get("held_out", 1) else ("train",)
+
+
+def _censored(series: xr.DataArray | None, passed: int) -> bool:
+    """Whether the curve begins, after step 0, above the threshold: it passed it before anything is known of it."""
+    return series is not None and passed == int(series["step"].values[0]) > 0
+
+
+def _when(who: str, series: xr.DataArray | None, passed: int, first: bool = True) -> str:
+    name = f"{who.capitalize() if first else who} accuracy"
+    if _censored(series, passed):
+        return f"{name} is above 99 % from the first evaluation here, step {passed:,}"
+    return f"{name} passed 99 % at step {passed:,}"
 
 
 def _listed(keys: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ from interp.config import RunConfig
 from interp.errors import InvalidArgumentError
 from interp.reporting import render, report
 from interp.summary import describe, headline, milestones, phase_changes
-from interp.training import train
+from interp.training import replay, train
 from tests.browser.planted import EVENTS, KEYS, PHASES, never_grokked, planted_run
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}"
@@ -302,6 +302,34 @@ def accuracies(train, test, **more):
 )
 def test_other_runs(data, config, sentence):
     assert sentence in describe(data, None, config)
+
+
+def test_a_curve_that_begins_above_the_threshold_says_nothing_of_when_it_passed():
+    late = accuracies([1, 1, 1, 1], [0.5, 0.9, 1, 1]).assign_coords(step=[250, 260, 270, 280])
+    said = describe(late)[0]
+    assert said == (
+        "Train accuracy is above 99 % from the first evaluation here, step 250; test accuracy passed 99 % at step 270."
+    )
+    assert [row[1] for row in headline(late) if "accuracy" in row[0]] == ["before step 250", "step 270"]
+    assert "Delay" not in [row[0] for row in headline(late)]
+    assert milestones(late) == [(270, "test accuracy reaches 99 %")]
+
+
+def test_a_run_without_held_out_pairs_has_no_test_accuracy():
+    data = accuracies([0, 1, 1], [0, 1, 1]).assign_attrs(held_out=0)
+    assert describe(data) == [
+        "Train accuracy passed 99 % at step 10.",
+        "No pair is known to have been held out: accuracy is over all of them.",
+    ]
+    assert "Test" not in " ".join(row[0] for row in headline(data))
+    assert milestones(data) == [(10, "train accuracy reaches 99 %")]
+
+
+def test_the_report_of_a_replay_speaks_of_its_stretch(toy_run, tmp_path):
+    zoom = replay(toy_run, 18, 30)
+    text = report(zoom.folder, tmp_path / "zoom.html").read_text()
+    assert f"<h1>{toy_run.folder.name}, steps 18 to 30</h1>" in text
+    assert "all this may change" not in text
 
 
 def test_nothing_is_said_of_what_was_not_measured():

@@ -10,6 +10,7 @@ of the three criteria of `keys` name at the last stored step.
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from interp.analysis.catalogue import MEASURES, REQUIREMENTS, Measure
 from interp.analysis.view import Source, View
 from interp.environment import keep_large_buffers, release_buffers
 from interp.errors import NotAvailableError, UnknownNameError, did_you_mean
-from interp.trajectory import Trajectory
+from interp.trajectory import Trajectory, as_trajectory
 
 if TYPE_CHECKING:
     import xarray
@@ -35,7 +36,7 @@ RELEASE_AFTER = 16
 
 
 def measure(
-    traj: Trajectory,
+    traj: Trajectory | str | Path,
     names: Sequence[str] | None = None,
     *,
     steps: Sequence[int] | slice | None = None,
@@ -45,7 +46,7 @@ def measure(
     """Measures at the stored steps, as variables with named dimensions, `step` first.
 
     Arguments:
-        traj: a run, complete or still growing.
+        traj: a run, complete or still growing, or its folder.
         names: which measures (see `interp measure --list`); None takes all that the run's model and task admit, but for
             those that cost more than all others together and come by name only.
         steps: at which stored steps: some of them, or a slice of step numbers with both ends included, as in
@@ -65,6 +66,7 @@ def measure(
     """
     import xarray
 
+    traj = as_trajectory(traj)
     if not len(traj.steps):
         raise NotAvailableError(f"{traj.folder.name} has no checkpoint yet, so there is nothing to measure.")
     keep_large_buffers(8 * 2**20)
@@ -78,6 +80,8 @@ def measure(
             coords.setdefault(dim, source.labels_of(dim, size))
     variables = {item.name: (item.dims, values[item.name], {"long_name": item.meaning}) for item in chosen}
     attrs: dict[str, Any] = {"run": traj.folder.name, "p": source.p, "cyclic": int(source.cyclic)}
+    if not traj.task.held_out:  # as of some imported runs: then all pairs are both, and no number is a test's
+        attrs["held_out"] = 0
     if any("frequency" in item.dims for item in chosen):
         attrs["basis"] = source.basis
     if any("keys" in item.needs for item in chosen):
