@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interp import analysis, models, plots, recipes, tasks
+    from interp import analysis, comparison, events, models, plots, recipes, tasks, theory
     from interp.analysis.measures import measure
     from interp.comparison import compare
     from interp.config import RunConfig
@@ -31,6 +31,8 @@ __all__ = [
     "Trajectory",
     "analysis",
     "compare",
+    "comparison",
+    "events",
     "import_checkpoints",
     "load",
     "measure",
@@ -42,6 +44,7 @@ __all__ = [
     "resume",
     "sweep",
     "tasks",
+    "theory",
     "train",
     "train_many",
 ]
@@ -61,7 +64,7 @@ _HOMES = {
     "train": "interp.training",
     "train_many": "interp.training",
 }
-_FAMILIES = ("analysis", "models", "plots", "recipes", "tasks")
+_FAMILIES = ("analysis", "comparison", "events", "models", "plots", "recipes", "tasks", "theory")
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ oscillations of the early training loss, Progress measures for grokking via mech
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -26,7 +27,8 @@ from interp.analysis.phases import Lag, Transition, bootstrap_over_seeds, lag, t
 from interp.analysis.prediction import lead_times, score_predictors, spectral_signature
 from interp.analysis.view import Source, View
 from interp.errors import InvalidArgumentError, NotAvailableError
-from interp.trajectory import Trajectory
+from interp.record import flat
+from interp.trajectory import Trajectory, as_trajectory
 
 __all__ = ["EARLY", "LAST", "accuracy_curve", "compare", "predictors"]
 
@@ -65,7 +67,7 @@ SIGNATURE: Final = ("activity", "fast", "mobility")
 
 
 def compare(
-    trajs: Sequence[Trajectory],
+    runs: Sequence[Trajectory | str | Path],
     *,
     hold: int | None = 5,
     train_threshold: float = 0.99,
@@ -74,7 +76,7 @@ def compare(
     probabilities: Sequence[float] = (0.25, 0.5, 0.75),
     generator: np.random.Generator | None = None,
 ) -> xr.Dataset:
-    """Two runs or more side by side, complete or still growing.
+    """Two runs or more, or their folders, side by side, complete or still growing.
 
     Arguments:
         hold: evaluations for which a threshold must be held (`phases.sustained_step`).
@@ -90,12 +92,14 @@ def compare(
         the circle (PC 1-2 of the last step) to generalisation, each with `..._lower` and `..._upper` (`phases.Lag`);
         `key_frequencies` as words; the measures `LAST` at the last stored step. Over `quantile`:
         `steps_to_generalise` with `..._lower` and `..._upper`, infinite where too few runs have generalised
-        (`phases.bootstrap_over_seeds`). NaN and "" where something is not defined for a run.
+        (`phases.bootstrap_over_seeds`). NaN and "" where something is not defined for a run: what is about
+        generalising, for an imported run of which no pair is known to have been held out.
 
     Raises:
         InvalidArgumentError: fewer than two runs, or one of them twice.
         NotAvailableError: a run has no checkpoint yet.
     """
+    trajs = [as_trajectory(run) for run in runs]
     names = _names(trajs)
     rows = []
     for traj in trajs:
@@ -107,6 +111,8 @@ def compare(
             hold=hold, y_steps=accuracy["test"][0],
         )  # fmt: skip
         circle = _circle_lag(traj, accuracy["test"], circle_threshold, test_threshold, hold)
+        if not traj.task.held_out:  # an import whose test numbers are of all pairs
+            generalised, delay, circle = Transition(None, None), Lag(None, None, None), Lag(None, None, None)
         last = measure(traj, _defined(traj, LAST), steps=[int(traj.steps[-1])])
         rows.append(
             {
@@ -149,7 +155,7 @@ def compare(
 
 
 def predictors(
-    trajs: Sequence[Trajectory],
+    runs: Sequence[Trajectory | str | Path],
     *,
     until: int,
     hold: int | None = 5,
@@ -179,6 +185,7 @@ def predictors(
         InvalidArgumentError: fewer than two runs or one of them twice, a step that not every run has reached, or no two
             runs that had not generalised by then.
     """
+    trajs = [as_trajectory(run) for run in runs]
     names = _names(trajs)
     as_count("until", until, minimum=1)
     tests = [accuracy_curve(traj, "test") for traj in trajs]
@@ -253,7 +260,7 @@ def accuracy_curve(traj: Trajectory, who: str) -> tuple[np.ndarray, np.ndarray]:
     name = f"{who}_accuracy"
     metrics = traj.metrics
     logged = metrics[name].dropna("step") if name in metrics else None
-    if logged is None or logged.size < len(traj.steps):
+    if logged is None or (logged.size < len(traj.steps) and _defined(traj, [name])):
         logged = measure(traj, [name])[name]
     return logged["step"].values, logged.values
 
@@ -307,7 +314,7 @@ def _trig_loss_ratio(traj: Trajectory, step: int) -> float:
 
 def _defined(traj: Trajectory, names: Sequence[str]) -> list[str]:
     source = Source(traj)
-    return [name for name in names if all(REQUIREMENTS[need].met(source) for need in MEASURES[name].needs)]
+    return [name for name in names if all(REQUIREMENTS[need].met(source) for need in MEASURES[name].requires)]
 
 
 # --- many runs ---
@@ -316,33 +323,26 @@ def _defined(traj: Trajectory, names: Sequence[str]) -> list[str]:
 def _names(trajs: Sequence[Trajectory]) -> list[str]:
     """The folders' names, or their paths where two have one name."""
     if len(trajs) < 2:
-        raise InvalidArgumentError(f"`trajs` must be at least two runs; got {len(trajs)}. One run has a report.")
+        raise InvalidArgumentError(f"`runs` must be at least two runs; got {len(trajs)}. One run has a report.")
     folders = [traj.folder.resolve() for traj in trajs]
     twice = [folder.name for i, folder in enumerate(folders) if folder in folders[:i]]
     if twice:
-        raise InvalidArgumentError(f"`trajs` must be different runs; got {twice[0]} twice.")
+        raise InvalidArgumentError(f"`runs` must be different runs; got {twice[0]} twice.")
     names = [folder.name for folder in folders]
     return names if len(set(names)) == len(names) else [str(traj.folder) for traj in trajs]
 
 
 def _differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """The fields in which configs differ, but for the seed: numbers, or words where one of them is none."""
-    flat = [_flat(config) for config in configs]
-    names = dict.fromkeys(name for config in flat for name in config)
+    leaves = [flat(config) for config in configs]
+    names = dict.fromkeys(name for config in leaves for name in config)
     found = {}
     for name in names:
-        values = [config.get(name, "") for config in flat]
+        values = [config.get(name, "") for config in leaves]
         if name != "seed" and any(value != values[0] for value in values):
             numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
             found[name] = np.array(values if numbers else [_word(value) for value in values])
     return found
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    rows: dict[str, Any] = {}
-    for name, value in tree.items():
-        rows |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return rows
 
 
 def _word(value: Any) -> str:

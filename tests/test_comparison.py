@@ -223,7 +223,7 @@ def test_a_loss_that_was_logged_too_seldom_has_no_signature(runs, tmp_path):
 
 def test_errors_name_the_argument_and_the_rule(runs, tmp_path):
     for ask in (compare, lambda trajs: predictors(trajs, until=25)):
-        with pytest.raises(InvalidArgumentError, match=r"`trajs` must be at least two runs; got 1\."):
+        with pytest.raises(InvalidArgumentError, match=r"`runs` must be at least two runs; got 1\."):
             ask(runs[:1])
         with pytest.raises(InvalidArgumentError, match=f"must be different runs; got {runs[0].folder.name} twice"):
             ask([runs[0], runs[1], runs[0]])
