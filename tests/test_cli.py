@@ -1,6 +1,7 @@
 """The command line: what it does at toy size, and one line with exit code 2 for whatever a user gets wrong."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -157,7 +158,7 @@ WRONG = {
     "replay half": (["replay", "absent", "--from", "1"], "Missing from interp replay: --to INT."),
     "measure no run": (["measure", "absent"], "absent is no run folder"),
     "measure nothing": (["measure"], "`run` must be a run folder"),
-    "compare nothing": (["compare"], "`trajs` must be at least two runs; got 0."),
+    "compare nothing": (["compare"], "`runs` must be at least two runs; got 0."),
     "compare no run": (["compare", "absent", "other"], "absent is no run folder"),
     "compare suffix": (["compare", "absent", "--output", "a.nc"], "`--output` must end in .csv; got a.nc."),
     "report no run": (["report", "absent"], "absent is no run folder"),
@@ -279,7 +280,7 @@ def test_train_and_train_again(capsys, tmp_path):
     assert code == 0, err
     (folder,) = tmp_path.iterdir()
     traj = interp.load(folder)
-    assert out.startswith(f"Training {folder}\n")
+    assert out.startswith(f"Training {folder}: kitouni-circle, task.train_fraction=0.6, task.p=7, ")
     assert f"Run:       {folder}\nOutcome:   " in out
     assert "On disk:   7 checkpoints" in out
     assert f"interp report {folder}\n" in out
@@ -440,7 +441,12 @@ def test_compare(capsys, toy_run, toy_config, tmp_path):
     words = ["compare", toy_run.folder, other.folder]
     code, out, err = call(capsys, *words)
     assert (code, err) == (0, "")
-    for heading in ("Runs\n", "\nSteps\n", "\nAt the last stored step\n", "\nGeneralised: 0 of 2 runs\n"):
+    for heading in (
+        "Runs\n",
+        "\nSteps (memorised: train accuracy 99%, ",
+        "\nAt the last stored step\n",
+        "\nGeneralised: 0 of 2 runs\n",
+    ):
         assert heading in "\n" + out
     assert "50% of runs by step unknown, later than these runs show (95 % interval unknown" in out
     assert "delay" not in out  # nothing is known of it
@@ -460,7 +466,7 @@ def test_compare(capsys, toy_run, toy_config, tmp_path):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["RUN"], "`trajs` must be at least two runs; got 1."),
+        (["RUN"], "`runs` must be at least two runs; got 1."),
         (["RUN", "RUN"], "must be different runs; got"),
         (["RUN", "OTHER", "--until", "1000"], "`until` must be a step that every run has reached, 0..40; got 1000."),
     ],
@@ -493,16 +499,18 @@ def test_verify(capsys, own_run):
 def test_list(capsys, own_run, toy_run):
     root = own_run.parent
     code, out, _ = call(capsys, "list", root)
-    (line,) = out.splitlines()
+    line, origin = out.splitlines()
     assert code == 0
     assert line.startswith(f"{own_run.name}      11 checkpoints")
-    assert line.endswith("complete")
+    assert re.search(r"train [\d.]+%, test [\d.]+% +complete$", line)
+    assert origin.strip().startswith("kitouni-circle")
+    assert "task.train_fraction=0.6, task.p=7" in origin
     (root / "broken").mkdir()
     (root / "broken" / "run.json").write_text("{}")
     RunWriter.create(root / "young", toy_run.run, fsync=False).close()
     code, out, _ = call(capsys, "list", root)
     assert code == 0
-    found = {line.split()[0]: line for line in out.splitlines()}
+    found = {line.split()[0]: line for line in out.splitlines() if not line.startswith(" ")}
     assert set(found) == {own_run.name, "broken", "young"}
     assert "unreadable: " in found["broken"]
     assert f"continue with: interp resume {root / 'young'}" in found["young"]
@@ -520,6 +528,46 @@ def test_a_closed_pipe_is_no_error():
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False, env=buffered)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes"),
+    [
+        ("hu-mlp", ["--task.p", "7", "--model.d-hidden", "8", "8"]),
+        ("beck", ["--task.n", "20", "--task.d", "9"]),
+        ("chughtai-s5", ["--task.n", "3", "--model.d-model", "8", "--model.d-hidden", "8"]),
+    ],
+    ids=lambda words: words if isinstance(words, str) else "",
+)
+def test_a_run_without_a_circle_has_a_report_and_is_compared(capsys, tmp_path, recipe, changes):
+    for seed in ("0", "1"):
+        words = ["train", recipe, *changes, "--steps", "20", "--seed", seed, "--device", "cpu", "--root", tmp_path]
+        assert call(capsys, *words)[0] == 0
+    runs = sorted(tmp_path.iterdir())
+    code, out, err = call(capsys, "report", runs[0])
+    assert (code, "Traceback" in err) == (0, False)
+    assert "Accuracy:         By step 20" in out or "accuracy" in out
+    assert "Circularity" not in out
+    code, out, _ = call(capsys, "compare", *runs)
+    assert code == 0
+    assert "memorised: train accuracy 99%, generalised: test accuracy 95%, each held for 5 more" in out
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_report_without_a_log(capsys, own_run):
+    (own_run / "metrics.jsonl").unlink()
+    code, out, _ = call(capsys, "report", own_run)
+    assert code == 0
+    assert "Accuracy:         " in out
+
+
+def test_an_event_that_did_not_happen_is_named(capsys, tmp_path):
+    words = toy(tmp_path, steps=6)
+    code, out, _ = call(capsys, *words, "--events", "step 99: optimizer.weight_decay=0", "step 2: optimizer.lr=0.1")
+    assert code == 0
+    assert re.findall("^Event: .*", out, flags=re.MULTILINE) == [
+        "Event:     did not happen: step 99: optimizer.weight_decay=0.0"
+    ]
 
 
 def test_another_kind_of_optimiser():
@@ -555,9 +603,23 @@ def test_sweep_trains_a_grid_and_writes_what_came_out(tmp_path, capsys):
     assert len(list(tmp_path.glob("add7-*"))) == 4
 
 
+def test_sweep_of_seeds_alone_and_of_runs_that_fail(tmp_path, capsys):
+    words = ["sweep", "kitouni-circle", *GRID[:-1], "--root", str(tmp_path), "--workers", "1"]
+    main([*words, "--output", str(tmp_path / "seeds.html")])
+    assert "kitouni-circle" in (tmp_path / "seeds.html").read_text()
+    with pytest.raises(SystemExit) as left:
+        main([*words[:2], "optimizer.lr=1e30", *words[2:]])
+    assert left.value.code == 1
+    assert "failed: add7-" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (
+            ["kitouni-circle", "seed=0,1", "task.p=7,11", "optimizer.lr=1,2", "steps=1,2", "--output", "a.html"],
+            "two axes",
+        ),
         (["nandra", "seed=0"], "no recipe `nandra`"),
         (["nanda", "seed"], "`seed` is no axis of a grid"),
         (["nanda", "task.q=3"], "There is no field `task.q`"),

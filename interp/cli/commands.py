@@ -14,9 +14,19 @@ from typing import Annotated, Any, Literal
 from tyro.conf import AvoidSubcommands, Positional, arg
 
 from interp import recipes
-from interp.cli.printing import as_table, in_words, print_outcome, print_state, size_on_disk, summarise
+from interp.cli.printing import (
+    as_table,
+    changed,
+    in_words,
+    last_accuracies,
+    origin,
+    print_outcome,
+    print_state,
+    size_on_disk,
+    summarise,
+)
 from interp.config import RunConfig
-from interp.errors import ConfigError, InterpError
+from interp.errors import ConfigError, InterpError, StoreError
 from interp.words import read_value
 
 __all__ = ["COMMANDS", "Train"]
@@ -65,7 +75,8 @@ class Train:
         if self.existing == "resume" and (folder / "run.json").exists():
             print_state(folder)
         else:
-            print(f"Training {folder}")
+            name, changes = recipes.nearest(self.config)
+            print(f"Training {folder}: {', '.join([name, *changed(changes)])}")
         traj = train(
             self.config,
             root=self.root,
@@ -134,7 +145,7 @@ class Import:
     into: Annotated[Path, arg(help="folder that holds the runs")] = Path("checkpoints")
     format: Annotated[str | None, arg(help="refuse every format but this one; recognised if not given")] = None
     assume: Annotated[
-        tuple[str, ...], arg(help="what the files do not say, such as task.operation=multiply model.activation=gelu")
+        tuple[str, ...], arg(help="what the files do not say: task.operation=multiply, steps=indices (of the update just made)")
     ] = ()
 
     def __call__(self) -> None:
@@ -222,10 +233,15 @@ class Compare:
         early = None if self.until is None else predictors(trajs, until=self.until)
         table = data.drop_dims("quantile").to_dataframe()
         differ = data.attrs["differ"]
+        held = f"held for {data.attrs['hold']} more evaluations"
+        levels = (
+            f"memorised: train accuracy {data.attrs['train_threshold']:.0%}, generalised: test accuracy "
+            f"{data.attrs['test_threshold']:.0%}, each {held}"
+        )
         what = ["seed", "task", "model", *(name for name in differ if not name.startswith(("save.", "log.")))]
         last = list(table.columns[table.columns.get_loc("key_frequencies") :])
         when = [name for name in table.columns if name not in what + differ + last]
-        for heading, columns in (("Runs", what), ("Steps", when), ("At the last stored step", last)):
+        for heading, columns in (("Runs", what), (f"Steps ({levels})", when), ("At the last stored step", last)):
             print(f"{heading}\n{as_table(table[columns])}\n")
         print(f"Generalised: {data.attrs['generalised']} of {len(trajs)} runs")
         for share in data["quantile"].values:
@@ -287,6 +303,11 @@ class Sweep:
         from interp.sweeps import parse_grid, sweep
 
         _require_writable(self.output, ".csv", ".html")
+        recipes.get(self.recipe)  # a wrong name is known before the libraries are loaded
+        grid = parse_grid(self.grid)
+        wide = [name for name, values in grid.items() if len(values) > 1 and name != "seed"]
+        if self.output and self.output.suffix == ".html" and len(wide) > 2:
+            raise ConfigError(f"A figure has two axes besides the seed at most; the grid has {', '.join(wide)}.")
         if self.dask and self.slurm:
             raise ConfigError("A sweep runs on one engine: give `--dask` or `--slurm`, not both.")
         wrong = [option for option in self.slurm_option if "=" not in option]
@@ -302,7 +323,7 @@ class Sweep:
                 executor = stack.enter_context(slurm_executor(self.slurm, **settings))
             done = sweep(
                 self.recipe,
-                parse_grid(self.grid),
+                grid,
                 root=self.root,
                 executor=executor,
                 workers=self.workers,
@@ -319,11 +340,14 @@ class Sweep:
         if self.output and self.output.suffix == ".csv":
             table.to_csv(self.output, index=False)
         elif self.output:
-            axes = [name for name, values in done.axes.items() if len(values) > 1 and name != "seed"]
-            fig = phase_diagram(results, *axes) if len(axes) == 2 else steps_against(results, (axes or ["seed"])[0])
+            if not wide:
+                results = results.expand_dims(recipe=[self.recipe])
+            fig = phase_diagram(results, *wide) if len(wide) == 2 else steps_against(results, (*wide, "recipe")[0])
             fig.write_html(self.output)
         if self.output:
             print(f"Written:   {self.output}")
+        if done.failures:
+            sys.exit(1)
 
 
 @dataclass
@@ -351,7 +375,11 @@ class Reproduce:
         from interp.reproduce.table import counts, draw, finished_recipes, table
 
         if not self.labels and self.table is None:
+            paper = ""
             for label, figure in figures().items():
+                if figure.paper != paper:
+                    paper = figure.paper
+                    print(f"\n{paper}")
                 minutes = figure.minutes.get("laptop")
                 print(f"{label:4} {figure.title}" + ("" if minutes is None else f" (about {minutes:g} min)"))
             return
@@ -393,15 +421,19 @@ class Report:
 
 @dataclass
 class Verify:
-    """Check every byte of a run against its digests."""
+    """Check every byte of a run against its digests, and that a complete run has lost nothing."""
 
     run: Run
 
     def __call__(self) -> None:
         """Print what was found; exit 1 where something is damaged."""
         from interp.store import RunReader
+        from interp.trajectory import Trajectory
 
-        report = RunReader(self.run).verify()
+        try:
+            report = Trajectory(self.run).verify()
+        except StoreError:  # of another version: its bytes can be checked nevertheless
+            report = RunReader(self.run).verify()
         print(report)
         if not report.ok:
             sys.exit(1)
@@ -409,12 +441,12 @@ class Verify:
 
 @dataclass
 class List:
-    """List the runs in a folder."""
+    """List the runs in a folder: from which recipe, what was changed, and how each ended."""
 
     root: Positional[Root] = Path("checkpoints")
 
     def __call__(self) -> None:
-        """One line per run."""
+        """Two lines per run."""
         from interp.trajectory import find_runs, load
 
         if not self.root.is_dir():
@@ -426,12 +458,17 @@ class List:
         for run in runs:
             try:
                 traj = load(run)
+                accuracy = last_accuracies(traj)
             except InterpError as error:
                 print(f"{run.name:{width}}  unreadable: {error}")
                 continue
             last = int(traj.steps[-1]) if len(traj.steps) else 0
             state = "complete" if traj.complete else f"at step {last}, continue with: interp resume {run}"
-            print(f"{run.name:{width}}  {len(traj.steps):6} checkpoints  {traj.size_in_bytes / 1e6:8.0f} MB  {state}")
+            if traj.problems:
+                state = f"damaged: interp verify {run}"
+            size = f"{len(traj.steps):6} checkpoints  {traj.size_in_bytes / 1e6:6.0f} MB"
+            print(f"{run.name:{width}}  {size}  {accuracy:24}  {state}")
+            print(f"{'':{width}}  {origin(traj)}")
 
 
 @dataclass

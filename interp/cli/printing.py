@@ -1,13 +1,27 @@
 """What the commands print about runs."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from interp import recipes
+from interp.words import write_value
 
 if TYPE_CHECKING:
     from interp.trajectory import Trajectory
 
-__all__ = ["as_table", "in_words", "print_outcome", "print_state", "size_on_disk", "summarise"]
+__all__ = [
+    "as_table",
+    "changed",
+    "in_words",
+    "last_accuracies",
+    "origin",
+    "print_outcome",
+    "print_state",
+    "size_on_disk",
+    "summarise",
+]
 
 
 def print_state(folder: Path) -> None:
@@ -17,7 +31,9 @@ def print_state(folder: Path) -> None:
     traj = load(folder)
     if "import" in traj.run:
         return  # to be refused by whoever is asked to go on with it
-    if traj.complete:
+    if traj.complete and traj.problems:
+        print(f"{folder} was complete and is damaged; `interp verify {folder}` says what is lost")
+    elif traj.complete:
         print(f"{folder} is complete; `interp train RECIPE --existing overwrite` trains it again")
     else:
         print(f"Continuing {folder}, stored up to step {traj.steps[-1] if len(traj.steps) else 'none'}")
@@ -28,7 +44,12 @@ def print_outcome(traj: "Trajectory") -> None:
     from interp.summary import describe
 
     print(f"Run:       {traj.folder}")
-    print(f"Outcome:   {' '.join(describe(traj.metrics, config=traj.config.to_dict()))}")
+    config = None if "replay" in traj.run else traj.config.to_dict()
+    print(f"Outcome:   {' '.join(describe(traj.metrics, config=config))}")
+    happened = {what for _, what in traj.events}
+    for event in (str(event) for event in traj.config.events):
+        if traj.complete and event not in happened:
+            print(f"Event:     did not happen: {event}")
     print(f"On disk:   {size_on_disk(traj)}")
     facts = [str(traj.provenance[key]) for key in ("device_name", "device", "update") if key in traj.provenance]
     print(f"Ran on:    {', '.join(facts)}")
@@ -44,13 +65,43 @@ def summarise(traj: "Trajectory", output: Path | None = None) -> None:
     path = report(traj, output, data=data)
     numbers = {label: value for label, value, _ in headline(data, traj.metrics)}
     print(f"Report:           {path.resolve().as_uri()}")
-    print(f"Accuracy:         {describe(traj.metrics)[0]}")
+    said = describe(data, traj.metrics)
+    print(f"Accuracy:         {said[0] if said else 'not known'}")
+    if not traj.complete:
+        print(f"Unfinished:       stored up to step {traj.steps[-1]:,} of {traj.config.steps:,}; all this may change")
     print(f"Key frequencies:  {numbers.get('Key frequencies', 'not defined for this task')}")
-    print(
-        f"Circularity:      {numbers['Circularity']} over components 1 to 4; order of the tokens on the circle "
-        f"{numbers['Order on the circle']} (1 is perfect)"
-    )
+    if "Circularity" in numbers:
+        order = f"; order of the tokens on the circle {numbers[at]}" if (at := "Order on the circle") in numbers else ""
+        print(f"Circularity:      {numbers['Circularity']} over components 1 to 4{order} (1 is perfect)")
     print(f"On disk:          {size_on_disk(traj)} in {traj.folder}")
+
+
+def last_accuracies(traj: "Trajectory") -> str:
+    """The last train and test accuracies that were logged."""
+    metrics = traj.metrics
+    logged = {
+        who: metrics[f"{who}_accuracy"].dropna("step") for who in ("train", "test") if f"{who}_accuracy" in metrics
+    }
+    return ", ".join(f"{who} {float(values[-1]):.1%}" for who, values in logged.items() if values.size)
+
+
+def origin(traj: "Trajectory") -> str:
+    """Where a run comes from: an import, or the nearest recipe with what was changed."""
+    if "import" in traj.run:
+        return f"imported, {traj.run['import']['format']}"
+    name, changes = recipes.nearest(traj.config)
+    began = str(traj.provenance.get("started", ""))[:16].replace("T", " ")
+    return f"{', '.join([name, *changed(changes)])}; {began}"
+
+
+def changed(changes: Mapping[str, Any]) -> list[str]:
+    """Changed fields as they are written after a flag, but for what is stored and logged; eight at most.
+
+    >>> changed({"optimizer.lr": 0.01, "save.state.k": 5, "task.p": 59})
+    ['optimizer.lr=0.01', 'task.p=59']
+    """
+    told = [f"{name}={write_value(value)}" for name, value in changes.items() if not name.startswith(("save.", "log."))]
+    return told[:8] + ([f"and {len(told) - 8} more"] if len(told) > 8 else [])
 
 
 def as_table(frame: Any) -> str:

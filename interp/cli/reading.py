@@ -27,6 +27,10 @@ _ABOUT = (
     "Train small networks, store every step of how they grok, and look inside. "
     "Start with `interp demo`; `interp COMMAND --help` explains a command, `interp --version` names this version."
 )
+_TRAIN = (
+    "Train this recipe and store its trajectory. Every field of its config is a flag below; `--optimizer "
+    "adamw|adam|sgd|muon` takes another kind of optimiser, with the learning rate and weight decay of that kind."
+)
 
 
 def parse(words: list[str]) -> Any:
@@ -68,7 +72,10 @@ def _parse_train(words: list[str], registry: ConstructorRegistry) -> Train:
     config, changes = _with_optimizer(recipes.get(words[0]), words[1:])
     prog = f"interp train {words[0]}"
     return _read(
-        prog, lambda: tyro.cli(Train, prog=prog, args=changes, default=Train(config=config), registry=registry)
+        prog,
+        lambda: tyro.cli(
+            Train, prog=prog, description=_TRAIN, args=changes, default=Train(config=config), registry=registry
+        ),
     )
 
 

@@ -83,7 +83,7 @@ TOPICS: Mapping[str, Topic] = MappingProxyType(
             "0: power spread evenly over the frequencies; 1: all in one.", group="Frequencies",
         ),
         "algorithm": Topic(
-            "Clock or pizza: how the answer depends on the operands", "score (0 to 1)",
+            "Clock or pizza: how the answer depends on the operands", "score (1 at most)",
             {
                 "gradient_symmetricity": "gradient symmetricity",
                 "distance_irrelevance": "distance irrelevance",
