@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # xarray and transformer_lens take longer to import than this
     import xarray
     from transformer_lens.model_bridge import TransformerBridge
 
-__all__ = ["ParameterSteps", "Trajectory", "find_runs", "load"]
+__all__ = ["ParameterSteps", "Trajectory", "as_trajectory", "find_runs", "load"]
 
 _DIMS = {
     "embed.W_E": ("token", "d_model"),
@@ -77,6 +77,11 @@ def load(path: str | Path) -> "Trajectory":
     for problem in traj.problems:
         warnings.warn(problem, DamagedRunWarning, stacklevel=2)
     return traj
+
+
+def as_trajectory(run: "Trajectory | str | Path") -> "Trajectory":
+    """The run itself, or the one in this folder."""
+    return run if isinstance(run, Trajectory) else load(run)
 
 
 def find_runs(root: str | Path) -> list[Path]:

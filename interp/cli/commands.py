@@ -145,7 +145,7 @@ class Import:
     into: Annotated[Path, arg(help="folder that holds the runs")] = Path("checkpoints")
     format: Annotated[str | None, arg(help="refuse every format but this one; recognised if not given")] = None
     assume: Annotated[
-        tuple[str, ...], arg(help="what the files do not say: task.operation=multiply, steps=indices (of the update just made)")
+        tuple[str, ...], arg(help="what the files do not say, such as task.operation=multiply steps=indices")
     ] = ()
 
     def __call__(self) -> None:
