@@ -238,8 +238,8 @@ class RunWriter:
     def replace_run(self, run: Mapping[str, Any], *, complete: bool = False) -> None:
         """Replace run.json atomically, and say whether the run is `complete`, and then what it holds."""
         self.commit()
-        self._reopen()
         text = run_json(run, complete=complete, holdings=self._holdings() if complete else None)
+        self._reopen()
         publish(self.folder / "run.json", [text], fsync=self._fsync, replace=True)
         self._complete = complete
 
