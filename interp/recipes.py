@@ -61,14 +61,26 @@ def nearest(config: RunConfig) -> tuple[str, dict[str, Any]]:
 
     >>> nearest(get("nanda").replace({"task.p": 59, "seed": 3}))
     ('nanda', {'task.p': 59, 'seed': 3})
+    >>> [nearest(get(name)) for name in ("clock", "pizza")]  # they differ in a field of which one has the default
+    [('clock', {}), ('pizza', {})]
     """
     fields = flat(config.to_dict())
-    changes = {
-        name: {key: value for key, value in fields.items() if flat(recipe.config.to_dict()).get(key) != value}
-        for name, recipe in RECIPES.items()
-    }
+    changes: dict[str, dict[str, Any]] = {}
+    for name, recipe in RECIPES.items():
+        own = flat(recipe.config.to_dict())  # without those fields that came later and have their default
+        differ = {key: value for key, value in fields.items() if own.get(key, _default(recipe.config, key)) != value}
+        gone = {key: _default(config, key) for key in own if key not in fields}
+        changes[name] = differ | {key: value for key, value in gone.items() if value != own[key]}
     name = min(changes, key=lambda name: len(changes[name]))
     return name, changes[name]
+
+
+def _default(config: RunConfig, path: str) -> Any:
+    """What a config has in a field that its JSON leaves out; None where it has no such field."""
+    value: Any = config
+    for part in path.split("."):
+        value = getattr(value, part, None)
+    return value
 
 
 _kitouni = RunConfig(

@@ -26,7 +26,14 @@ from interp import recipes
 from interp.config import RunConfig
 from interp.ensemble import EnsembleStep, require_equal_shape
 from interp.environment import choose_device, interruptible, provenance, run_environment
-from interp.errors import ConfigError, DivergedError, InvalidArgumentError, NotAvailableError, RunExistsError
+from interp.errors import (
+    ConfigError,
+    CorruptRunError,
+    DivergedError,
+    InvalidArgumentError,
+    NotAvailableError,
+    RunExistsError,
+)
 from interp.schedule import Schedule
 from interp.session import Numbers, Session, TrainingStep
 from interp.store import RunWriter
@@ -138,12 +145,15 @@ def resume(
 
     Raises:
         StoreError: `path` is no run folder.
-        CorruptRunError: a recomputed checkpoint differs from the stored one (another device, torch or thread count).
+        CorruptRunError: a recomputed checkpoint differs from the stored one (another device, torch or thread count), or
+            the run was complete and has lost something.
         NotAvailableError: the run is a replay, or was imported.
         RunInterrupted, RunLockedError, DivergedError: as `train`.
     """
     traj = Trajectory(Path(path))
     _refuse_imported(traj)
+    if traj.complete and traj.problems:
+        raise CorruptRunError(f"{traj.problems[0]} Restore it; `interp verify {traj.folder}` says what is lost.")
     if traj.complete:
         return traj
     if "replay" in traj.run:
@@ -202,10 +212,9 @@ def replay(
     folder = traj.folder / "replay" / f"{start:08d}-{stop:08d}-every{every}"
     if (folder / "run.json").exists():
         done = Trajectory(folder)
-        if done.complete:
+        if done.complete and not done.problems:
             return done
-        RunWriter.open(folder).close()
-        shutil.rmtree(folder)
+        _delete(folder)
 
     began = traj.provenance
     place = choose_device(device or began.get("device"))
@@ -270,13 +279,19 @@ def _start(configs: list[RunConfig], root: Path, device: str | None, progress: b
         about = {"schedule": str(schedule), "provenance": provenance(place), **together}
         for folder in (root / config.run_id for config in configs):
             if (folder / "run.json").exists():
-                RunWriter.open(folder).close()  # nobody else is writing to it
-                shutil.rmtree(folder)
+                _delete(folder)
         writers = [
             stack.enter_context(RunWriter.create(root / config.run_id, {"config": config.to_dict(), **about}))
             for config in configs
         ]
         _run(sessions, writers, first=0, last=configs[0].steps, weights=schedule, progress=progress)
+
+
+def _delete(folder: Path) -> None:
+    """Delete a run, whole or damaged, unless somebody is writing to it."""
+    with contextlib.suppress(CorruptRunError):
+        RunWriter.open(folder).close()
+    shutil.rmtree(folder)
 
 
 def _schedule(session: Session) -> Schedule:

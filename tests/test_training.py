@@ -17,6 +17,7 @@ import interp
 from interp.config import Muon, Recurrent, RunConfig
 from interp.errors import (
     CorruptRunError,
+    DamagedRunWarning,
     DivergedError,
     InvalidArgumentError,
     NotAvailableError,
@@ -205,6 +206,25 @@ def test_a_mistake_deletes_nothing(toy_config, tmp_path, wrong):
     with pytest.raises(InvalidArgumentError, match=f"`{next(iter(wrong))}` must be"):
         interp.train(toy_config, root=tmp_path, **{"device": "cpu", "existing": "overwrite"} | wrong)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_complete_run_that_has_lost_something_is_not_called_complete(toy_config, tmp_path):
+    folder = interp.train(toy_config, root=tmp_path, device="cpu").folder
+    segment = max((folder / "trajectory").iterdir())
+    os.truncate(segment, segment.stat().st_size - 100)
+    with pytest.warns(DamagedRunWarning):
+        interp.load(folder)
+    with pytest.raises(CorruptRunError, match=r"damaged.* Restore it; `interp verify .*` says what is lost"):
+        interp.resume(folder)
+    again = interp.train(toy_config, root=tmp_path, device="cpu", existing="overwrite")
+    assert (again.complete, again.problems) == (True, ())
+
+
+def test_a_replay_that_is_damaged_is_made_again(toy_config, tmp_path):
+    traj = interp.train(toy_config, root=tmp_path, device="cpu")
+    segment = max((interp.replay(traj, 18, 30).folder / "trajectory").iterdir())
+    os.truncate(segment, segment.stat().st_size - 100)
+    assert interp.replay(traj, 18, 30).steps.tolist() == list(range(18, 31))
 
 
 def test_a_recipe_by_its_name_and_runs_that_are_none(tmp_path):
