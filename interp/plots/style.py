@@ -190,6 +190,10 @@ class StepAxis:
         wide = len(decades) > 3
         ticks += [m * 10**d for d in decades for m in ((1,) if wide else (1, 2, 5))]
         ticks = [t for t in ticks if t == 0 or low <= t <= high * 1.05]
+        if len(ticks) < 3 and self.first > 0 and high > low + 3:  # a short stretch far from 0, as of a replay
+            unit = 10 ** math.floor(math.log10((high - low) / 3))
+            apart_by = next(m * unit for m in (10, 5, 2, 1) if (high - low) / (m * unit) >= 3)
+            ticks = list(range(math.ceil(low / apart_by) * apart_by, int(high) + 1, apart_by))
         pad = 0.015 * math.log10(high / low) or 0.1
         apart = ", log scale; 0 set apart" if self.first == 0 else ", log scale"
         return {
@@ -211,6 +215,8 @@ def step_axis(steps: Numbers, scale: str | StepAxis = "log") -> StepAxis:
     >>> axis = step_axis([0, 100, 200, 1000])
     >>> axis.place([0, 100]).tolist(), axis.layout()["ticktext"]
     ([50.0, 100.0], ['0', '100', '200', '500', '1k'])
+    >>> step_axis(range(250, 301)).layout()["ticktext"]
+    ['250', '260', '270', '280', '290', '300']
     """
     if isinstance(scale, StepAxis):
         return scale
