@@ -237,7 +237,8 @@ def test_what_a_run_has_lost_is_said_in_one_line_each(capsys, own_run, words):
     (own_run / "metrics.jsonl").unlink()
     places = {"RUN": own_run, "ROOT": own_run.parent}
     for _ in range(2):  # each call says it again
-        _, _, err = call(capsys, *[places.get(word, word) for word in words])
+        _, out, err = call(capsys, *[places.get(word, word) for word in words])
+        assert (f"  damaged: interp verify {own_run}\n" in out) == (words[0] == "list")
         lines = [line for line in err.splitlines() if line.startswith("interp: warning: ")]
         assert len(lines) == len(set(lines)) == 3
         assert f"{segment} is damaged" in lines[0]
