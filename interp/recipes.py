@@ -6,6 +6,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -67,12 +68,18 @@ def nearest(config: RunConfig) -> tuple[str, dict[str, Any]]:
     fields = flat(config.to_dict())
     changes: dict[str, dict[str, Any]] = {}
     for name, recipe in RECIPES.items():
-        own = flat(recipe.config.to_dict())  # without those fields that came later and have their default
+        own = _fields(name)
         differ = {key: value for key, value in fields.items() if own.get(key, _default(recipe.config, key)) != value}
         gone = {key: _default(config, key) for key in own if key not in fields}
         changes[name] = differ | {key: value for key, value in gone.items() if value != own[key]}
     name = min(changes, key=lambda name: len(changes[name]))
     return name, changes[name]
+
+
+@cache
+def _fields(name: str) -> dict[str, Any]:
+    """The fields of a recipe as in its JSON: without those that came later and have their default."""
+    return flat(RECIPES[name].config.to_dict())
 
 
 def _default(config: RunConfig, path: str) -> Any:

@@ -44,7 +44,7 @@ def print_outcome(traj: "Trajectory") -> None:
     from interp.summary import describe
 
     print(f"Run:       {traj.folder}")
-    config = None if "replay" in traj.run else traj.config.to_dict()
+    config = None if traj.complete else traj.config.to_dict()
     print(f"Outcome:   {' '.join(describe(traj.metrics, config=config))}")
     happened = {what for _, what in traj.events}
     for event in (str(event) for event in traj.config.events):
