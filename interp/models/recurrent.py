@@ -9,11 +9,12 @@ With x the embedding of the token at a position, h and c the state before it and
 
 A further layer reads h' in the place of x. States start at 0, hence a state depends on the prefix of its input only, of
 which there are as many as numbers until the second operand comes (see `interp.models.prefixes`). The fast pass computes
-x W_ih once per token and states once per prefix, h W_hh of the last shared state included; per pair there remain the
-products of the positions behind the second operand.
+x W_ih once per token (in a batch of fewer rows than tokens, per row) and states once per prefix, h W_hh of the last
+shared state included; per pair there remain the products of the positions behind the second operand.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from interp.config import Recurrent
 from interp.models.base import Answer, Model, Pairs, Parameters, draw, in_front, numbers_of_tokens
-from interp.models.prefixes import PrefixPairs, Rows, prefix_pairs
+from interp.models.prefixes import Level, PrefixPairs, Rows, prefix_pairs
 
 __all__ = ["RecurrentModel"]
 
@@ -126,17 +127,25 @@ class RecurrentModel(Model):
 
     def _last_state(self, pairs: PrefixPairs) -> Float[Tensor, "batch neuron"]:
         weights = [self._weights(block.rnn) for block in self.blocks]
-        W_ih, bias, _ = weights[0]
-        table = torch.addmm(bias, self._inputs, W_ih)  # once per token
+        inputs = self._projected(pairs.levels, *weights[0][:2])
         states: list[Any] = [None] * len(weights)  # h and c of each layer
         for level in pairs.levels:
             for i in range(len(level.tokens)):
-                u = level.column(table, i)
+                u = next(inputs)
                 for layer, (W_ih, bias, W_hh) in enumerate(weights):
                     if layer > 0:
                         u = torch.addmm(bias, states[layer - 1][0], W_ih)
                     states[layer] = self._next(u, W_hh, states[layer], level.parent if i == 0 else None)
         return states[-1][0]
+
+    def _projected(self, levels: tuple[Level, ...], W_ih: Tensor, bias: Tensor) -> Iterator[Tensor]:
+        """x W_ih + b at each position of each level, computed once per token or per row, whichever are fewer."""
+        columns = [(level, i) for level in levels for i in range(len(level.tokens))]
+        if sum(1 if isinstance(level.tokens[i], int) else level.n_rows for level, i in columns) < self.d_vocab:
+            rows = [level.column(self._inputs, i) for level, i in columns]
+            return iter(torch.addmm(bias, torch.cat(rows), W_ih).split([len(x) for x in rows]))
+        table = torch.addmm(bias, self._inputs, W_ih)
+        return (level.column(table, i) for level, i in columns)
 
     def _next(self, u: Tensor, W_hh: Tensor, state: Any, parent: Rows | None) -> tuple[Tensor, Tensor | None]:
         """h' and c' (an RNN has none); the state before is None for 0, or that of the rows `parent`."""

@@ -1,5 +1,6 @@
 """The training step of a recurrent model as torch's own modules make it."""
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -27,14 +28,19 @@ class Plain(nn.Module):
 
 
 def make(session: Session) -> Callable[[], None]:
-    """A full-batch step on the session's training pairs: forward, loss, backward, torch's AdamW."""
+    """A step on the session's training pairs or its next minibatch: forward, loss, backward, torch's AdamW."""
     config, task = session.config, session.task
     assert isinstance(config.model, Recurrent)
     model = Plain(config.model, task.d_vocab, task.d_vocab_out)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.optimizer.lr, weight_decay=1.0)
-    tokens, labels = task.tokens[task.train], task.labels[task.train]
+    all_tokens, all_labels = task.tokens[task.train], task.labels[task.train]
+    steps = itertools.count()
 
     def step() -> None:
+        tokens, labels = all_tokens, all_labels
+        if session.minibatches:
+            batch = session.batch_indices(next(steps))
+            tokens, labels = tokens[batch], labels[batch]
         optimizer.zero_grad(set_to_none=True)
         F.cross_entropy(model(tokens), labels).backward()
         optimizer.step()
