@@ -80,11 +80,14 @@ def describe(data: xr.Dataset, metrics: xr.Dataset | None = None, config: Mappin
         for key, found in phase_changes(data, metrics).items()
         if found.agrees is False and found.interval is not None
     ]
+    diverged = {**data.attrs, **(metrics.attrs if metrics is not None else {})}.get("diverged")
     loss = data["train_loss"].values if "train_loss" in data else np.array([0.0])
-    if not np.isfinite(loss[-1]):
-        said.append("The last train loss is not a finite number: the run has diverged.")
     planned = (config or {}).get("steps")
-    if isinstance(planned, int) and end < planned:
+    if diverged is not None:
+        said.append(f"The run has diverged: at step {diverged:,} there was a number that is not finite.")
+    elif not np.isfinite(loss[-1]):
+        said.append("The last train loss is not a finite number: the run has diverged.")
+    elif isinstance(planned, int) and end < planned:
         said.append(f"The run is at step {end:,} of {planned:,}; all this may change.")
     return said
 

@@ -128,10 +128,16 @@ def train_many(
         raise ConfigError("Each of the runs that are trained together must be another one; two configs are the same.")
     folders = [Path(root) / config.run_id for config in configs]
     settled = [_settled(folder, existing) for folder in folders]
+    lost: list[DivergedError] = []
     for folder, there in zip(folders, settled):
         if there:
-            resume(folder, device=device, progress=progress, threads=threads)
+            try:
+                resume(folder, device=device, progress=progress, threads=threads)
+            except DivergedError as error:
+                lost.append(error)
     _start([config for config, there in zip(configs, settled) if not there], Path(root), device, progress, threads)
+    if lost:
+        raise lost[0]
     return [Trajectory(folder) for folder in folders]
 
 
@@ -148,10 +154,13 @@ def resume(
         CorruptRunError: a recomputed checkpoint differs from the stored one (another device, torch or thread count), or
             the run was complete and has lost something.
         NotAvailableError: the run is a replay, or was imported.
-        RunInterrupted, RunLockedError, DivergedError: as `train`.
+        DivergedError: it diverged, which it would do again.
+        RunInterrupted, RunLockedError: as `train`.
     """
     traj = Trajectory(Path(path))
     _refuse_imported(traj)
+    if traj.diverged is not None:
+        raise _divergence(traj)
     if traj.complete and traj.problems:
         raise CorruptRunError(f"{traj.problems[0]} Restore it; `interp verify {traj.folder}` says what is lost.")
     if traj.complete:
@@ -163,6 +172,9 @@ def resume(
     with run_environment(place, threads or began.get("threads")), contextlib.ExitStack() as stack:
         members = _members(traj)
         writers = [stack.enter_context(RunWriter.open(member.folder)) for member in members]
+        for member, writer in zip(members, writers):
+            if member.diverged is not None:  # to be seen again, for the others' sake
+                writer.replace_run({key: value for key, value in member.run.items() if key != "diverged"})
         # under the locks, so that nobody adds to them
         states = [set(member.refresh().full_state_steps) for member in members]
         first = max(set.intersection(*states), default=0)
@@ -448,15 +460,8 @@ class _Runs:
 
     def give_up(self, writer: RunWriter, step: int, what: str) -> None:
         """Store nothing more of a run; raise its `DivergedError` if it was the last one."""
-        writer.commit()
-        last_good = max((int(s) for s in Trajectory(writer.folder).steps if s < step), default=None)
-        kept = "nothing was stored" if last_good is None else f"the last good checkpoint is step {last_good}"
-        self._lost[writer] = DivergedError(
-            f"At step {step} {what} is not a finite number; {kept} in {writer.folder}. "
-            "A lower learning rate, a warm-up, or loss_precision float64 may help.",
-            step=step,
-            last_good=last_good,
-        )
+        writer.replace_run({**Trajectory(writer.folder).run, "diverged": {"step": step, "what": what}})
+        self._lost[writer] = _divergence(Trajectory(writer.folder))
         if not self.going():
             raise self._lost[writer]
 
@@ -471,6 +476,19 @@ class _Runs:
             writer.finish() if complete else writer.commit()
         for error in self._lost.values():
             raise error
+
+
+def _divergence(traj: Trajectory) -> DivergedError:
+    """What is said of a run that has diverged."""
+    step, what = (traj.run["diverged"][key] for key in ("step", "what"))
+    last_good = int(traj.steps[-1]) if len(traj.steps) else None
+    kept = "nothing was stored" if last_good is None else f"the last good checkpoint is step {last_good}"
+    return DivergedError(
+        f"At step {step} {what} is not a finite number; {kept} in {traj.folder}. "
+        "A lower learning rate, a warm-up, or loss_precision float64 may help.",
+        step=step,
+        last_good=last_good,
+    )
 
 
 def _refuse_imported(traj: Trajectory) -> None:

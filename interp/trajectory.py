@@ -118,7 +118,8 @@ class Trajectory:
     def __repr__(self) -> str:
         steps = self.steps
         extent = f"{len(steps)} checkpoints, steps {steps[0]}..{steps[-1]}" if len(steps) else "no checkpoint yet"
-        return f"<Trajectory {self.folder.name}: {extent}{'' if self.complete else ', not complete'}>"
+        end = "" if self.complete else ", not complete" if self.diverged is None else f", diverged at {self.diverged}"
+        return f"<Trajectory {self.folder.name}: {extent}{end}>"
 
     # --- what there is ------------------------------------------------------------------------------------------------
 
@@ -136,6 +137,11 @@ class Trajectory:
     def complete(self) -> bool:
         """Whether the run came to its end and everything of it is stored."""
         return self._reader.complete
+
+    @property
+    def diverged(self) -> int | None:
+        """The step at which the loss or a weight was no longer finite: what there is of the run lies before it."""
+        return self._reader.run.get("diverged", {}).get("step")
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -276,12 +282,16 @@ class Trajectory:
 
     @property
     def metrics(self) -> "xarray.Dataset":
-        """What was logged: train_loss, test_loss [nats], train_accuracy, test_accuracy over `step`; NaN where not."""
+        """What was logged: train_loss, test_loss [nats], train_accuracy, test_accuracy over `step`; NaN where not.
+
+        `attrs["diverged"]` is there if the run has `diverged`.
+        """
         import xarray
 
         columns = dict(self._reader.metrics)
         step = columns.pop("step").astype(np.int64)
-        return xarray.Dataset({name: ("step", column) for name, column in columns.items()}, coords={"step": step})
+        attrs = {} if self.diverged is None else {"diverged": self.diverged}
+        return xarray.Dataset({name: ("step", column) for name, column in columns.items()}, {"step": step}, attrs)
 
 
 class ParameterSteps:

@@ -323,6 +323,17 @@ def test_a_loss_that_is_no_number_ends_with_1(capsys, tmp_path):
     assert last.startswith("interp: At step ")
     assert "is not a finite number; the last good checkpoint is step" in last
     assert "Traceback" not in err
+    (run,) = tmp_path.glob("*/run.json")
+    _, out, _ = call(capsys, "list", tmp_path)
+    assert "diverged at step 1" in out
+    assert "resume" not in out
+    code, _, err = call(capsys, "resume", run.parent)
+    assert (code, err.splitlines()[-1]) == (1, last)
+    code, out, _ = call(capsys, "report", run.parent)
+    assert code == 0
+    assert "Diverged:         at step 1" in out
+    html = next(run.parent.glob("*.html")).read_text()
+    assert "The run has diverged: at step 1 there was a number that is not finite." in html
 
 
 def test_ctrl_c_and_resume(capsys, tmp_path):

@@ -360,8 +360,17 @@ def test_one_that_diverges_leaves_the_others(configs, tmp_path, monkeypatch):
     first, lost, last = (interp.load(tmp_path / config.run_id) for config in configs)
     assert first.complete
     assert not lost.complete
-    assert lost.steps[-1] == 16
+    assert (lost.diverged, lost.steps[-1]) == (18, 16)
     assert_close_runs(last, alone)
+
+
+def test_a_run_that_diverged_does_not_keep_the_others_from_going_on(configs, tmp_path):
+    doomed = configs[0].replace({"optimizer.lr": 1e30})
+    with pytest.raises(DivergedError):
+        interp.train(doomed, root=tmp_path, device="cpu")
+    with pytest.raises(DivergedError, match=doomed.run_id):
+        interp.train_many([doomed, *configs[1:]], root=tmp_path, device="cpu")
+    assert all(interp.load(tmp_path / config.run_id).complete for config in configs[1:])
 
 
 def test_runs_that_exist_are_gone_on_with_and_the_rest_is_trained(configs, tmp_path):

@@ -291,8 +291,30 @@ def test_divergence_stops_with_step_and_last_good_checkpoint(toy_config, tmp_pat
         interp.train(toy_config, root=tmp_path, device="cpu")
     assert (e.value.step, e.value.last_good) == (18, 16)
     traj = interp.load(tmp_path / toy_config.run_id)
-    assert traj.steps[-1] == 16
+    assert (traj.diverged, traj.steps[-1]) == (18, 16)
     assert int(traj.metrics.step[-1]) == 17
+    assert traj.metrics.attrs["diverged"] == 18
+
+
+def test_a_diverged_run_ends_before_its_first_bad_number_and_is_not_trained_to_it_again(
+    toy_config, tmp_path, monkeypatch
+):
+    config = toy_config.replace({"optimizer.lr": 1e30, "save.weights": "every(1)"})
+    with pytest.raises(DivergedError, match="At step 1 the loss") as first:
+        interp.train(config, root=tmp_path, device="cpu")
+    traj = interp.load(tmp_path / config.run_id)
+    assert (traj.folder / "trajectory" / "00000001-00000001.safetensors").exists()  # finite, but its loss is not
+    assert traj.steps.tolist() == [0]
+    assert len(traj.param("embed.W_E")) == len(np.asarray(traj.param("embed.W_E"))) == len(traj.fingerprints()) == 1
+    assert traj.verify().ok
+    assert "diverged at 1" in repr(traj)
+    assert np.isfinite(interp.measure(traj).train_loss).all()
+    monkeypatch.setattr(TrainingStep, "__call__", None)
+    for again in (lambda: interp.resume(traj.folder), lambda: interp.train(config, root=tmp_path, device="cpu")):
+        with pytest.raises(DivergedError) as second:
+            again()
+        assert str(second.value) == str(first.value)
+        assert (second.value.step, second.value.last_good) == (1, 0)
 
 
 class NoHostSync(TorchDispatchMode):

@@ -464,6 +464,8 @@ class List:
                 continue
             last = int(traj.steps[-1]) if len(traj.steps) else 0
             state = "complete" if traj.complete else f"at step {last}, continue with: interp resume {run}"
+            if traj.diverged is not None:
+                state = f"diverged at step {traj.diverged}"
             if traj.problems:
                 state = f"damaged: interp verify {run}"
             size = f"{len(traj.steps):6} checkpoints  {traj.size_in_bytes / 1e6:6.0f} MB"

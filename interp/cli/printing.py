@@ -33,6 +33,8 @@ def print_state(folder: Path) -> None:
         return  # to be refused by whoever is asked to go on with it
     if traj.complete and traj.problems:
         print(f"{folder} was complete and is damaged; `interp verify {folder}` says what is lost")
+    elif traj.diverged is not None:
+        print(f"{folder} has diverged; `interp train RECIPE --existing overwrite` tries again")
     elif traj.complete:
         print(f"{folder} is complete; `interp train RECIPE --existing overwrite` trains it again")
     else:
@@ -67,7 +69,9 @@ def summarise(traj: "Trajectory", output: Path | None = None) -> None:
     print(f"Report:           {path.resolve().as_uri()}")
     said = describe(data, traj.metrics)
     print(f"Accuracy:         {said[0] if said else 'not known'}")
-    if not traj.complete:
+    if traj.diverged is not None:
+        print(f"Diverged:         at step {traj.diverged:,}; what there is lies before it")
+    elif not traj.complete:
         print(f"Unfinished:       stored up to step {traj.steps[-1]:,} of {traj.config.steps:,}; all this may change")
     print(f"Key frequencies:  {numbers.get('Key frequencies', 'not defined for this task')}")
     if "Circularity" in numbers:

@@ -38,7 +38,7 @@ class RunReader:
         verify: check a digest the "first" time that its array and step are read, "always", or "never".
 
     Attributes:
-        run: the caller's dict in run.json.
+        run: the caller's dict in run.json. With `{"diverged": {"step": n}}` in it, the steps from n on are not seen.
         complete: whether the writer has marked the run as complete.
         steps: all readable committed steps, int64 [n].
         names: the arrays of each step.
@@ -93,7 +93,8 @@ class RunReader:
             problems += self._losses(self._holdings)
         self.problems = tuple(problems)
         self.names = tuple(self._segments[0].spec) if self._segments else ()
-        self.steps = np.concatenate([np.empty(0, np.int64), *(file.steps for file in self._segments)])
+        steps = np.concatenate([np.empty(0, np.int64), *(file.steps for file in self._segments)])
+        self.steps = steps[steps < self.run.get("diverged", {}).get("step", np.inf)]
         self.steps.flags.writeable = False
         self._starts = np.cumsum([0, *(len(file.steps) for file in self._segments)])
 
@@ -140,7 +141,7 @@ class RunReader:
             hashlib.sha256("".join(file.digest(name, row) for name in self.names).encode()).hexdigest()[:DIGEST]
             for file in self._segments
             for row in range(len(file.steps))
-        ]
+        ][: len(self.steps)]
 
     @property
     def state_steps(self) -> list[int]:
