@@ -18,7 +18,7 @@ from interp.analysis.cache import MeasureCache
 from interp.analysis.catalogue import MEASURES, REQUIREMENTS
 from interp.analysis.measures import key_agreement, key_frequencies
 from interp.config import Group, Parity, Sums, Symbolic
-from interp.errors import NotAvailableError, UnknownNameError
+from interp.errors import InvalidArgumentError, NotAvailableError, UnknownNameError
 from interp.models.transformer import TransformerModel
 from interp.store import RunWriter
 
@@ -166,6 +166,75 @@ def test_weight_norms(toy_run):
         np.testing.assert_allclose(data.sum_of_squares_by_parameter.sel(parameter=name), values, rtol=1e-6)
     np.testing.assert_allclose(data.sum_of_squares, sum(squares.values()), rtol=1e-6)
     np.testing.assert_allclose(data.weight_norm, np.sqrt(sum(squares.values())), rtol=1e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_function_of_the_model_is_a_measure(own_run, threads, monkeypatch):
+    monkeypatch.setattr(view, "CHUNK_STEPS", 4)
+
+    def readout(model):
+        """Singular values of the readout."""
+        return torch.linalg.svdvals(model.unembed.W_U)
+
+    def embedding(model):
+        return model.embed.W_E  # the model's own memory
+
+    def agreement(model):
+        tokens = own_run.task.tokens
+        return float((model(tokens)[:, -1].argmax(-1) == own_run.task.labels).double().mean())
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        data = interp.measure(own_run, [readout, "train_accuracy", "test_accuracy", embedding, agreement])
+    finally:
+        torch.set_num_threads(before)
+    assert list(data.data_vars) == ["readout", "train_accuracy", "test_accuracy", "embedding", "agreement"]
+    assert data.readout.dims == ("step", "readout_0")
+    assert data.readout.attrs["long_name"] == "Singular values of the readout."
+    W_U = np.asarray(own_run.param("unembed.W_U"))
+    np.testing.assert_allclose(data.readout, np.linalg.svd(W_U, compute_uv=False), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(data.embedding, own_run.param("embed.W_E"))
+    share = float(own_run.task.train.double().mean())
+    np.testing.assert_allclose(data.agreement, share * data.train_accuracy + (1 - share) * data.test_accuracy)
+
+
+def test_values_of_a_function_are_not_kept(own_run):
+    def number(model):
+        return 1
+
+    interp.measure(own_run, number)
+
+    def number(model):
+        return 2
+
+    assert (interp.measure(own_run, [number], steps=[0, 4]).number == 2).all()
+    assert not (own_run.folder / "measures").exists()
+
+
+def test_a_function_needs_a_name_of_its_own_and_one_shape(toy_run):
+    def twin(factor):
+        def scaled(model):
+            return factor
+
+        return scaled
+
+    def weight_norm(model):
+        return 0
+
+    sizes = iter(range(1, 99))
+
+    def growing(model):
+        return [0] * next(sizes)
+
+    for names, message in (
+        ([lambda model: 0], "needs a name of its own, given by `def`, to be a measure; got '<lambda>'"),
+        ([weight_norm], "`weight_norm` is one of those that there are"),
+        ([twin(1), twin(2)], "`scaled` is that of two functions"),
+        ([growing], r"`growing` must return the same shape at every step; got \(1,\) and \(2,\)"),
+    ):
+        with pytest.raises(InvalidArgumentError, match=message):
+            interp.measure(toy_run, names)
 
 
 def test_a_wrong_name_gets_a_suggestion(toy_run):

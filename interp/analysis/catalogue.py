@@ -53,6 +53,8 @@ class Measure:
     before."""
     costly: bool = False
     """Whether it is computed only when asked for by name."""
+    kept: bool = True
+    """Whether its values are stored beside the run: those of a function that may be another one tomorrow are not."""
 
     @property
     def requires(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ Restricted and excluded losses need a set of key frequencies. It is found, not t
 of the three criteria of `keys` name at the last stored step.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,7 +23,8 @@ from interp.analysis.cache import MeasureCache
 from interp.analysis.catalogue import MEASURES, REQUIREMENTS, Measure
 from interp.analysis.view import Source, View
 from interp.environment import keep_large_buffers, release_buffers
-from interp.errors import NotAvailableError, UnknownNameError, did_you_mean
+from interp.errors import InvalidArgumentError, NotAvailableError, UnknownNameError, did_you_mean
+from interp.models import Model
 from interp.trajectory import Trajectory, as_trajectory
 
 if TYPE_CHECKING:
@@ -34,10 +35,13 @@ __all__ = ["key_agreement", "key_frequencies", "measure"]
 RELEASE_AFTER = 16
 """Chunks after which freed memory goes back to the kernel."""
 
+Own = Callable[[Model], Any]
+"""A function of the model at a step, which returns a number or an array."""
+
 
 def measure(
     traj: Trajectory | str | Path,
-    names: Sequence[str] | None = None,
+    names: Sequence[str | Own] | str | Own | None = None,
     *,
     steps: Sequence[int] | slice | None = None,
     cache: bool = True,
@@ -48,7 +52,9 @@ def measure(
     Arguments:
         traj: a run, complete or still growing, or its folder.
         names: which measures (see `interp measure --list`); None takes all that the run's model and task admit, but for
-            those that cost more than all others together and come by name only.
+            those that cost more than all others together and come by name only. A function of the model (see
+            `Trajectory.model`) that returns a number or an array is a measure, too, called by its own name; its further
+            axes are called `<name>_0` and so on, and its values are not cached.
         steps: at which stored steps: some of them, or a slice of step numbers with both ends included, as in
             xarray (`slice(900, 1400)`); None takes all.
         cache: read and write `<run>/measures/`.
@@ -63,6 +69,16 @@ def measure(
     Raises:
         UnknownNameError: there is no such measure, or no such step; the message suggests one.
         NotAvailableError: a measure that was asked for by name is not defined for this run, or it has no checkpoint.
+        InvalidArgumentError: a function has no name, or that of another measure, or its results differ in shape.
+
+    Example:
+        >>> import interp, tempfile
+        >>> small = interp.RunConfig().replace({"task.p": 5, "model.d_model": 8, "model.d_mlp": 8, "steps": 3})
+        >>> def largest_readout(model):
+        ...     return model.unembed.W_U.abs().max()
+        >>> data = measure(interp.train(small, root=tempfile.mkdtemp()), ["weight_norm", largest_readout])
+        >>> {name: variable.dims for name, variable in data.data_vars.items()}
+        {'weight_norm': ('step',), 'largest_readout': ('step',)}
     """
     import xarray
 
@@ -78,7 +94,11 @@ def measure(
     for item in chosen:
         for dim, size in zip(item.dims[1:], values[item.name].shape[1:]):
             coords.setdefault(dim, source.labels_of(dim, size))
-    variables = {item.name: (item.dims, values[item.name], {"long_name": item.meaning}) for item in chosen}
+    variables = {}
+    for item in chosen:
+        unnamed = range(values[item.name].ndim - len(item.dims))
+        dims = (*item.dims, *(f"{item.name}_{axis}" for axis in unnamed))
+        variables[item.name] = dims, values[item.name], {"long_name": item.meaning}
     attrs: dict[str, Any] = {"run": traj.folder.name, "p": source.p, "cyclic": int(source.cyclic)}
     if not traj.task.held_out:  # as of some imported runs: then all pairs are both, and no number is a test's
         attrs["held_out"] = 0
@@ -153,10 +173,15 @@ def _computed(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Each measure with its values at these positions: what the cache holds, and the rest computed chunk by chunk."""
     fingerprints = source.traj.fingerprints()
+    forgetful = MeasureCache(source.traj.folder, enabled=False)
+
+    def of(item: Measure) -> MeasureCache:
+        return cache if item.kept else forgetful
+
     held: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     work: dict[tuple[str, tuple[int, ...]], list[Measure]] = {}
     for item in chosen:
-        held[item.name] = cache.read(*_rows(item, source, fingerprints))
+        held[item.name] = of(item).read(*_rows(item, source, fingerprints))
         missing = np.setdiff1d(positions, held[item.name][0])
         work.setdefault((item.reads, tuple(missing.tolist())), []).append(item)
     total = sum(len(at) for _, at in work)
@@ -178,7 +203,7 @@ def _computed(
                     order = known.argsort()
                     known, values = known[order], values[order]
                     name, setting, every = _rows(item, source, fingerprints)
-                    cache.write(name, setting, [every[i] for i in known], values)
+                    of(item).write(name, setting, [every[i] for i in known], values)
                 yield item.name, values[np.searchsorted(known, positions)]
 
 
@@ -231,20 +256,49 @@ def _rows(item: Measure, source: Source, fingerprints: Sequence[str]) -> tuple[s
     return item.name, setting, fingerprints
 
 
-def _choose(source: Source, names: Sequence[str] | None) -> list[Measure]:
-    if isinstance(names, str):
+def _choose(source: Source, names: Sequence[str | Own] | str | Own | None) -> list[Measure]:
+    if isinstance(names, str) or callable(names):
         names = [names]
-    unknown = [name for name in names or () if name not in MEASURES]
-    if unknown:
-        raise UnknownNameError(f"There is no measure `{unknown[0]}`. {did_you_mean(unknown[0], MEASURES)}")
     if names is not None:
-        for name in names:
-            for need in MEASURES[name].requires:
+        chosen = [_own(name) if callable(name) else _known(name) for name in dict.fromkeys(names)]
+        for item in chosen:
+            if sum(item.name == other.name for other in chosen) > 1:
+                raise InvalidArgumentError(f"Measures need names of their own; `{item.name}` is that of two functions.")
+            for need in item.requires:
                 if need != "keys":  # without key frequencies nothing is kept and nothing is removed
-                    _require(source, name, need)
-        return [MEASURES[name] for name in dict.fromkeys(names)]
+                    _require(source, item.name, need)
+        return chosen
     met = {need: requirement.met(source) for need, requirement in REQUIREMENTS.items()}
     return [item for item in MEASURES.values() if not item.costly and all(met[need] for need in item.requires)]
+
+
+def _known(name: str) -> Measure:
+    if name not in MEASURES:
+        raise UnknownNameError(f"There is no measure `{name}`. {did_you_mean(name, MEASURES)}")
+    return MEASURES[name]
+
+
+def _own(function: Own) -> Measure:
+    """A user's function of a model as a measure."""
+    name = getattr(function, "__name__", "")
+    if not name.isidentifier() or name in MEASURES:
+        why = f"`{name}` is one of those that there are" if name in MEASURES else f"got {name or function!r}"
+        raise InvalidArgumentError(f"A function needs a name of its own, given by `def`, to be a measure; {why}.")
+
+    first: dict[str, torch.Size] = {}
+
+    def compute(view: View) -> torch.Tensor:
+        with torch.no_grad():  # what it returns may be the model's own memory, which the next step overwrites
+            values = view.each(lambda model: torch.as_tensor(function(model)).detach().clone())
+        shape = first.setdefault("shape", values[0].shape)
+        for value in values:
+            if value.shape != shape:
+                got = f"{tuple(shape)} and {tuple(value.shape)}"
+                raise InvalidArgumentError(f"`{name}` must return the same shape at every step; got {got}.")
+        return torch.stack(values)
+
+    meaning = (function.__doc__ or name).strip().splitlines()[0]
+    return Measure(name, ("step",), compute, meaning, reads="weights", kept=False)
 
 
 def _require(source: Source, name: str, need: str) -> None:
