@@ -317,13 +317,23 @@ def metrics_line(record: Mapping[str, Any]) -> bytes:
     return body + _crc(body)
 
 
-def metrics_lines(path: Path) -> tuple[list[bytes], int]:
-    """The whole lines, each checked, and the length of the torn last one, in bytes."""
+def metrics_lines(path: Path, last_bytes: int | None = None) -> tuple[list[bytes], int]:
+    """The whole lines, each checked, and the length of the torn last one, in bytes.
+
+    `last_bytes`: read no more than these, and none of the line in whose middle they begin.
+    """
+    data, cut = b"", False
     with naming(path):
-        *lines, torn = (path.read_bytes() if path.exists() else b"").split(b"\n")
+        if path.exists():
+            with open(path, "rb") as stream:
+                if cut := last_bytes is not None and os.fstat(stream.fileno()).st_size > last_bytes:
+                    stream.seek(-last_bytes, os.SEEK_END)
+                data = stream.read()
+    *lines, torn = data.split(b"\n")[cut:] or [b""]
     for number, line in enumerate(lines, 1):
         if line[-20:] != _crc(line[:-20]):
-            raise CorruptRunError(f"{path}, line {number} does not match its CRC-32.")
+            where = f"line {len(lines) + 1 - number} from the end" if cut else f"line {number}"
+            raise CorruptRunError(f"{path}, {where} does not match its CRC-32.")
     return lines, len(torn)
 
 

@@ -293,6 +293,10 @@ class Trajectory:
         attrs = {} if self.diverged is None else {"diverged": self.diverged}
         return xarray.Dataset({name: ("step", column) for name, column in columns.items()}, {"step": step}, attrs)
 
+    def last_metrics(self, *names: str) -> dict[str, float]:
+        """The last logged value of each of these metrics, where there is one, without reading the whole log."""
+        return self._reader.last_metrics(names)
+
 
 class ParameterSteps:
     """One parameter over the stored steps: an array `[step, ...]` that reads only what is sliced.

@@ -1,6 +1,7 @@
 """Laws of the store: what was appended is what is read, whatever happens in between, or it is said that it is not."""
 
 import json
+import math
 import os
 import random
 import resource
@@ -295,6 +296,28 @@ def test_metrics(tmp_path):
     assert metrics["step"].dtype == np.int64
     for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=pytest.fail)
+
+
+def test_the_last_metrics_are_those_of_the_whole_log_and_need_its_end_only(tmp_path, monkeypatch):
+    with RunWriter.create(tmp_path / "run", {}) as writer:
+        for step in range(100):
+            rare = {"rare": step} if step in (0, 70) else {}
+            writer.log({"step": step, "loss": 1 / (1 + step), "often": math.nan if step > 97 else step, **rare})
+    reader = RunReader(tmp_path / "run")
+    monkeypatch.setattr("interp.store.reader.TAIL_BYTES", 1000)
+    assert reader.last_metrics(["loss", "often"]) == {"loss": 0.01, "often": 97}
+    assert reader.last_metrics(["rare", "loss", "absent"]) == {"rare": 70, "loss": 0.01}
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"step":0', b'"step":5', 1))
+    assert reader.last_metrics(["often"]) == {"often": 97}
+    with pytest.raises(CorruptRunError, match="line 1 does not"):
+        reader.last_metrics(["rare"])
+    path.write_bytes(path.read_bytes().replace(b'"step":98', b'"step":89', 1))
+    with pytest.raises(CorruptRunError, match="line 2 from the end does not"):
+        reader.last_metrics(["often"])
+    monkeypatch.setattr("interp.store.reader.TAIL_BYTES", 5)  # no line fits
+    path.write_bytes(b"")
+    assert reader.last_metrics(["often"]) == {}
 
 
 def test_a_torn_last_line_is_ignored_and_removed_by_the_next_writer(tmp_path):

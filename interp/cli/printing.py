@@ -82,11 +82,8 @@ def summarise(traj: "Trajectory", output: Path | None = None) -> None:
 
 def last_accuracies(traj: "Trajectory") -> str:
     """The last train and test accuracies that were logged."""
-    metrics = traj.metrics
-    logged = {
-        who: metrics[f"{who}_accuracy"].dropna("step") for who in ("train", "test") if f"{who}_accuracy" in metrics
-    }
-    return ", ".join(f"{who} {float(values[-1]):.1%}" for who, values in logged.items() if values.size)
+    last = traj.last_metrics("train_accuracy", "test_accuracy")
+    return ", ".join(f"{name.removesuffix('_accuracy')} {value:.1%}" for name, value in last.items())
 
 
 def origin(traj: "Trajectory") -> str:

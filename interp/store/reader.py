@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 from collections import OrderedDict
+from collections.abc import Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from interp.store.verifying import VerifyReport, check_weights
 
 __all__ = ["OPEN_MAPS", "RunReader"]
 
+TAIL_BYTES = 2**16
 OPEN_MAPS = 256  # a memory map holds a file descriptor, of which a process has 1024 by default
 
 
@@ -167,6 +169,17 @@ class RunReader:
         if self._metrics is None or self._metrics[0] != key:
             self._metrics = (key, metrics_columns(metrics_lines(path)[0]))
         return dict(self._metrics[1])
+
+    def last_metrics(self, names: Sequence[str]) -> dict[str, float]:
+        """The last value of each of these that is a number, read from the end of the log: quick in a long run, too."""
+        path = self.folder / "metrics.jsonl"
+        for last_bytes in (TAIL_BYTES, None):
+            columns = metrics_columns(metrics_lines(path, last_bytes)[0])
+            finite = {name: columns[name][np.isfinite(columns[name])] for name in names if name in columns}
+            found = {name: float(values[-1]) for name, values in finite.items() if len(values)}
+            if len(found) == len(names):
+                break
+        return found
 
     @property
     def locked(self) -> bool:
