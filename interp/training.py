@@ -1,31 +1,23 @@
-"""Training, resuming and replaying a run: one loop, which can be read from top to bottom.
+"""Training, resuming and replaying a run.
 
-`step` is the number of completed updates. At each step the loop looks at the weights as they are (stores them, tests
-them), then makes one update; the training loss and accuracy of a step come from the pass of the update that follows it,
-so they belong to the same weights as everything else recorded for that step.
-
-Nothing inside a step waits for the device: numbers stay there in a small buffer and are fetched together when something
-is stored, shown or full. A run is a pure function of its config (per device model and torch version), hence resuming
-from a full state gives the same weights, bit for bit, and a stretch can be replayed at any density. That holds for its
-events too: run.json lists those that happened, so that a run goes on, and is replayed, with what was in force.
+A run is a pure function of its config (per device model and torch version), hence resuming from a full state gives the
+same weights, bit for bit, and a stretch can be replayed at any density. That holds for its events too: run.json lists
+those that happened, so that a run goes on, and is replayed, with what was in force. The loop itself is in `loop`.
 """
 
 import contextlib
 import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Literal
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from interp import recipes
 from interp.config import RunConfig
-from interp.ensemble import EnsembleStep, require_equal_shape
-from interp.environment import choose_device, interruptible, provenance, run_environment
+from interp.ensemble import require_equal_shape
+from interp.environment import choose_device, provenance, run_environment
 from interp.errors import (
     ConfigError,
     CorruptRunError,
@@ -34,31 +26,13 @@ from interp.errors import (
     NotAvailableError,
     RunExistsError,
 )
+from interp.loop import RunInterrupted, advance, divergence, note_events
 from interp.schedule import Schedule
-from interp.session import Numbers, Session, TrainingStep
+from interp.session import Session
 from interp.store import RunWriter
 from interp.trajectory import Trajectory, as_trajectory
 
 __all__ = ["RunInterrupted", "replay", "resume", "train", "train_many"]
-
-SAFETY_SECONDS = 60.0
-"""A full state is written at least this often, so that a killed run loses no more; only the last two such are kept."""
-SHOW_SECONDS = 0.3
-"""How often the progress bar fetches numbers from the device."""
-
-
-class RunInterrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM: the step was finished and everything is stored; `folder` can be resumed from `step`.
-
-    (Of runs trained together it is the first one's; resuming one of them resumes all.)
-    """
-
-    def __init__(self, folder: Path, step: int, signum: int) -> None:
-        super().__init__(f"Interrupted at step {step}; everything is saved. Continue with: interp resume {folder}")
-        self.folder, self.step, self.signum = folder, step, signum
-
-
-# --- the four verbs --------------------------------------------------------------------------------------------------
 
 
 def train(
@@ -160,7 +134,7 @@ def resume(
     traj = Trajectory(Path(path))
     _refuse_imported(traj)
     if traj.diverged is not None:
-        raise _divergence(traj)
+        raise divergence(traj)
     if traj.complete and traj.problems:
         raise CorruptRunError(f"{traj.problems[0]} Restore it; `interp verify {traj.folder}` says what is lost.")
     if traj.complete:
@@ -183,8 +157,10 @@ def resume(
             if all(states):
                 session.restore(member.full_state(first), first, member.events)
             writer.truncate_after(first)
-            _note_events(session, writer)
-        _run(sessions, writers, first=first, last=traj.config.steps, weights=_schedule(sessions[0]), progress=progress)
+            note_events(session, writer)
+        advance(
+            sessions, writers, first=first, last=traj.config.steps, weights=_schedule(sessions[0]), progress=progress
+        )
     return Trajectory(traj.folder)
 
 
@@ -245,7 +221,7 @@ def replay(
         run = {"config": traj.config.to_dict(), "replay": stretch, "provenance": provenance(place)}
         own = [member.folder.name for member in members].index(traj.folder.name)
         with RunWriter.create(folder, run) as writer:
-            _note_events(sessions[own], writer)
+            note_events(sessions[own], writer)
             proven: list[int] = []
             stored = set(traj.steps.tolist())
 
@@ -254,7 +230,7 @@ def replay(
                     traj.require_equal(step, weights)
                     proven.append(step)
 
-            _run(
+            advance(
                 sessions,
                 [writer if i == own else None for i in range(len(members))],
                 first=first,
@@ -296,7 +272,7 @@ def _start(configs: list[RunConfig], root: Path, device: str | None, progress: b
             stack.enter_context(RunWriter.create(root / config.run_id, {"config": config.to_dict(), **about}))
             for config in configs
         ]
-        _run(sessions, writers, first=0, last=configs[0].steps, weights=schedule, progress=progress)
+        advance(sessions, writers, first=0, last=configs[0].steps, weights=schedule, progress=progress)
 
 
 def _delete(folder: Path) -> None:
@@ -327,170 +303,6 @@ def _members(traj: Trajectory) -> list[Trajectory]:
     return [Trajectory(folder) for folder in folders]
 
 
-# --- the loop ---------------------------------------------------------------------------------------------------------
-
-
-def _run(
-    sessions: Sequence[Session],
-    writers: Sequence[RunWriter | None],
-    *,
-    first: int,
-    last: int,
-    weights: Schedule,
-    progress: bool,
-    witness: Callable[[int, dict[str, np.ndarray]], None] | None = None,
-    record_from: int = 0,
-) -> None:
-    """From the weights of step `first` to those of step `last`, of one run or of several in one batched step.
-
-    `witness` sees every step from `record_from` at which the original run stored weights; a run that has one (a replay)
-    stores neither full states nor metrics before `record_from`. Sessions without a writer run along and leave nothing.
-    A run that reaches the last step of its config is marked as complete.
-    """
-    config = sessions[0].config  # the schedules are those of all
-    states = config.save.state
-    is_replay = witness is not None
-    final = config.steps  # schedules are those of the whole run, also in a replay
-    runs = _Runs(sessions, writers)
-    update, exact_pass = _build_update(sessions), _exact_pass(sessions)
-    numbers = Numbers(sessions[0].device, len(sessions))
-    safe_at = time.monotonic()
-
-    with interruptible() as interrupted, _Bar(progress, first, last, len(sessions)) as bar:
-        for step in range(first, last + 1):
-            if runs.meet_events(step):  # before anything of this step is stored
-                update, exact_pass = _build_update(sessions), _exact_pass(sessions)
-            recorded = step >= record_from
-            tested = recorded and (is_replay or config.log.test.at(step, final))
-            stored = recorded and weights.at(step, last if is_replay else final)
-            stopping = bool(interrupted)  # asked once: a signal that comes later in this step is for the next one
-            overdue = time.monotonic() - safe_at > SAFETY_SECONDS
-            saved = not is_replay and (states.at(step, final) or overdue or stopping)
-            if tested:
-                numbers.add(step, "test", update.evaluate("test"))
-                if not exact_pass:
-                    numbers.add(step, "train", update.evaluate("train"))
-            if stored or saved or (is_replay and recorded):
-                runs.write_numbers(numbers, bar)  # a loss that is no number is found before weights are stored
-                for session, writer in runs.going():
-                    arrays = session.weights()
-                    if not all(np.isfinite(array).all() for array in arrays.values()):
-                        runs.give_up(writer, step, "a weight")
-                        continue
-                    if witness is not None:
-                        witness(step, arrays)
-                    if stored:
-                        writer.append(step, arrays)
-                    if saved:
-                        _save_state(session, writer, step, states)
-                if saved:
-                    safe_at = time.monotonic()
-            if stopping and step < last:
-                runs.commit()
-                raise RunInterrupted(runs.folder, step, interrupted[0])
-
-            if step == last:
-                if exact_pass:
-                    numbers.add(step, "train", update.evaluate("train"))
-            else:
-                logged = recorded and (is_replay or config.log.train.at(step, final))
-                measured = update(step)
-                if logged:
-                    numbers.add(step, "train" if exact_pass else "batch", measured)
-            if numbers.full or step == last or bar.due() or runs.watching:
-                runs.write_numbers(numbers, bar)
-            bar.advance(step)
-    runs.finish(complete=last == final and not is_replay)
-
-
-def _build_update(sessions: Sequence[Session]) -> TrainingStep | EnsembleStep:
-    return TrainingStep(sessions[0]) if len(sessions) == 1 else EnsembleStep(sessions)
-
-
-def _exact_pass(sessions: Sequence[Session]) -> bool:
-    """Whether the loss of an update's pass is the training loss in every run."""
-    return all(session.exact_pass for session in sessions)
-
-
-class _Runs:
-    """The sessions of a loop and where each is stored; those whose numbers are no longer finite are given up."""
-
-    def __init__(self, sessions: Sequence[Session], writers: Sequence[RunWriter | None]) -> None:
-        self._pairs = [(session, writer) for session, writer in zip(sessions, writers, strict=True)]
-        self._lost: dict[RunWriter, DivergedError] = {}
-
-    @property
-    def folder(self) -> Path:
-        """That of the first run that is stored."""
-        return next(writer.folder for _, writer in self._pairs if writer is not None)
-
-    @property
-    def watching(self) -> bool:
-        """Whether an event of any run waits for a metric."""
-        return any(session.agenda.watching for session, _ in self._pairs)
-
-    def going(self) -> list[tuple[Session, RunWriter]]:
-        """Those that are stored and not given up."""
-        return [(session, writer) for session, writer in self._pairs if writer is not None and writer not in self._lost]
-
-    def meet_events(self, step: int) -> bool:
-        """Let the events of `step` happen, in every run, and note them; whether there were any."""
-        met = [(session, writer) for session, writer in self._pairs if session.meet_events(step)]
-        for session, writer in met:
-            if writer is not None:
-                _note_events(session, writer)
-        return bool(met)
-
-    def write_numbers(self, numbers: Numbers, bar: "_Bar") -> None:
-        """Fetch the numbers that wait on the device, show them to the events and log them."""
-        fetched = numbers.fetch()
-        for (session, writer), records in zip(self._pairs, fetched, strict=True):
-            for step, record in records.items():
-                if writer in self._lost:
-                    break
-                session.agenda.see(step, record)
-                if writer is None:
-                    continue
-                if not all(np.isfinite(value) for value in record.values()):
-                    self.give_up(writer, step, "the loss")
-                else:
-                    writer.log({"step": step, **record})
-        for step in fetched[0]:
-            bar.show([records[step] for records in fetched])
-
-    def give_up(self, writer: RunWriter, step: int, what: str) -> None:
-        """Store nothing more of a run; raise its `DivergedError` if it was the last one."""
-        writer.replace_run({**Trajectory(writer.folder).run, "diverged": {"step": step, "what": what}})
-        self._lost[writer] = _divergence(Trajectory(writer.folder))
-        if not self.going():
-            raise self._lost[writer]
-
-    def commit(self) -> None:
-        """Make everything safe on disk."""
-        for _, writer in self.going():
-            writer.commit()
-
-    def finish(self, *, complete: bool) -> None:
-        """Commit, mark what is `complete`, and only then raise the error of a run that was given up."""
-        for _, writer in self.going():
-            writer.finish() if complete else writer.commit()
-        for error in self._lost.values():
-            raise error
-
-
-def _divergence(traj: Trajectory) -> DivergedError:
-    """What is said of a run that has diverged."""
-    step, what = (traj.run["diverged"][key] for key in ("step", "what"))
-    last_good = int(traj.steps[-1]) if len(traj.steps) else None
-    kept = "nothing was stored" if last_good is None else f"the last good checkpoint is step {last_good}"
-    return DivergedError(
-        f"At step {step} {what} is not a finite number; {kept} in {traj.folder}. "
-        "A lower learning rate, a warm-up, or loss_precision float64 may help.",
-        step=step,
-        last_good=last_good,
-    )
-
-
 def _refuse_imported(traj: Trajectory) -> None:
     if "import" in traj.run:
         raise NotAvailableError(
@@ -509,56 +321,3 @@ class _Stretch(Schedule):
 
     def at(self, step: int, last: int) -> bool:
         return step == last or (step - self.start) % self.every == 0
-
-
-def _note_events(session: Session, writer: RunWriter) -> None:
-    """Bring the events in run.json up to date: a run without any has no such entry."""
-    if session.config.events:
-        events = [[step, str(event)] for step, event in session.agenda.happened]
-        writer.replace_run({**Trajectory(writer.folder).run, "events": events})
-
-
-def _save_state(session: Session, writer: RunWriter, step: int, states: Schedule) -> None:
-    """Store a full state; those of the schedule stay, of the others only the last two."""
-    arrays = {f"model/{name}": array for name, array in session.weights().items()} | session.moments()
-    writer.save_state(step, arrays, {"step": str(step)}, keep=lambda kept: states.at(kept, session.config.steps))
-
-
-class _Bar:
-    """A progress bar that shows the latest losses and accuracies, or nothing."""
-
-    def __init__(self, shown: bool, first: int, last: int, runs: int) -> None:
-        self._bar = tqdm(
-            desc=f"{runs} runs" if runs > 1 else None,
-            total=last,
-            initial=first,
-            unit="step",
-            disable=not shown,
-            dynamic_ncols=True,
-            smoothing=0.05,
-        )
-        self._fetched = time.monotonic()
-        self._latest: dict[str, str] = {}
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def due(self) -> bool:
-        """Whether it is time to fetch numbers only to show them."""
-        return not self._bar.disable and time.monotonic() - self._fetched > SHOW_SECONDS
-
-    def show(self, records: Sequence[Mapping[str, float]]) -> None:
-        """Take over the numbers of one step, of each run: their median."""
-        self._fetched = time.monotonic()
-        for split in ("train", "batch", "test") if not self._bar.disable else ():
-            if f"{split}_loss" in records[0]:
-                loss, right = (median(record[f"{split}_{name}"] for record in records) for name in ("loss", "accuracy"))
-                self._latest[split] = f"{loss:.2e} {right:6.1%}"
-        self._bar.set_postfix(self._latest, refresh=False)
-
-    def advance(self, step: int) -> None:
-        """The weights of `step` are reached."""
-        self._bar.update(step - self._bar.n)

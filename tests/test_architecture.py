@@ -18,6 +18,7 @@ LINES = [
     ["optim", "environment", "store"],
     ["trajectory", "session"],
     ["ensemble"],
+    ["loop"],
     ["training", "foreign", "analysis"],
     ["plots", "engines"],
     ["summary", "comparison"],

@@ -68,7 +68,7 @@ def test_full_states_do_not_wait_for_a_checkpoint(toy_config, toy_run, tmp_path,
     assert traj.steps.tolist() == [3, 40]
     assert traj.full_state_steps == [0, 16, 32, 40]
     assert np.array_equal(traj.full_state(16)["model/embed.W_E"], toy_run.param("embed.W_E").sel(16))
-    monkeypatch.setattr("interp.training.SAFETY_SECONDS", 0.0)  # at every step; the last two of them stay
+    monkeypatch.setattr("interp.loop.SAFETY_SECONDS", 0.0)  # at every step; the last two of them stay
     traj = interp.train(sparse.replace({"save.state": "steps(10)"}), root=tmp_path / "safety", device="cpu")
     assert traj.steps.tolist() == [3, 40]
     assert traj.full_state_steps == [10, 39, 40]
