@@ -1,9 +1,15 @@
 """Data flows one way: a module imports from its own family and from lines above it, never sideways, never down."""
 
 import ast
+import builtins
+import dis
+import importlib
+import os
 import subprocess
 import sys
+from collections.abc import Container
 from pathlib import Path
+from types import CodeType
 
 import pytest
 
@@ -21,7 +27,7 @@ LINES = [
     ["loop"],
     ["training", "foreign", "analysis"],
     ["plots", "engines"],
-    ["summary", "comparison"],
+    ["summary", "comparison", "dispatch"],
     ["reporting", "widgets", "sweeps"],
     ["reproduce"],
     ["cli"],
@@ -103,6 +109,30 @@ def test_imports_go_up(path):
         return  # names only, looked up on first use: test_import_is_lazy
     assert room(path) in LINE_OF, f"{path.name} stands on no line of the picture of the house"
     assert violations(room(path), path.read_text()) == []
+
+
+def undefined(code: CodeType, known: Container[str]) -> set[str]:
+    """Global names that functions and classes of a module look up and that it does not have.
+
+    (The linters do not look: to them the axes in `Float[Tensor, "step token"]` are undefined names.)
+    """
+    wanted = {str(step.argval) for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
+    inner = (one for one in code.co_consts if isinstance(one, CodeType))
+    return {name for name in wanted if name not in known}.union(*(undefined(one, known) for one in inner))
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_name_is_defined(path):
+    if path.name == "__main__.py":
+        return  # which would run
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    module = importlib.import_module(".".join(parts).removesuffix(".__init__"))
+    assert undefined(compile(path.read_text(), path, "exec"), vars(module) | vars(builtins)) == set()
+
+
+def test_an_undefined_name_is_seen():
+    source = "import os\n\ndef f(x):\n    return [os.path, len(x), (lambda: Counter(x))()]\n"
+    assert undefined(compile(source, "source", "exec"), {"os": os} | vars(builtins)) == {"Counter"}
 
 
 def test_a_wrong_import_is_seen():

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import interp
-from interp import sweeps
+from interp import dispatch, sweeps
 from interp.analysis.phases import sustained_step
 from interp.comparison import compare
 from interp.config import Recurrent
@@ -246,7 +246,7 @@ def test_an_ensemble_that_was_killed_while_it_was_set_up_is_begun_again(alone, t
 
 
 def test_a_run_that_another_writes_to_is_waited_for(alone, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweeps, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(dispatch, "LOCK_SECONDS", 0.1)
     begin(SEEDS[0], tmp_path)
     threading.Timer(1.5, os.close, [hold(SEEDS[0], tmp_path)]).start()
     outcome = train_all(SEEDS[:1], root=tmp_path, patience=30, **HERE)
@@ -255,7 +255,7 @@ def test_a_run_that_another_writes_to_is_waited_for(alone, tmp_path, monkeypatch
 
 
 def test_a_locked_run_that_no_longer_grows_is_a_failure(tmp_path, monkeypatch):
-    monkeypatch.setattr(sweeps, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(dispatch, "LOCK_SECONDS", 0.1)
     interp.train(SEEDS[1], root=tmp_path, **HERE)
     begin(SEEDS[0], tmp_path)
     lock, began = hold(SEEDS[0], tmp_path), time.monotonic()
