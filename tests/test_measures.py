@@ -545,7 +545,7 @@ def test_threads_share_one_calibration(toy_run, monkeypatch):
     """All steps are sampled with the same settings, found once, whichever thread comes first."""
     calls = []
 
-    def calibrate(*_):
+    def calibrate(*_, burn_in):
         calls.append(len(calls))
         time.sleep(0.05)  # long enough for the others to come
         return SimpleNamespace(step_size=0.1 + len(calls), inverse_temperature=2.0)
@@ -555,7 +555,21 @@ def test_threads_share_one_calibration(toy_run, monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda twin: twin.llc_settings(), [source.twin() for _ in range(4)]))
     assert calls == [0]
-    assert found == [{"step_size": 1.1, "inverse_temperature": 2.0}] * 4
+    assert found == [{"step_size": 1.1, "inverse_temperature": 2.0, "burn_in": 200}] * 4
+
+
+def test_chains_that_drift_are_given_a_longer_burn_in_before_the_coefficient_is_given_up(toy_run, monkeypatch):
+    def calibrate(*_, burn_in):
+        if burn_in < enough:
+            raise NotAvailableError(f"not after {burn_in}")
+        return SimpleNamespace(step_size=0.1, inverse_temperature=2.0)
+
+    monkeypatch.setattr(view.complexity, "calibrate", calibrate)
+    enough = 1000
+    assert view.Source(toy_run).llc_settings() == {"step_size": 0.1, "inverse_temperature": 2.0, "burn_in": 1500}
+    enough = 2000
+    with pytest.raises(NotAvailableError, match="not after 1500"):
+        view.Source(toy_run).llc_settings()
 
 
 # --- some of the steps -----------------------------------------------------------------------------------------------

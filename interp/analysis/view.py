@@ -15,7 +15,7 @@ from interp.analysis import circuits, complexity, geometry, keys, logits, points
 from interp.analysis.loss import cross_entropy_by_pair
 from interp.analysis.multiplicative import powers_of_primitive_root, primitive_root
 from interp.config import Group, Sums, Symbolic
-from interp.errors import InvalidArgumentError
+from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.models import Model, Pairs
 from interp.objective import answer_loss
 from interp.theory.groups import finite_group, irreps
@@ -29,6 +29,8 @@ CHUNK_BYTES = 64 * 2**20
 """Activations of this size are held at once."""
 CHUNK_STEPS = 16
 """Steps that are held at once where no activations are."""
+BURN_INS = (200, 1500)
+"""Updates before the first draw of a learning coefficient: the second where chains drift after the first."""
 
 
 class View:
@@ -258,7 +260,7 @@ class Source:
 
     def __init__(self, traj: Trajectory) -> None:
         self.traj, task = traj, traj.task
-        self._calibrating, self._llc_settings = threading.Lock(), dict[str, float]()  # one for all twins
+        self._calibrating, self._llc_settings = threading.Lock(), dict[str, Any]()  # one for all twins
         config = traj.config.task
         self.p = task.p
         """Operands; 0 where the inputs are no pairs of such."""
@@ -344,13 +346,26 @@ class Source:
         first, second = (tokens[pair] != tokens[0, 0] for pair in ((1, 0), (0, 1)))
         return int(first.nonzero()[0]), int(second.nonzero()[0])
 
-    def llc_settings(self) -> dict[str, float]:
-        """Step size and inverse temperature that suit the last stored step, for all steps and threads alike."""
+    def llc_settings(self) -> dict[str, Any]:
+        """Step size, inverse temperature and burn-in that suit the last stored step, for all steps and threads alike.
+
+        Raises:
+            NotAvailableError: no step size gives a healthy estimate, not even after the longest burn-in.
+        """
         with self._calibrating:
-            if not self._llc_settings:
-                found = complexity.calibrate(self.traj.model(), *self.training_inputs)
-                self._llc_settings["step_size"] = found.step_size
-                self._llc_settings["inverse_temperature"] = found.inverse_temperature
+            for burn_in in BURN_INS if not self._llc_settings else ():
+                try:
+                    found = complexity.calibrate(self.traj.model(), *self.training_inputs, burn_in=burn_in)
+                except NotAvailableError:
+                    if burn_in == BURN_INS[-1]:
+                        raise
+                else:
+                    self._llc_settings |= {
+                        "step_size": found.step_size,
+                        "inverse_temperature": found.inverse_temperature,
+                        "burn_in": burn_in,
+                    }
+                    break
             return self._llc_settings
 
     @property
