@@ -254,13 +254,13 @@ SCORES: Final = ("auc", "auc_lower", "auc_upper", "p_value", "detected", "false_
 
 
 def accuracy_curve(traj: Trajectory, who: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of an accuracy, from the log or from the checkpoints, whichever has more of them."""
+    """Steps and values of an accuracy, from the log, or from checkpoints where these are more than twice as many."""
     if not len(traj.steps):
         raise NotAvailableError(f"{traj.folder.name} has no checkpoint yet, so there is nothing to compare.")
     name = f"{who}_accuracy"
     metrics = traj.metrics
     logged = metrics[name].dropna("step") if name in metrics else None
-    if logged is None or (logged.size < len(traj.steps) and _defined(traj, [name])):
+    if logged is None or (2 * logged.size < len(traj.steps) and _defined(traj, [name])):
         logged = measure(traj, [name])[name]
     return logged["step"].values, logged.values
 
