@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import interp
+from interp import comparison
 from interp.analysis import prediction
 from interp.analysis.measures import key_agreement
 from interp.analysis.phases import bootstrap_over_seeds, lag, sustained_step
@@ -208,6 +209,21 @@ def test_one_run_of_a_kind_has_an_auc_and_no_lead_time(runs):
     assert data.attrs["undefined"] == "Lead times need two runs of each kind; 1 of these 4 runs generalise later."
     assert np.isfinite(data["auc"].sel(feature="weight_norm"))
     assert np.isnan(data["detected"]).all()
+
+
+@pytest.mark.parametrize(("every", "measured"), [(2, False), (3, True)])
+def test_an_accuracy_is_measured_only_where_checkpoints_are_far_denser_than_the_log(
+    toy_config, tmp_path, monkeypatch, every, measured
+):
+    config = toy_config.replace({"steps": 12, "save.weights": "every(1)", "log.test": f"every({every})"})
+    traj = interp.train(config, root=tmp_path, device="cpu")
+    calls = []
+    real = comparison.measure
+    monkeypatch.setattr(comparison, "measure", lambda *how: calls.append(how) or real(*how))
+    steps, values = comparison.accuracy_curve(traj, "test")
+    assert bool(calls) == measured
+    assert steps.tolist() == list(range(0, 13, 1 if measured else every))
+    assert len(values) == len(steps)
 
 
 def test_a_loss_that_was_logged_too_seldom_has_no_signature(runs, tmp_path):
