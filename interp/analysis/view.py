@@ -2,7 +2,7 @@
 
 import copy
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -353,20 +353,22 @@ class Source:
             NotAvailableError: no step size gives a healthy estimate, not even after the longest burn-in.
         """
         with self._calibrating:
-            for burn_in in BURN_INS if not self._llc_settings else ():
-                try:
-                    found = complexity.calibrate(self.traj.model(), *self.training_inputs, burn_in=burn_in)
-                except NotAvailableError:
-                    if burn_in == BURN_INS[-1]:
-                        raise
-                else:
-                    self._llc_settings |= {
-                        "step_size": found.step_size,
-                        "inverse_temperature": found.inverse_temperature,
-                        "burn_in": burn_in,
-                    }
-                    break
+            if not self._llc_settings:
+                self._llc_settings |= self._calibrated()
             return self._llc_settings
+
+    def _calibrated(self, burn_ins: Sequence[int] = BURN_INS) -> dict[str, Any]:
+        try:
+            found = complexity.calibrate(self.traj.model(), *self.training_inputs, burn_in=burn_ins[0])
+        except NotAvailableError:
+            if len(burn_ins) == 1:
+                raise
+            return self._calibrated(burn_ins[1:])
+        return {
+            "step_size": found.step_size,
+            "inverse_temperature": found.inverse_temperature,
+            "burn_in": burn_ins[0],
+        }
 
     @property
     def training_inputs(self) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:
