@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 import xarray as xr
 
 from interp.analysis import progress
 from interp.analysis.arrays import as_count
 from interp.analysis.catalogue import MEASURES, REQUIREMENTS
 from interp.analysis.loss import cross_entropy
-from interp.analysis.measures import key_agreement, key_frequencies, measure
+from interp.analysis.measures import key_frequencies, measure
 from interp.analysis.phases import Lag, Transition, bootstrap_over_seeds, lag, transition
 from interp.analysis.prediction import lead_times, score_predictors, spectral_signature
 from interp.analysis.view import Source, View
@@ -183,11 +182,17 @@ def predictors(
 
     Raises:
         InvalidArgumentError: fewer than two runs or one of them twice, a step that not every run has reached, or no two
-            runs that had not generalised by then.
+            runs that had not generalised by then, or a run that holds no pairs out.
     """
     trajs = [as_trajectory(run) for run in runs]
     names = _names(trajs)
     as_count("until", until, minimum=1)
+    blind = [name for name, traj in zip(names, trajs) if not traj.task.held_out]
+    if blind:
+        raise InvalidArgumentError(
+            f"`runs` must hold pairs out, or nothing can generalise later; of {blind[0]} all pairs are trained on, "
+            "or its split is not known."
+        )
     tests = [accuracy_curve(traj, "test") for traj in trajs]
     reached = min(int(min(steps[-1], traj.steps[-1])) for traj, (steps, _) in zip(trajs, tests))
     earliest = max(int(traj.steps[0]) for traj in trajs)
@@ -306,8 +311,7 @@ def _trig_loss_ratio(traj: Trajectory, step: int) -> float:
     """With the key frequencies of this very step; the measure of that name takes those of the last one."""
     source = Source(traj)
     view = View(source, np.array([traj.position(step)]))
-    keys = torch.from_numpy(key_agreement(traj, step)["votes"].values >= 2)
-    restricted = progress.restricted_loss_logit(view.logits, source.sums, keys, operation=view.operation)
+    restricted = progress.restricted_loss_logit(view.logits, source.sums, view.own_keys[0], operation=view.operation)
     test = cross_entropy(view.logits, source.sums, source.sums_tested)
     return float(progress.trig_loss_ratio(test, restricted))
 

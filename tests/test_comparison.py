@@ -11,6 +11,7 @@ from interp.analysis.phases import bootstrap_over_seeds, lag, sustained_step
 from interp.comparison import EARLY, LAST, compare, predictors
 from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.store import RunWriter
+from interp.tasks import Task
 from tests.runs import AT, TINY
 
 
@@ -234,6 +235,15 @@ def test_a_loss_that_was_logged_too_seldom_has_no_signature(runs, tmp_path):
     assert np.isfinite(data["auc"].sel(feature="weight_norm"))
 
 
+def test_runs_without_an_embedding_are_compared_too(tmp_path):
+    """Two of the two criteria that they have name their key frequencies."""
+    short = {"task.p": 7, "steps": 60, "model.d_hidden": (16,), "save.weights": "every(5)", "log.test": "every(5)"}
+    config = interp.recipes.get("hu-mlp").replace(short)
+    trajs = [interp.train(config.replace({"seed": seed}), root=tmp_path, device="cpu", threads=1) for seed in range(2)]
+    assert not any("embed.W_E" in traj.names for traj in trajs)
+    assert np.isfinite(predictors(trajs, until=25).sel(feature="weight_norm")["value"]).all()
+
+
 # --- what cannot be compared ---
 
 
@@ -252,6 +262,13 @@ def test_errors_name_the_argument_and_the_rule(runs, tmp_path):
     RunWriter.create(tmp_path / "young", runs[0].run, fsync=False).close()
     with pytest.raises(NotAvailableError, match="young has no checkpoint yet, so there is nothing to compare"):
         compare([runs[0], interp.load(tmp_path / "young")])
+
+
+def test_nothing_is_foretold_of_runs_that_hold_nothing_out(runs, monkeypatch):
+    """As imported ones whose split is not known: their test accuracy is that of all pairs."""
+    monkeypatch.setattr(Task, "held_out", False)
+    with pytest.raises(InvalidArgumentError, match=f"`runs` must hold pairs out.*; of {runs[0].folder.name} all"):
+        predictors(runs, until=25, **AT)
 
 
 def test_every_measure_that_is_compared_exists():

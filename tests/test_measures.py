@@ -1,5 +1,6 @@
 """`measure` over real runs: labelled, in agreement with training and with slow definitions, and computed once."""
 
+import dataclasses
 import shutil
 import tempfile
 import time
@@ -13,7 +14,7 @@ import torch
 import xarray
 
 import interp
-from interp.analysis import view
+from interp.analysis import measures, view
 from interp.analysis.cache import MeasureCache
 from interp.analysis.catalogue import MEASURES, REQUIREMENTS
 from interp.analysis.measures import key_agreement, key_frequencies
@@ -126,7 +127,10 @@ def test_all_that_apply_with_the_dims_they_promise(which, request):
         assert np.isfinite(variable.values[after]).all(), name
     assert data.attrs["run"] == traj.folder.name
     assert data.attrs["p"] == p
-    assert data.attrs.get("key_frequencies", []) == (key_frequencies(traj) if "keys" in met else [])
+    if has_sum:
+        assert data.attrs["key_frequencies"] == key_frequencies(traj)  # that there are none is said, too
+    else:
+        assert "key_frequencies" not in data.attrs
 
 
 def test_both_kinds_of_runs_are_among_them(toy_run, grokked_run):
@@ -324,6 +328,59 @@ def test_a_group_is_measured_by_its_irreps(group_run):
         interp.measure(group_run, ["logit_similarity"])
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"embedding": "separate", "d_hidden": (12,)}, {"embedding": "shared", "combine": "product", "d_hidden": ()}],
+)
+def test_the_embedding_of_a_groups_network_is_taken_as_published(changes, tmp_path):
+    """An MLP's operands times their halves of the first layer, side by side; a bilinear model's embedding as it is."""
+    traj = group_mlp(changes, tmp_path)
+    weights = {name: W.double().numpy() for name, W in traj.state().items()}
+    columns = weights["embed.W_E"]
+    if "blocks.0.mlp.W_in" in weights:
+        first, second = np.split(weights["blocks.0.mlp.W_in"], 2)
+        columns = np.hstack([columns @ first, weights["embed_b.W_E"] @ second])
+    sign = np.array([1, -1, -1, 1, 1, -1]) / 6**0.5  # of the permutations of three things, lexicographic
+    found = interp.measure(traj, ["embedding_share_by_irrep"]).embedding_share_by_irrep.isel(step=-1)
+    share = ((sign @ columns) ** 2).sum() / (columns**2).sum()
+    np.testing.assert_allclose(found.sel(irrep="sign"), share, rtol=1e-5)
+
+
+def group_mlp(changes, root):
+    encoding = "direct" if changes["embedding"] == "scalars" else "operands"
+    task = Group(family="symmetric", n=3, train_fraction=0.6, encoding=encoding)
+    model = {f"model.{name}": value for name, value in ({"d_model": 8} | changes).items()}
+    changed = {"task": task, "steps": 4, "save.weights": "every(2)", **model}
+    return interp.train(interp.recipes.get("simple-grokking").replace(changed), root=root, device="cpu")
+
+
+def test_a_group_is_measured_without_an_embedding(tmp_path):
+    changes = {"embedding": "scalars", "d_hidden": (12,)}
+    data = interp.measure(group_mlp(changes, tmp_path))
+    assert "hidden_share_by_irrep" in data
+    assert "embedding_share_by_irrep" not in data
+
+
+def test_products_mod_3_have_no_frequencies(toy_config, tmp_path):
+    config = toy_config.replace({"task.operation": "multiply", "task.p": 3, "steps": 2})
+    data = interp.measure(interp.train(config, root=tmp_path, device="cpu"))
+    assert "test_loss" in data
+    assert "logit_similarity" not in data
+
+
+def test_a_measure_whose_meaning_changed_is_computed_again(own_run, passes, monkeypatch):
+    interp.measure(own_run, ["test_loss", "train_loss"])
+    passes.clear()
+    interp.measure(own_run, ["test_loss", "train_loss"])
+    assert not passes
+    changed = {**MEASURES, "test_loss": dataclasses.replace(MEASURES["test_loss"], revision=1)}
+    monkeypatch.setattr(measures, "MEASURES", changed)
+    interp.measure(own_run, ["train_loss"])
+    assert not passes
+    interp.measure(own_run, ["test_loss"])
+    assert passes
+
+
 def test_a_cyclic_group_is_addition(toy_config, toy_run, tmp_path):
     """The same run written as a group: everything that both have is equal."""
     config = toy_config.replace({"task": Group(family="cyclic", n=7, train_fraction=0.6)})
@@ -457,6 +514,19 @@ def test_without_a_frequency_of_the_embedding(grokked_run, ablated):
         logits = plain_logits(grokked_run, embed__W_E=lambda W, rest=rest: torch.cat([rest, W[p:]]))
         found = ablated.frequency_ablation_loss.sel(frequency=k)
         np.testing.assert_allclose(found, mean_nll(logits, labels, everything), rtol=1e-3)
+
+
+def test_both_tables_are_changed_where_there_are_two(tmp_path):
+    config = interp.recipes.get("simple-grokking").replace(
+        {"task.p": 7, "steps": 4, "model.embedding": "separate", "model.d_model": 8, "model.d_hidden": (12,)}
+    )
+    traj = interp.train(config, root=tmp_path, device="cpu")
+    found = interp.measure(traj, ["frequency_ablation_loss"], steps=[4]).frequency_ablation_loss[0]
+    wave = np.stack([f(2 * np.pi * 2 * np.arange(7) / 7) for f in (np.cos, np.sin)]) * (2 / 7) ** 0.5
+    without = torch.from_numpy(np.eye(7) - wave.T @ wave).float()
+    logits = plain_logits(traj, embed__W_E=lambda W: without @ W, embed_b__W_E=lambda W: without @ W)
+    loss = mean_nll(logits, traj.task.labels.numpy(), np.ones(49, bool))
+    np.testing.assert_allclose(found.sel(frequency=2), loss, rtol=1e-5)
 
 
 def test_what_the_network_uses_is_what_hurts(grokked_run, ablated):

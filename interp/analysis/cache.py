@@ -22,7 +22,7 @@ from interp.segments import digest
 __all__ = ["MeasureCache"]
 
 VERSION = 2
-"""Raise it when the meaning of a measure changes."""
+"""Raise it when the meaning of all measures changes; that of one has `Measure.revision`."""
 
 
 class MeasureCache:

@@ -53,6 +53,8 @@ class Measure:
     before."""
     costly: bool = False
     """Whether it is computed only when asked for by name."""
+    revision: int = 0
+    """Raise it when the meaning changes, so that values stored before are not read."""
     kept: bool = True
     """Whether its values are stored beside the run: those of a function that may be another one tomorrow are not."""
 
@@ -193,7 +195,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
                     "sum of squares of each parameter", "weights"),
             Measure("gradient_norm_by_parameter", ("step", "parameter"),
                     lambda v: norms.sum_of_squares_by_parameter(v.gradients, leading=1).value.sqrt(),
-                    "L2 norm of the gradient of the training loss, each parameter", "weights",
+                    "L2 norm of the gradient of the answers' training loss, each parameter", "weights",
                     needs=("pairs", "classes")),
             Measure("update_norm_by_parameter", ("step", "parameter"), _update_norm,
                     "L2 norm of the change per optimiser step since the stored step before, each parameter; "
@@ -303,7 +305,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             Measure("gradient_symmetricity", _S,
                     lambda v: algorithms.gradient_symmetricity(*reruns.symmetricity_gradients(v)),
                     "mean cosine of a logit's gradients by the two embeddings (Zhong et al., 2023), 1 for a pizza",
-                    "weights", needs=("pairs", "table")),
+                    "weights", needs=("pairs", "table", "classes")),
             Measure("distance_irrelevance", _S,
                     lambda v: algorithms.distance_irrelevance(v.logits, v.source.sums, v.operation),
                     "how little the right logit depends on a - b (Zhong et al., 2023), 0 for a pizza", **_SUM),
@@ -333,8 +335,10 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             Measure("logit_similarity_by_irrep", _I, lambda v: irreps.logit_similarity(v.logits, v.group),
                     "cosine of the row-centred logits with the character chi(a b c^-1) (Chughtai et al., 2023)",
                     **_GROUP),
-            Measure("embedding_share_by_irrep", _I, lambda v: irreps.embedding_share(v.W_E, v.group),
-                    "share of the embedding's squared norm in each irrep (Chughtai et al., 2023), 0 to 1", **_GROUP),
+            Measure("embedding_share_by_irrep", _I, lambda v: irreps.embedding_share(v.operand_embeddings, v.group),
+                    "share of the squared norm of the operands' embeddings in each irrep, for an MLP times the first "
+                    "layer's weights (Chughtai et al., 2023), 0 to 1", "answer", needs=("group", "embedding"),
+                    revision=1),
             Measure("unembedding_share_by_irrep", _I, lambda v: irreps.unembedding_share(v.W_L, v.group),
                     "share of the squared norm of W_L in each irrep (Chughtai et al., 2023), 0 to 1", **_GROUP),
             Measure("hidden_share_by_irrep", _I, lambda v: irreps.hidden_share(v.neurons, v.group).total,
@@ -342,16 +346,17 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
                     **_GROUP),
             # --- with a part of the network taken away; each runs the network again
             Measure("head_ablation_loss", ("step", "head"), reruns.head_ablation_loss,
-                    "loss over all pairs without what one head writes [nats]", needs=("attention",), **_COSTLY),
+                    "loss over all pairs without what one head writes [nats]",
+                    needs=("attention", "classes"), **_COSTLY),
             Measure("frequency_ablation_loss", _F, reruns.frequency_ablation_loss,
-                    "loss over all pairs without one frequency of the embedding [nats]", needs=("cyclic", "table"),
-                    **_COSTLY),
+                    "loss over all pairs without one frequency of the embedding [nats]",
+                    needs=("cyclic", "table", "classes"), revision=1, **_COSTLY),
             Measure("neuron_cluster_ablation_loss", _F, reruns.neuron_cluster_ablation_loss,
                     "loss over all pairs with the neurons of one frequency at their means [nats]",
                     needs=("cyclic",), costly=True),
             Measure("circle_isolation_accuracy", ("step", "circle"), reruns.circle_isolation_accuracy,
                     "accuracy over all pairs with components (1, 2), (3, 4), ... of the embedding alone (Zhong et al., "
-                    "2023)", needs=("pairs", "table"), **_COSTLY),
+                    "2023)", needs=("pairs", "table", "classes"), revision=1, **_COSTLY),
             Measure("attention_periodicity", ("step", "head", "frequency"),
                     lambda v: reruns.attention_periodicity(v).first,
                     "share of the attention to the first number that is a wave in it (Nanda et al., 2023), 0 to 1",

@@ -63,8 +63,9 @@ def measure(
     Returns:
         A dataset with the coordinates `step`, and where needed `frequency` (1 .. floor(p/2)), `component` (1 ..),
         `token`, `neuron`, `head`, `parameter`; `attrs["key_frequencies"]` lists the key frequencies found at the last
-        stored step, `attrs["basis"]` says what the frequencies are. For products mod a prime p the numbers stand in the
-        order of their discrete logarithms, without 0 (see `multiplicative`), and `token` names them.
+        stored step (where all measures are asked for, also if there are none), `attrs["basis"]` says what the
+        frequencies are. For products mod a prime p the numbers stand in the order of their discrete logarithms, without
+        0 (see `multiplicative`), and `token` names them.
 
     Raises:
         UnknownNameError: there is no such measure, or no such step; the message suggests one.
@@ -104,7 +105,7 @@ def measure(
         attrs["held_out"] = 0
     if any("frequency" in item.dims for item in chosen):
         attrs["basis"] = source.basis
-    if any("keys" in item.needs for item in chosen):
+    if any("keys" in item.needs for item in chosen) or (names is None and source.operation is not None):
         attrs["key_frequencies"] = source.key_list
     return xarray.Dataset(variables, coords=coords, attrs=attrs)
 
@@ -248,7 +249,9 @@ def _rows(item: Measure, source: Source, fingerprints: Sequence[str]) -> tuple[s
     """What the cache knows the rows of a measure by: its name, its setting, and what each row depends on."""
     setting = f"keys={source.key_list}" if "keys" in item.needs else ""
     if item.relative_to == "last":
-        return item.name, f"last={fingerprints[-1]}", fingerprints
+        setting = f"last={fingerprints[-1]}"
+    if item.revision:
+        setting += f"/{item.revision}"
     if item.relative_to == "before":
         steps = source.traj.steps
         pairs = zip(["", *fingerprints], fingerprints, np.diff(steps, prepend=steps[:1]))

@@ -5,10 +5,10 @@ losses are cross-entropies over all pairs, in nats, to be compared with `all_los
 each thing that is taken away, which is why their measures come by name only.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.analysis.algorithms import isolate_components, symmetricity_triples
@@ -42,28 +42,27 @@ def head_ablation_loss(view: View) -> Float[Tensor, "step head"]:
 
 def frequency_ablation_loss(view: View) -> Float[Tensor, "step frequency"]:
     """Loss without one frequency of the embedding: its cosine and sine over the numbers are zero."""
-    W_E, tokens = view.weights["embed.W_E"], view.source.traj.task.operands[view.source.elements]
+    tokens = view.source.traj.task.operands[view.source.elements]
 
-    def without(k: int) -> Tensor:
-        changed = W_E.clone()
-        changed[:, tokens] = without_frequency(W_E[:, tokens], [k])
-        return changed
+    def without(k: int) -> dict[str, Tensor]:
+        return _embedded(view, tokens, lambda W_E: without_frequency(W_E, [k]))
 
-    return _losses(view, ({"embed.W_E": without(k)} for k in range(1, len(tokens) // 2 + 1)))
+    return _losses(view, (without(k) for k in range(1, len(tokens) // 2 + 1)))
 
 
 def circle_isolation_accuracy(view: View) -> Float[Tensor, "step circle"]:
-    """Accuracy over all pairs with an embedding of two principal components only: Zhong et al. (2023)."""
-    W_E, p, tokens = view.weights["embed.W_E"], view.source.p, view.source.traj.task.operands
+    """Accuracy over all pairs with an embedding of two principal components only: Zhong et al. (2023).
 
-    def only(pair: int) -> Tensor:
-        changed = W_E.clone()
-        changed[:, tokens] = isolate_components(W_E[:, tokens], (2 * pair - 1, 2 * pair)).to(W_E.dtype)
-        return changed
+    Where the operands have separate tables, both are so cut, each in its own components.
+    """
+    tokens, width = view.source.traj.task.operands, view.weights["embed.W_E"].shape[-1]
+
+    def only(pair: int) -> dict[str, Tensor]:
+        return _embedded(view, tokens, lambda W_E: isolate_components(W_E, (2 * pair - 1, 2 * pair)))
 
     labels, defined = view.source.labels, view.source.train | view.source.test
-    pairs = range(1, min(CIRCLES, min(p - 1, W_E.shape[-1]) // 2) + 1)
-    logits = (_logits(view, {"embed.W_E": only(pair)}) for pair in pairs)
+    pairs = range(1, min(CIRCLES, min(len(tokens) - 1, width) // 2) + 1)
+    logits = (_logits(view, only(pair)) for pair in pairs)
     return torch.stack([accuracy(found, labels, defined) for found in logits], dim=1)
 
 
@@ -107,6 +106,17 @@ def symmetricity_gradients(view: View) -> tuple[Tensor, Tensor]:
     gradients = torch.stack(view.each(gradient))
     first, second = view.source.operand_positions
     return gradients[..., first, :], gradients[..., second, :]
+
+
+def _embedded(
+    view: View, tokens: Int[Tensor, " n"], change: Callable[[Tensor], Tensor]
+) -> dict[str, Float[Tensor, "step token d_model"]]:
+    """The embeddings with these rows changed: one table, or one for each operand."""
+    tables = [name for name in ("embed.W_E", "embed_b.W_E") if name in view.weights]
+    changed: dict[str, Tensor] = {name: view.weights[name].clone() for name in tables}
+    for W_E in changed.values():
+        W_E[:, tokens] = change(W_E[:, tokens]).to(W_E.dtype)
+    return changed
 
 
 def _losses(view: View, changes: Iterable[Mapping[str, Tensor]]) -> Float[Tensor, "step change"]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from interp.analysis import circuits, complexity, geometry, keys, logits, points, progress, spectra, subspaces
 from interp.analysis.loss import cross_entropy_by_pair
 from interp.analysis.multiplicative import powers_of_primitive_root, primitive_root
-from interp.config import Group, Sums, Symbolic
+from interp.config import FeedForward, Group, Sums, Symbolic
 from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.models import Model, Pairs
 from interp.objective import answer_loss
@@ -57,6 +57,18 @@ class View:
         """Embeddings of the numbers, '=' left out."""
         table = _tensor(self.source.traj.param("embed.W_E")[self.positions])
         return self.source.named(table, -2)
+
+    @cached_property
+    def operand_embeddings(self) -> Float[Tensor, "step n column"]:
+        """What the network makes of each number at either operand, side by side: the embedding, for an MLP times its
+        first layer's weights (as Chughtai et al., 2023, take it)."""
+        config = self.source.traj.config.model
+        if not isinstance(config, FeedForward) or config.embedding == "one-hot" or config.combine == "product":
+            return self.W_E
+        W_in = self.weights["blocks.0.mlp.W_in"]
+        halves = W_in.chunk(2, dim=-2) if config.combine == "concatenate" else (W_in, W_in)
+        second = self.weights["embed_b.W_E"] if config.embedding == "separate" else self.weights["embed.W_E"]
+        return torch.cat([self.W_E @ halves[0], self.source.named(second, -2) @ halves[1]], dim=-1)
 
     @cached_property
     def updates(self) -> dict[str, Tensor]:
@@ -224,6 +236,17 @@ class View:
         """Share of the logits' variance along cos(w_k(a + b - c)), k a key frequency."""
         return (self.logit_similarity.square() * self.keys).sum(-1).clamp(max=1.0)
 
+    @cached_property
+    def own_keys(self) -> Bool[Tensor, "step frequency"]:
+        """Frequencies that at least two of the three criteria name at a step itself."""
+        by_criterion = [
+            keys.key_frequency_neuron(self.neuron_power),
+            keys.key_frequency_logit(self.logit_similarity),
+        ]
+        if self.source.has_embedding:
+            by_criterion.append(keys.key_frequency_embedding(spectra.embedding_power(self.W_E)))
+        return torch.stack(by_criterion).sum(0) >= 2
+
     @property
     def keys(self) -> Bool[Tensor, " frequency"]:
         """Key frequencies of the last stored step."""
@@ -289,6 +312,9 @@ class Source:
             try:
                 self.elements = powers_of_primitive_root(self.p)
             except InvalidArgumentError:  # no root: p is composite, and products are no sums
+                return
+            if self.p == 3:  # 1 and 2 alone: two elements have no frequency
+                self.elements = torch.arange(self.p)
                 return
             self.basis = (
                 f"characters of the products mod {self.p}, discrete logarithms to base {primitive_root(self.p)}"
@@ -423,13 +449,7 @@ class Source:
     @cached_property
     def keys(self) -> Bool[Tensor, " frequency"]:
         """Frequencies that at least two of the three criteria name at the last stored step."""
-        by_criterion = [
-            keys.key_frequency_neuron(self.last.neuron_power),
-            keys.key_frequency_logit(self.last.logit_similarity),
-        ]
-        if self.has_embedding:
-            by_criterion.append(keys.key_frequency_embedding(spectra.embedding_power(self.last.W_E)))
-        return torch.stack(by_criterion).sum(0)[0] >= 2
+        return self.last.own_keys[0]
 
     @property
     def key_list(self) -> list[int]:
