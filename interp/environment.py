@@ -73,7 +73,9 @@ def run_environment(device: torch.device, threads: int | None) -> Iterator[None]
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first call of cuBLAS
             torch.use_deterministic_algorithms(True)
             torch.backends.cuda.matmul.allow_tf32 = False
-        yield
+        # a graph is captured on the current device, which need not be the first
+        with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+            yield
     finally:
         torch.set_num_threads(threads_before)
         torch.use_deterministic_algorithms(deterministic)

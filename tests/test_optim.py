@@ -23,6 +23,7 @@ from interp.optim.interventions import (
     WeightNoise,
 )
 from interp.optim.muon import orthogonalized
+from interp.optim.optimizers import load_optimizer_arrays
 from interp.session import Session, TrainingStep
 
 CPU = torch.device("cpu")
@@ -221,6 +222,17 @@ def test_muon_without_iterations_is_gradient_descent_with_nesterov_momentum():
         plain.step()
     for name in ("blocks.0.W_in", "blocks.0.W_O"):
         assert torch.allclose(model.get_parameter(name), other.get_parameter(name), atol=1e-6), name
+
+
+def test_counters_of_muon_come_back_to_where_the_weights_are():
+    """On CUDA a captured step reads them there; torch moves those of a group that says it is fused."""
+    model = nn.Linear(2, 2, device="meta")
+    optimizer = build_optimizer(Muon(), model.named_parameters())
+    moments = {f"{key}/bias": np.zeros(2, np.float32) for key in ("exp_avg", "exp_avg_sq")}
+    load_optimizer_arrays(optimizer, model, moments | {"step/bias": np.float32(3)})
+    assert {key: value.device.type for key, value in optimizer.state[model.bias].items()} == {
+        "step": "meta", "exp_avg": "meta", "exp_avg_sq": "meta"
+    }  # fmt: skip
 
 
 def test_warm_up_acts_on_both_rates_of_muon():

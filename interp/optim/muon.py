@@ -44,6 +44,8 @@ class OrthogonalizedMomentum(torch.optim.Optimizer):
         defaults = {"momentum": 0.95, "iterations": 5, "betas": (0.9, 0.95), "eps": 1e-10, "weight_decay": 0.0}
         own = lr.clone() if isinstance(lr, Tensor) else lr
         groups: list[dict[str, Any]] = [{"params": matrices, "lr": lr}, {"params": others, "lr": own}]
+        on_device = any(W.is_cuda for W in others)
+        groups[1] |= {"fused": True, "capturable": on_device}  # by which torch restores counters to where they were
         super().__init__(groups, defaults)
 
     @torch.no_grad()
@@ -81,8 +83,8 @@ class OrthogonalizedMomentum(torch.optim.Optimizer):
                 [state["exp_avg_sq"] for state in states],
                 [],
                 [state["step"] for state in states],
-                fused=True,
-                capturable=parameters[0].is_cuda,
+                fused=group["fused"],
+                capturable=group["capturable"],
                 amsgrad=False,
                 beta1=group["betas"][0],
                 beta2=group["betas"][1],
