@@ -24,7 +24,7 @@ CONFIGS = [
         task=Modular(p=53, encoding="operands", train_fraction=0.6),
         model=FeedForward(d_hidden=(12, 10), init_stream="split"),
         optimizer=Adam(betas=(0.9, 0.98), batch_size=64, warmup_steps=10),
-        save=Save(weights=LogSpaced(200) | Steps((3, 5)), state=Dense(10**9)),
+        save=Save(weights=LogSpaced(200) | Dense(10**9), state=Steps((3, 5))),
         log=Log(test=Every(7, until=70)),
     ),
     RunConfig(model=Transformer(n_layers=2, mlp_biases="trainable", init="nanda"), task=Modular(outputs="tokens")),
@@ -472,3 +472,14 @@ def test_texts_that_are_no_schedule_are_refused(text):
 def test_texts_that_are_schedules(text, schedule):
     assert parse_schedule(text) == schedule
     assert isinstance(schedule, Schedule)
+
+
+@pytest.mark.parametrize("path", ["save.state", "log.train", "log.test"])
+def test_a_budget_of_bytes_is_one_for_weights(path):
+    with pytest.raises(ConfigError, match=r"must name steps.*; got every\(1000\) \| dense\(1000000\)\."):
+        RunConfig().replace({path: "every(1000) | dense(1MB)"})
+
+
+def test_rules_of_the_whole_hold_after_an_event():
+    with pytest.raises(ConfigError, match=r"`optimizer\.loss` must be cross-entropy or exponential for the one logit"):
+        RunConfig(events=("step 10: optimizer.loss=exponential",))

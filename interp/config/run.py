@@ -22,6 +22,9 @@ class Save(Record):
     weights: Schedule = Every(1, until=100) | Every(10)
     state: Schedule = Every(1000)
 
+    def _rules(self) -> None:
+        _require_steps(self, "state")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Log(Record):
@@ -29,6 +32,10 @@ class Log(Record):
 
     train: Schedule = Every(1)
     test: Schedule = Every(10)
+
+    def _rules(self) -> None:
+        _require_steps(self, "train")
+        _require_steps(self, "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +106,7 @@ class RunConfig(Record):
         """The event as it is written when its values have become those of the fields: 0 is 0.0 where a float is due."""
         event = parse_event(text)
         parts = self._changed_parts(event)
+        self.replace({"events": (), **parts})  # the rules of the whole hold afterwards, too
         paths = [path.partition(".") for path, _ in event.changes]
         return str(Event(event.when, tuple((f"{part}.{name}", getattr(parts[part], name)) for part, _, name in paths)))
 
@@ -120,3 +128,12 @@ class RunConfig(Record):
         """Readable slug and first 8 hex digits of the SHA-256 of the canonical JSON: the run folder's name."""
         digest = hashlib.sha256(self.to_json().encode()).hexdigest()[:8]
         return f"{self.task.slug}-{self.model.slug}-seed{self.seed}-{digest}"
+
+
+def _require_steps(part: Save | Log, name: str) -> None:
+    """A budget of bytes is one for weights, whose size is known; nothing else can be planned by it."""
+    if "dense(" in str(getattr(part, name)):
+        raise ConfigError(
+            f"`{type(part).__name__}.{name}` must name steps, as in every(100), log(50) or steps(3, 5); a budget is "
+            f"one for `save.weights` alone; got {getattr(part, name)}."
+        )
