@@ -16,7 +16,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -128,6 +128,10 @@ def train_all(
                 with process_pool(workers, threads) as pool:
                     failures = _through(pool, pieces, partial(work, threads=threads), root, bar)
     found = {name: Trajectory(root / name) for name in runs if name not in failures}
+    for name, traj in list(found.items()):
+        if traj.problems:
+            failures[name] = f"{traj.problems[0]} Restore it; `interp verify {traj.folder}` says what is lost."
+            del found[name]
     return Outcome(tuple(found.get(config.run_id) for config in configs), failures)
 
 
@@ -253,8 +257,7 @@ def _through(executor: Executor, pieces: Sequence[Piece], work: Work, root: Path
                 error = None if future.cancelled() else future.exception()
                 if error is None and not future.cancelled():
                     failures |= future.result()
-                elif error is not None and tries[piece] < TRIES:
-                    running[executor.submit(_remotely, work, piece)] = piece
+                elif error is not None and tries[piece] < TRIES and _submitted(executor, work, piece, running):
                     continue
                 else:
                     reason = f"{type(error).__name__}: {error}" if error else "the executor has cancelled it"
@@ -268,6 +271,15 @@ def _through(executor: Executor, pieces: Sequence[Piece], work: Work, root: Path
             f"Interrupted; {bar.n} of {bar.total} runs are done. The same sweep, started again, goes on with the rest."
         ) from None
     return failures
+
+
+def _submitted(executor: Executor, work: Work, piece: Piece, running: dict[Future[dict[str, str]], Piece]) -> bool:
+    """Whether the executor still takes work: one that is broken with its worker does not."""
+    try:
+        running[executor.submit(_remotely, work, piece)] = piece
+    except BrokenExecutor:
+        return False
+    return True
 
 
 def _remotely(work: Work, piece: Piece) -> dict[str, str]:
