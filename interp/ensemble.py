@@ -24,12 +24,14 @@ from torch.nn import functional as F
 
 from interp.config import RunConfig
 from interp.errors import ConfigError
+from interp.events import AtStep, parse_event
 from interp.models import Model, Pairs
 from interp.objective import mean_of
 from interp.optim import build_optimizer, learning_rate, set_learning_rate
 from interp.session import Session, captured_graph
+from interp.tasks import build_task
 
-__all__ = ["EnsembleStep", "require_equal_shape", "shape_of"]
+__all__ = ["EnsembleStep", "require_equal_inputs", "require_equal_shape", "shape_of"]
 
 FREE = {
     "": ("seed", "interventions", "events"),
@@ -38,6 +40,13 @@ FREE = {
 }
 """Fields of a config in which members may differ; of the optimiser's, all may but those of `BOUND`."""
 BOUND = ("batch_size", "loss", "loss_precision")
+_BOUND = {f"optimizer.{name}" for name in BOUND}
+
+
+def require_equal_inputs(sessions: Sequence[Session]) -> None:
+    """Raise a `ConfigError` where the inputs of runs of equal shape cannot lie side by side."""
+    for own, others in (("train", "test"), ("test", "train")):
+        _Stacked(sessions[0].model, [(getattr(session, own), getattr(session, others)) for session in sessions])
 
 
 def shape_of(config: RunConfig) -> str:
@@ -79,7 +88,7 @@ class EnsembleStep:
     def __init__(self, sessions: Sequence[Session], stacked_updates: bool | None = None) -> None:
         require_equal_shape([session.current for session in sessions])
         device = sessions[0].device
-        kinds = [str(session.current.optimizer) for session in sessions]
+        kinds = [f"{session.current.optimizer} {_remembered(session)}" for session in sessions]
         if stacked_updates is None:
             stacked_updates = device.type == "cuda" or sessions[0].task.sigma is not None
         order = sorted(range(len(sessions)), key=lambda i: kinds.index(kinds[i]))  # equal ones side by side
@@ -314,6 +323,12 @@ def _with_leaves(part: Any, leaves: Iterator[Tensor]) -> Any:
     return part
 
 
+def _remembered(session: Session) -> list[str]:
+    """What the optimiser has a memory of: one without momentum so far has none to share with others."""
+    states = session.optimizer.state.values()
+    return sorted({key for state in states for key, value in state.items() if value is not None})
+
+
 def _stacked(values: list[Any]) -> Any:
     """An entry of the optimiser's state for several members; a counter is the same for all."""
     if not isinstance(values[0], Tensor):
@@ -339,6 +354,14 @@ def _fields(config: RunConfig) -> dict[str, str]:
     if data["task"].get("codes") is not None:
         data["task"]["seed"] = config.task.seed  # by which they are drawn
     data["optimizer"] = {name: data["optimizer"].get(name) for name in BOUND}
+    size = data["optimizer"]["batch_size"]
+    if size is not None and config.task.split != "stored" and size >= int(build_task(config.task).train.sum()):
+        data["optimizer"]["batch_size"] = None  # all are trained on at once
+    changes = [event for event in map(parse_event, config.events) if any(path in _BOUND for path, _ in event.changes)]
+    if changes:  # at one step in all members, or in one that is trained alone
+        data["events"] = [str(event) for event in changes]
+        if not all(isinstance(event.when, AtStep) for event in changes):
+            data["events"].append(config.run_id)
     return {
         f"{part}.{name}" if name else part: repr(value)
         for part, values in data.items()

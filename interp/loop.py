@@ -38,8 +38,9 @@ class RunInterrupted(KeyboardInterrupt):
     (Of runs trained together it is the first one's; resuming one of them resumes all.)
     """
 
-    def __init__(self, folder: Path, step: int, signum: int) -> None:
-        super().__init__(f"Interrupted at step {step}; everything is saved. Continue with: interp resume {folder}")
+    def __init__(self, folder: Path, step: int, signum: int, *, is_replay: bool = False) -> None:
+        how = "Ask for the same replay again." if is_replay else f"Continue with: interp resume {folder}"
+        super().__init__(f"Interrupted at step {step}; everything is saved. {how}")
         self.folder, self.step, self.signum = folder, step, signum
 
 
@@ -100,7 +101,7 @@ def advance(
                     safe_at = time.monotonic()
             if stopping and step < last:
                 runs.commit()
-                raise RunInterrupted(runs.folder, step, interrupted[0])
+                raise RunInterrupted(runs.folder, step, interrupted[0], is_replay=is_replay)
 
             if step == last:
                 if exact_pass:
@@ -114,6 +115,8 @@ def advance(
                 runs.write_numbers(numbers, bar)
             bar.advance(step)
     runs.finish(complete=last == final and not is_replay)
+    if interrupted and not is_replay:  # in the last step: this run is done, but what was to come after it is not wanted
+        raise RunInterrupted(runs.folder, last, interrupted[0])
 
 
 def _build_update(sessions: Sequence[Session]) -> TrainingStep | EnsembleStep:
@@ -151,7 +154,7 @@ class _Runs:
         met = [(session, writer) for session, writer in self._pairs if session.meet_events(step)]
         for session, writer in met:
             if writer is not None:
-                note_events(session, writer)
+                note_events(session, writer, step)
         return bool(met)
 
     def write_numbers(self, numbers: Numbers, bar: "_Bar") -> None:
@@ -204,11 +207,16 @@ def divergence(traj: Trajectory) -> DivergedError:
     )
 
 
-def note_events(session: Session, writer: RunWriter) -> None:
-    """Bring the events in run.json up to date: a run without any has no such entry."""
+def note_events(session: Session, writer: RunWriter, now: int) -> None:
+    """Bring the events in run.json up to date: a run without any has no such entry.
+
+    Those after step `now`, which happened before the run was resumed there, stay beside the checkpoints of that time.
+    """
     if session.config.events:
+        run = Trajectory(writer.folder).run
         events = [[step, str(event)] for step, event in session.agenda.happened]
-        writer.replace_run({**Trajectory(writer.folder).run, "events": events})
+        later = [event for event in run.get("events", []) if event[0] > now]
+        writer.replace_run({**run, "events": events + later})
 
 
 def _save_state(session: Session, writer: RunWriter, step: int, states: Schedule) -> None:

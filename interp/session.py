@@ -240,9 +240,10 @@ class Session:
         set_hyper_parameters(self.optimizer, self.current.optimizer)
         before = self._intervention_states()
         self.interventions = self._build_interventions()
-        for name, value in self._intervention_states().items():  # what goes on as it was remembers what it did
-            if name in before and before[name].shape == value.shape:
-                value.copy_(before[name])
+        for one in self.interventions:  # what goes on as it was remembers what it did, all or nothing
+            if all(name in before and before[name].shape == value.shape for name, value in one.state.items()):
+                for name, value in one.state.items():
+                    value.copy_(before[name])
 
     def _build_interventions(self) -> tuple[Intervention, ...]:
         return build_interventions(

@@ -16,7 +16,7 @@ import numpy as np
 
 from interp import recipes
 from interp.config import RunConfig
-from interp.ensemble import require_equal_shape
+from interp.ensemble import require_equal_inputs, require_equal_shape
 from interp.environment import choose_device, provenance, run_environment
 from interp.errors import (
     ConfigError,
@@ -66,7 +66,7 @@ def train(
     folder = Path(root) / config.run_id
     if _settled(folder, existing):
         return resume(folder, device=device, progress=progress, threads=threads)
-    _start([config], Path(root), device, progress, threads)
+    _start([config], Path(root), device, progress, existing, threads)
     return Trajectory(folder)
 
 
@@ -109,7 +109,8 @@ def train_many(
                 resume(folder, device=device, progress=progress, threads=threads)
             except DivergedError as error:
                 lost.append(error)
-    _start([config for config, there in zip(configs, settled) if not there], Path(root), device, progress, threads)
+    fresh = [config for config, there in zip(configs, settled) if not there]
+    _start(fresh, Path(root), device, progress, existing, threads)
     if lost:
         raise lost[0]
     return [Trajectory(folder) for folder in folders]
@@ -146,21 +147,21 @@ def resume(
     with run_environment(place, threads or began.get("threads")), contextlib.ExitStack() as stack:
         members = _members(traj)
         writers = [stack.enter_context(RunWriter.open(member.folder)) for member in members]
-        for member, writer in zip(members, writers):
-            if member.diverged is not None:  # to be seen again, for the others' sake
-                writer.replace_run({key: value for key, value in member.run.items() if key != "diverged"})
         # under the locks, so that nobody adds to them
-        states = [set(member.refresh().full_state_steps) for member in members]
-        first = max(set.intersection(*states), default=0)
+        states = [set(member.refresh().full_state_steps) for member in members if member.diverged is None]
+        common = set.intersection(*states)
+        first = max(common, default=0)
         sessions = [Session(member.config, place) for member in members]
         for session, member, writer in zip(sessions, members, writers):
-            if all(states):
+            if member.diverged is not None:
+                continue
+            if common:
                 session.restore(member.full_state(first), first, member.events)
             writer.truncate_after(first)
-            note_events(session, writer)
-        advance(
-            sessions, writers, first=first, last=traj.config.steps, weights=_schedule(sessions[0]), progress=progress
-        )
+            note_events(session, writer, first)
+        # one that has diverged runs along for its shape alone, from wherever
+        going = [writer if member.diverged is None else None for member, writer in zip(members, writers)]
+        advance(sessions, going, first=first, last=traj.config.steps, weights=_schedule(sessions[0]), progress=progress)
     return Trajectory(traj.folder)
 
 
@@ -210,6 +211,8 @@ def replay(
         members, first = _members(traj), states[-1]
         sessions = [Session(member.config, place) for member in members]
         for session, member in zip(sessions, members):
+            if member.diverged is not None and member.folder != traj.folder:
+                continue  # it runs along for its shape alone
             if first not in member.full_state_steps:
                 raise NotAvailableError(
                     f"{traj.folder.name} was trained together with {member.folder.name}, which holds no full state of "
@@ -221,7 +224,7 @@ def replay(
         run = {"config": traj.config.to_dict(), "replay": stretch, "provenance": provenance(place)}
         own = [member.folder.name for member in members].index(traj.folder.name)
         with RunWriter.create(folder, run) as writer:
-            note_events(sessions[own], writer)
+            note_events(sessions[own], writer, first)
             proven: list[int] = []
             stored = set(traj.steps.tolist())
 
@@ -255,18 +258,22 @@ def _settled(folder: Path, existing: str) -> bool:
     return there and existing == "resume"
 
 
-def _start(configs: list[RunConfig], root: Path, device: str | None, progress: bool, threads: int | None) -> None:
-    """Train from the initial weights; runs that are there already are deleted once all is ready to replace them."""
+def _start(
+    configs: list[RunConfig], root: Path, device: str | None, progress: bool, existing: str, threads: int | None
+) -> None:
+    """Train from the initial weights; what is to be overwritten is deleted once all is ready to replace it."""
     if not configs:
         return
     place = choose_device(device)
     with run_environment(place, threads), contextlib.ExitStack() as stack:
         sessions = [Session(config, place) for config in configs]
+        if len(sessions) > 1:
+            require_equal_inputs(sessions)
         schedule = _schedule(sessions[0])
         together = {"ensemble": [config.run_id for config in configs]} if len(configs) > 1 else {}
         about = {"schedule": str(schedule), "provenance": provenance(place), **together}
         for folder in (root / config.run_id for config in configs):
-            if (folder / "run.json").exists():
+            if existing == "overwrite" and folder.exists():
                 _delete(folder)
         writers = [
             stack.enter_context(RunWriter.create(root / config.run_id, {"config": config.to_dict(), **about}))
@@ -278,7 +285,13 @@ def _start(configs: list[RunConfig], root: Path, device: str | None, progress: b
 def _delete(folder: Path) -> None:
     """Delete a run, whole or damaged, unless somebody is writing to it."""
     with contextlib.suppress(CorruptRunError):
-        RunWriter.open(folder).close()
+        if (folder / "run.json").exists():
+            RunWriter.open(folder).close()
+    # killed at any point of this, it can be deleted again, or be trained from the start: states go first, run.json last
+    shutil.rmtree(folder / "state", ignore_errors=True)
+    for child in folder.iterdir():
+        if child.name != "run.json":
+            shutil.rmtree(child) if child.is_dir() else child.unlink()
     shutil.rmtree(folder)
 
 
@@ -291,16 +304,22 @@ def _members(traj: Trajectory) -> list[Trajectory]:
     """The runs that are trained together with this one, itself included, in their order.
 
     Raises:
-        NotAvailableError: one of them is missing: without it the others cannot be computed again.
+        NotAvailableError: one of them is missing, or is in other company now: without it the others cannot be computed
+            again.
     """
-    folders = [traj.folder.parent / run_id for run_id in traj.run.get("ensemble", [traj.folder.name])]
-    missing = [folder.name for folder in folders if not (folder / "run.json").exists()]
-    if missing:
-        raise NotAvailableError(
-            f"{traj.folder.name} was trained together with {missing[0]}, which is not beside it; its steps cannot be "
-            "computed again alone. To train it alone, overwrite it: `interp train --existing overwrite`."
-        )
-    return [Trajectory(folder) for folder in folders]
+    company = traj.run.get("ensemble")
+    members: list[Trajectory] = []
+    for folder in [traj.folder] if company is None else [traj.folder.parent / run_id for run_id in company]:
+        there = (folder / "run.json").exists()
+        if there:
+            members.append(Trajectory(folder))
+        if not there or members[-1].run.get("ensemble") != company:
+            what = "has been trained again without it" if there else "is not beside it"
+            raise NotAvailableError(
+                f"{traj.folder.name} was trained together with {folder.name}, which {what}; its steps cannot be "
+                "computed again alone. To train it alone, overwrite it: `interp train --existing overwrite`."
+            )
+    return members
 
 
 def _refuse_imported(traj: Trajectory) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import interp
+from interp import training
 from interp.config import (
     SGD,
     AdamW,
@@ -242,6 +243,37 @@ def test_shapes_that_differ_are_named():
         interp.train_many([config, config])
 
 
+def test_a_batch_of_all_is_no_batch():
+    """Of 48 pairs none are left out of a batch of 64, of 90 some are: the two have no step in common."""
+    changes = {"task.train_fraction": 0.4, "optimizer.batch_size": 64}
+    few, many = MLP.replace(changes), MLP.replace(changes | {"task.train_fraction": 0.75})
+    assert shape_of(few) == shape_of(few.replace({"optimizer.batch_size": None}))
+    assert shape_of(few) != shape_of(many)
+    with pytest.raises(ConfigError, match=r"must agree in `optimizer\.batch_size`; the first and number 2 do not"):
+        interp.train_many([few, many])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("stacked", [True, False])
+def test_momentum_that_one_of_them_gets_later(order, stacked):
+    base = MLP.replace({"optimizer": SGD(lr=0.1, momentum=0.0)})
+    late = {"events": ("step 10: optimizer.momentum=0.9",)}
+    changes = [late, {"seed": 1, "optimizer.momentum": 0.9}, {"seed": 2, **late}][::order]
+    assert distance(base, changes, steps=30, stacked_updates=stacked)[0] < 1e-5
+
+
+def test_events_that_change_the_loss_are_those_of_all():
+    at = "step 10: optimizer.loss=stablemax"
+    config = MLP.replace({"events": (at,)})
+    assert shape_of(config) == shape_of(config.replace({"seed": 1}))
+    assert shape_of(config) == shape_of(config.replace({"events": (at, "train_accuracy>=0.9: optimizer.lr=0.1")}))
+    for event in ("step 11: optimizer.loss=stablemax", "step 10: optimizer.loss_precision=float32"):
+        assert shape_of(config) != shape_of(config.replace({"events": (event,)}))
+    whenever = MLP.replace({"events": ("train_accuracy>=0.3: optimizer.loss=stablemax",)})
+    with pytest.raises(ConfigError, match="must agree in `events`"):
+        interp.train_many([whenever, whenever.replace({"seed": 1})])
+
+
 # --- as runs ----------------------------------------------------------------------------------------------------------
 
 SHORT = {"steps": 40, "save.weights": "every(4)", "save.state": "every(16)", "log.test": "every(2)"}
@@ -371,6 +403,56 @@ def test_a_run_that_diverged_does_not_keep_the_others_from_going_on(configs, tmp
     with pytest.raises(DivergedError, match=doomed.run_id):
         interp.train_many([doomed, *configs[1:]], root=tmp_path, device="cpu")
     assert all(interp.load(tmp_path / config.run_id).complete for config in configs[1:])
+
+
+@pytest.mark.parametrize("state", ["every(16)", "steps(10)"])
+def test_one_that_diverged_does_not_throw_the_others_back(tmp_path, monkeypatch, state):
+    """It holds no state of any later step, and runs along for its shape alone."""
+    configs = members(MLP.replace({**SHORT, "save.state": state}))
+    configs[1] = configs[1].replace({"optimizer.lr": 1e30})
+    with pytest.raises(DivergedError, match=configs[1].run_id):
+        interp.train_many(configs, root=tmp_path / "whole", device="cpu")
+    interrupt(monkeypatch, 30)
+    with pytest.raises(RunInterrupted):
+        interp.train_many(configs, root=tmp_path / "parts", device="cpu")
+    monkeypatch.undo()
+    begun, advance = [], training.advance
+
+    def noted(*args, first, **how):
+        begun.append(first)
+        advance(*args, first=first, **how)
+
+    monkeypatch.setattr(training, "advance", noted)
+    interp.resume(tmp_path / "parts" / configs[0].run_id)
+    assert begun == [31]
+    runs = [[interp.load(tmp_path / part / config.run_id) for config in configs] for part in ("whole", "parts")]
+    assert_same_runs(*runs)
+    assert runs[1][1].diverged == runs[0][1].diverged == 1
+    zoom = interp.replay(runs[1][2], 32 if state == "every(16)" else 10, 38)
+    assert zoom.run["replay"]["proven"] == [*range(*((32, 37, 4) if state == "every(16)" else (12, 37, 4)))]
+
+
+def test_a_companion_that_was_trained_again_is_not_touched(configs, tmp_path, monkeypatch):
+    interrupt(monkeypatch, 20)
+    with pytest.raises(RunInterrupted):
+        interp.train_many(configs, root=tmp_path, device="cpu")
+    monkeypatch.undo()
+    again = interp.train(configs[0], root=tmp_path, device="cpu", existing="overwrite")
+    metrics = again.metrics
+    with pytest.raises(NotAvailableError, match=f"together with {configs[0].run_id}, which has been trained again"):
+        interp.resume(tmp_path / configs[1].run_id)
+    again = interp.load(again.folder)
+    assert again.complete
+    assert again.metrics.equals(metrics)
+
+
+def test_what_does_not_fit_together_is_refused_before_anything_is_made(tmp_path):
+    base = RunConfig(task=Modular(p=5, train_fraction=0.4), model=Recurrent(cell="rnn", d_model=4, d_hidden=4), steps=3)
+    configs = [base.replace({"task.seed": seed, "seed": seed}) for seed in range(6)]
+    with pytest.raises(ConfigError, match="do not hold the same operands"):
+        interp.train_many(configs, root=tmp_path, device="cpu")
+    assert not list(tmp_path.iterdir())
+    assert interp.train(configs[0], root=tmp_path, device="cpu").complete
 
 
 def test_runs_that_exist_are_gone_on_with_and_the_rest_is_trained(configs, tmp_path):

@@ -8,13 +8,15 @@ import signal
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 
 import interp
 from interp.config import RunConfig
 from interp.errors import ConfigError
 from interp.events import Agenda, AtEpoch, AtStep, Event, Threshold, parse_event
-from interp.session import TrainingStep
+from interp.optim.interventions import Grokfast
+from interp.session import Session, TrainingStep
 from interp.training import RunInterrupted
 
 
@@ -290,6 +292,54 @@ def test_resumed_from_before_an_event_it_happens_again(eventful, tmp_path, monke
     resumed = interp.resume(folder)
     assert resumed.events == eventful.events
     assert_same_weights(resumed, eventful, range(41))
+
+
+def test_events_of_before_a_resume_stay_known_until_they_happen_again(eventful, tmp_path, monkeypatch):
+    """Killed once more before they do, the run still holds checkpoints that only they explain."""
+    at, update = [30], TrainingStep.__call__
+
+    def call(self, step):
+        if step == at[0]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(self, step)
+
+    monkeypatch.setattr(TrainingStep, "__call__", call)
+    with pytest.raises(RunInterrupted) as caught:
+        interp.train(eventful.config, root=tmp_path, device="cpu")
+    folder = caught.value.folder
+    for state in (folder / "state").glob("*"):
+        if int(state.stem) > 0:
+            state.unlink()
+    at[0] = 4
+    with pytest.raises(RunInterrupted):
+        interp.resume(folder)
+    monkeypatch.undo()
+    part = interp.load(folder)
+    assert part.events == eventful.events
+    assert interp.replay(part, 5, 28).run["replay"]["proven"] == list(range(5, 29))
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["grokfast=ma, interventions.grokfast_window=20", "grokfast_window=20", "grokfast=ema, interventions.norm=1.5"],
+)
+def test_another_mean_of_gradients_begins_anew(change):
+    """Of a mean or a window that was never filled none of the old count is true."""
+    kind = "ema" if change.startswith("grokfast=ma") else "ma"
+    config = RunConfig().replace(
+        {
+            "task.p": 5, "model.d_model": 8, "model.d_mlp": 8, "interventions.grokfast": kind,
+            "interventions.grokfast_window": 30, "events": (f"step 12: interventions.{change}",),
+        }
+    )  # fmt: skip
+    session = Session(config, torch.device("cpu"))
+    for step in range(13):
+        if session.meet_events(step):
+            (grokfast,) = [one for one in session.interventions if isinstance(one, Grokfast)]
+            assert int(grokfast.state["grokfast/seen"]) == 0
+        update = TrainingStep(session)
+        update(step)
+    assert int(grokfast.state["grokfast/seen"]) == 1
 
 
 @pytest.mark.parametrize(("start", "stop"), [(3, 9), (18, 30), (33, 40)])

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -164,8 +164,33 @@ def test_a_damaged_folder_is_a_failure(tmp_path):
     (tmp_path / SEEDS[1].run_id / "trajectory" / "00000000-00000004.safetensors").touch()
     outcome = train_all(SEEDS[:3], root=tmp_path, together=3, **HERE)
     assert "run.json is damaged" in outcome.failures[SEEDS[0].run_id]
-    assert "the trajectory of one" in outcome.failures[SEEDS[1].run_id]
+    assert "or parts of one" in outcome.failures[SEEDS[1].run_id]
     assert outcome.trajectories[2].complete
+
+
+def test_a_complete_run_that_has_lost_something_is_a_failure(tmp_path):
+    traj = interp.train(SEEDS[0], root=tmp_path, **HERE)
+    min((traj.folder / "trajectory").glob("*.safetensors")).unlink()
+    outcome = train_all(SEEDS[:1], root=tmp_path, **HERE)
+    assert outcome.trajectories == (None,)
+    assert "`interp verify" in outcome.failures[SEEDS[0].run_id]
+
+
+def test_a_pool_that_broke_with_its_worker_loses_no_outcome(alone, tmp_path):
+    class Broken(Noting):
+        def submit(self, fn, work, piece):
+            if piece in self.pieces:
+                raise BrokenExecutor("its process died")
+            self.pieces.append(piece)
+            if piece == (SEEDS[1],):
+                return ThreadPoolExecutor.submit(self, divmod, 1, 0)
+            return ThreadPoolExecutor.submit(self, fn, work, piece)
+
+    with Broken() as executor:
+        outcome = train_all(SEEDS[:3], root=tmp_path, executor=executor, **HERE)
+    assert list(outcome.failures) == [SEEDS[1].run_id]
+    assert "Its worker was lost, 1 times" in outcome.failures[SEEDS[1].run_id]
+    assert_same_runs([outcome.trajectories[0], outcome.trajectories[2]], [alone[0], alone[2]])
 
 
 @pytest.mark.parametrize(

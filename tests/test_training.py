@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import interp
+from interp import training
 from interp.config import Muon, Recurrent, RunConfig
 from interp.errors import (
     CorruptRunError,
@@ -187,6 +190,77 @@ def test_existing_runs(toy_config, toy_run):
     assert interp.train(toy_config, root=root, device="cpu").folder == toy_run.folder  # complete: nothing to do
     with pytest.raises(RunExistsError, match="already holds this run; resume it, load it, or overwrite"):
         interp.train(toy_config, root=root, existing="error")
+
+
+def test_a_signal_in_the_last_step_ends_what_was_to_follow(toy_config, tmp_path, monkeypatch):
+    update = TrainingStep.__call__
+
+    def call(self, step):
+        if step == toy_config.steps - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(self, step)
+
+    monkeypatch.setattr(TrainingStep, "__call__", call)
+    with pytest.raises(RunInterrupted, match=f"Interrupted at step {toy_config.steps}"):
+        interp.train(toy_config, root=tmp_path, device="cpu")
+    monkeypatch.undo()
+    assert interp.load(tmp_path / toy_config.run_id).complete
+
+
+def test_a_replay_that_was_interrupted_is_to_be_asked_for_again(toy_run, tmp_path, monkeypatch):
+    run, update = interp.load(shutil.copytree(toy_run.folder, tmp_path / "run")), TrainingStep.__call__
+
+    def call(self, step):
+        if step == 20:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(self, step)
+
+    monkeypatch.setattr(TrainingStep, "__call__", call)
+    with pytest.raises(RunInterrupted, match=r"Ask for the same replay again\.$"):
+        interp.replay(run, 17, 30)
+    monkeypatch.undo()
+    assert interp.replay(run, 17, 30).complete
+
+
+@pytest.mark.parametrize(("function", "calls"), [("rmtree", 3), ("unlink", 2)])
+def test_killed_while_it_was_deleted_a_run_is_made_anew(toy_run, tmp_path, monkeypatch, function, calls):
+    """Whatever of it is gone, it is trained again from the start by the same call, or says that it is damaged."""
+    owner = shutil if function == "rmtree" else Path
+    remove = getattr(owner, function)
+    for last in range(1, calls + 1):
+        folder = shutil.copytree(toy_run.folder, tmp_path / str(last) / toy_run.folder.name)
+        done = []
+
+        def dies(*args, done=done, last=last, **how):
+            done.append(args)
+            if len(done) == last:
+                raise KeyboardInterrupt
+            remove(*args, **how)
+
+        monkeypatch.setattr(owner, function, dies)
+        with pytest.raises(KeyboardInterrupt):
+            training._delete(folder)
+        monkeypatch.undo()
+        try:
+            again = interp.train(toy_run.config, root=folder.parent, device="cpu")
+        except CorruptRunError:
+            again = interp.train(toy_run.config, root=folder.parent, device="cpu", existing="overwrite")
+        assert_same_weights(toy_run, again)
+        assert toy_run.metrics.equals(again.metrics)
+
+
+@pytest.mark.parametrize("left", ["state", "trajectory", "metrics.jsonl"])
+def test_parts_of_a_run_are_not_gone_on_with(toy_config, toy_run, tmp_path, left):
+    """Without its run.json nobody knows what they are; overwriting does away with them."""
+    folder = tmp_path / toy_config.run_id
+    folder.mkdir()
+    copy = shutil.copytree if (toy_run.folder / left).is_dir() else shutil.copy
+    copy(toy_run.folder / left, folder / left)
+    with pytest.raises(RunExistsError, match="already holds a run, or parts of one; resume it, overwrite it or choose"):
+        interp.train(toy_config, root=tmp_path, device="cpu")
+    again = interp.train(toy_config, root=tmp_path, device="cpu", existing="overwrite")
+    assert toy_run.metrics.equals(again.metrics)
+    assert again.full_state_steps == toy_run.full_state_steps
 
 
 def test_overwrite_starts_anew(toy_config, tmp_path):

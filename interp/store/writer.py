@@ -112,21 +112,22 @@ class RunWriter:
         """Start a new run that `run`, a JSON object, describes; `settings` are those of the class.
 
         Raises:
-            RunExistsError: the folder holds a run, or a trajectory without its run.json.
+            RunExistsError: the folder holds a run, or parts of one without its run.json.
         """
         folder = Path(folder)
         text = run_json(run, complete=False)
         with naming(folder):
-            if (folder / "run.json").exists() or any((folder / "trajectory").glob("*.safetensors")):
+            parts = any(any((folder / child).glob("*.safetensors")) for child in ("trajectory", "state"))
+            if parts or any((folder / name).exists() for name in ("run.json", "metrics.jsonl")):
                 raise RunExistsError(
-                    f"{folder} already holds a run, or the trajectory of one; resume it or choose another folder."
+                    f"{folder} already holds a run, or parts of one; resume it, overwrite it or choose another folder."
                 )
             for child in ("trajectory", "state"):
                 (folder / child).mkdir(parents=True, exist_ok=True)
         fsync = bool(settings.get("fsync", True))
         if not publish(folder / "run.json", [text], fsync=fsync):
             raise RunExistsError(
-                f"{folder} already holds a run, or the trajectory of one; resume it or choose another folder."
+                f"{folder} already holds a run, or parts of one; resume it, overwrite it or choose another folder."
             )
         if fsync:
             sync_folder(folder.parent)
