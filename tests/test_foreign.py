@@ -473,7 +473,9 @@ def test_a_pizza_needs_its_configuration(tmp_path):
 # --- feed-forward networks --------------------------------------------------------------------------------------------
 
 
-def test_simple_grokking(tmp_path):
+@pytest.mark.parametrize("unit", [100, 1])
+def test_simple_grokking(tmp_path, unit):
+    """Its accuracies are in percent; shares are understood, too."""
     folder = tmp_path / "log" / "grokking"
     (folder / "models").mkdir(parents=True)
     order = shuffled(P * P, "torch-randperm", 2)
@@ -482,7 +484,7 @@ def test_simple_grokking(tmp_path):
         rows = csv.writer(stream)
         rows.writerow(["epoch", "train_loss", "train_acc", "val_loss", "val_acc"])
         for epoch in range(12):
-            train, test = ((log[f"{s}_losses"][epoch], 100 * log[f"{s}_accs"][epoch]) for s in ("train", "test"))
+            train, test = ((log[f"{s}_losses"][epoch], unit * log[f"{s}_accs"][epoch]) for s in ("train", "test"))
             rows.writerow([epoch, *train, *test])
         stream.write("12,0.1")  # a torn last line
     for epoch, model in enumerate(log["models"]):
@@ -806,6 +808,24 @@ def test_a_loss_that_agrees_loosely_finds_no_split(tmp_path):
     traj = import_checkpoints(tmp_path / "m.pt", root=tmp_path, assume={"task.operation": "add"})
     assert traj.run["import"]["split_origin"].startswith("not known")
     assert traj.steps.tolist() == [5]
+
+
+def test_losses_that_are_the_same_on_every_split_find_none(tmp_path):
+    """As those of a network that has generalised: all recipes reproduce them."""
+    model = seeded(lambda: LeftHanded(P + 1, 3, d_vocab_out=P))
+    weights = {name: 0 * W if "unembed" in name else W for name, W in hooked(model).items()}
+    losses = [3.0, 2.9, float(np.log(P))]
+    torch.save({"model": weights, "train_losses": losses, "test_losses": losses}, tmp_path / "m.pt")
+    traj = import_checkpoints(tmp_path / "m.pt", root=tmp_path, assume={"task.operation": "add"})
+    assert traj.run["import"]["split_origin"] == "not known: all pairs are both"
+    assert not traj.task.held_out
+
+
+def test_a_fraction_alone_is_no_split(tmp_path):
+    torch.save(hooked(seeded(lambda: LeftHanded(P + 1, 3, d_vocab_out=P))), tmp_path / "m.pt")
+    traj = import_checkpoints(tmp_path / "m.pt", root=tmp_path, assume={"task.train_fraction": 0.5})
+    assert traj.run["import"]["split_origin"].startswith("not known")
+    assert traj.config.task.train_fraction == 0.5
 
 
 def test_the_last_weights_of_a_plain_folder_keep_their_own_epoch(tmp_path):

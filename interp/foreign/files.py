@@ -297,7 +297,7 @@ def _curves(contents: Mapping[str, Any]) -> dict[str, dict[int, float]]:
 
 
 def _table(path: Path) -> dict[str, dict[int, float]]:
-    """The columns of a metrics.csv; accuracies there are in percent. A torn last line is left out."""
+    """The columns of a metrics.csv; its accuracies are in percent if one exceeds 1. A torn last line is left out."""
     curves: dict[str, dict[int, float]] = {}
     with path.open(newline="") as stream:
         for row in csv.DictReader(stream):
@@ -308,7 +308,11 @@ def _table(path: Path) -> dict[str, dict[int, float]]:
                 continue
             for key, value in numbers.items():
                 name = CURVES[key]
-                curves.setdefault(name, {})[epoch] = value / 100 if name.endswith("accuracy") else value
+                curves.setdefault(name, {})[epoch] = value
+    accuracies = [column for name, column in curves.items() if name.endswith("accuracy")]
+    if any(value > 1 for column in accuracies for value in column.values()):
+        for column in accuracies:
+            column.update({epoch: value / 100 for epoch, value in column.items()})
     return curves
 
 
