@@ -24,7 +24,7 @@ from plotly.offline import get_plotlyjs
 
 from interp import plots
 from interp.errors import InvalidArgumentError, NotAvailableError, StoreError
-from interp.plots.curves import BY_IRREP, BY_PARAMETER
+from interp.plots.curves import BY_IRREP, BY_PARAMETER, logged_loss
 from interp.plots.structure import component_pairs, key_frequencies, ring
 from interp.plots.style import PHASES, Event, StepAxis, step_axis, template, tokens_of
 from interp.plots.topics import TOPICS
@@ -219,7 +219,8 @@ def _panels(
         out.append(_Panel(name, kind, fig.layout.title.text, note, fig, group))
 
     if known & {"train_loss", "test_loss", "all_loss"}:
-        note = "Mean cross-entropy in nats."
+        own = logged_loss(dense)
+        note = f"{own[0].upper()}{own[1:]}." if own else "Mean cross-entropy in nats."
         if changes:
             note += " Dashed: change points of the test loss, with their 95 % intervals as bars on the axis."
         add("Learning", "loss", note, plots.loss_curves(data, dense, changes=changes, **over))
@@ -356,7 +357,8 @@ def _payload(data: xr.Dataset, dense: xr.Dataset, axis: StepAxis, panels: list[_
         "powers": tokens_of(data) if "products" in str(data.attrs.get("basis", "")) and "token" in data.dims else None,
     }
     for name, _, _ in READOUTS:
-        if name in data:
+        logged = name.endswith("loss") and logged_loss(dense) is not None  # another loss than the measured one
+        if name in data and not logged:
             payload["readouts"][name] = _jsonable(data[name].values)
         elif name in dense and dense[name].dropna("step").size:
             series = dense[name].dropna("step")

@@ -14,6 +14,7 @@ import xarray as xr
 from interp.analysis.changepoints import Boundary, phase_boundaries
 from interp.analysis.phases import phases, sustained_step
 from interp.errors import InvalidArgumentError
+from interp.plots.curves import logged_loss
 from interp.plots.structure import key_frequencies
 from interp.plots.style import PHASES, Event
 
@@ -119,13 +120,15 @@ def headline(data: xr.Dataset, metrics: xr.Dataset | None = None) -> list[Row]:
     if learnt is not None and general is not None:
         delay = f"{general - learnt:,} steps"
         rows.append(("Delay", delay, "from the first of these steps to the second: the length of grokking"))
+    own = logged_loss(metrics)
     for name, label, text in (
-        ("test_loss", "Test loss", "cross-entropy in nats at the last step"),
+        ("test_loss", "Test loss", f"{own or 'cross-entropy in nats'} at the last step"),
         ("weight_norm", "Weight norm", "l2 norm of all weights at the last step"),
         ("circularity", "Circularity", "mean over components 1 to 4 at the last step; 1 is a perfect circle"),
         ("circle_order_correlation", "Order on the circle", "at the last step, PC 1–2; 1 is perfect order"),
     ):
-        series = _series(data, metrics, name)
+        logged = name == "test_loss" and own is not None  # another loss than the measured one
+        series = _series(xr.Dataset() if logged else data, metrics, name)
         if series is not None:
             rows.append((label, f"{float(series.values[-1]):#.3g}", text))
     keys, rule = key_frequencies(data)

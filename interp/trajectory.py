@@ -284,13 +284,19 @@ class Trajectory:
     def metrics(self) -> "xarray.Dataset":
         """What was logged: train_loss, test_loss [nats], train_accuracy, test_accuracy over `step`; NaN where not.
 
-        `attrs["diverged"]` is there if the run has `diverged`.
+        `attrs["diverged"]` is there if the run has `diverged`, and `attrs["loss"]` says in words what the losses are
+        where they are no cross-entropies of the answers alone: of codes, and of tasks with a closing token (whose
+        accuracies are those of both tokens, too).
         """
         import xarray
 
         columns = dict(self._reader.metrics)
         step = columns.pop("step").astype(np.int64)
-        attrs = {} if self.diverged is None else {"diverged": self.diverged}
+        attrs: dict[str, Any] = {} if self.diverged is None else {"diverged": self.diverged}
+        if getattr(self.config.task, "codes", None) is not None:
+            attrs["loss"] = "mean squared error of the codes"
+        elif getattr(self.config.task, "closing", False):
+            attrs["loss"] = "cross-entropy (nats), mean of answer and closing token"
         return xarray.Dataset({name: ("step", column) for name, column in columns.items()}, {"step": step}, attrs)
 
     def last_metrics(self, *names: str) -> dict[str, float]:

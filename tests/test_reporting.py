@@ -9,7 +9,8 @@ import pytest
 import xarray as xr
 from plotly.offline import get_plotlyjs
 
-from interp.config import RunConfig
+import interp
+from interp.config import Decoder, FeedForward, RunConfig, Sums, Symbolic
 from interp.errors import InvalidArgumentError
 from interp.reporting import render, report
 from interp.summary import describe, headline, milestones, phase_changes
@@ -380,3 +381,40 @@ def test_a_trained_run_has_a_report(tmp_path):
     assert {"heads", "phases", "collapse", "gradient", "update"} <= {panel["id"] for panel in payload(html)["panels"]}
     assert "task.p" in html
     assert report(traj, tmp_path / "other.html", title="Named").read_text(encoding="utf-8").count("<h1>Named</h1>") == 1
+
+
+CLOSING = {
+    "task": Symbolic(p=5, closing=True),
+    "model": Decoder(d_model=16, n_heads=2, d_mlp=16),
+    "save.weights": "every(1)",  # as often as is logged
+}
+CODES = {"task": Sums(p=6, codes=7), "model": FeedForward(d_model=4, d_hidden=(8,), combine="sum")}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [(CLOSING, "cross-entropy (nats), mean of answer and closing token"), (CODES, "mean squared error of the codes")],
+)
+def test_losses_of_another_kind_are_called_so_and_not_mixed_with_others(change, words, tmp_path):
+    """What is logged is the loss that is minimised, of two tokens or of codes; what is measured that of the answers."""
+    traj = train(RunConfig().replace({"steps": 12, "log.test": "every(2)", **change}), root=tmp_path, device="cpu")
+    data, metrics = interp.measure(traj), traj.metrics
+    figure = interp.plots.loss_curves(data, metrics)
+    assert figure.layout.yaxis.title.text == words
+    curves = {trace.name: trace.y for trace in figure.data}
+    assert set(curves) == {"train", "test"}
+    np.testing.assert_allclose(curves["train"], metrics.train_loss, rtol=1e-6)
+    (row,) = [row for row in headline(data, metrics) if row[0] == "Test loss"]
+    assert row[1:] == (f"{float(metrics.test_loss[-1]):#.3g}", f"{words} at the last step")
+    html = report(traj, tmp_path / "report.html").read_text()
+    assert f"{words[0].upper()}{words[1:]}." in html
+    shown = payload(html)["readouts"]["test_loss"]
+    assert shown[-1] == pytest.approx(float(metrics.test_loss[-1]), rel=1e-5)
+    if change is CLOSING:
+        assert not np.allclose(data.test_loss[-1], metrics.test_loss[-1], rtol=0.01)
+    else:
+        assert not {"gradient_symmetricity", "test_loss"} & set(data)
+
+
+def test_losses_of_answers_are_cross_entropies(toy_run):
+    assert "loss" not in toy_run.metrics.attrs

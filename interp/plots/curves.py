@@ -31,6 +31,7 @@ __all__ = [
     "angle_curves",
     "circularity_curves",
     "irrep_curves",
+    "logged_loss",
     "loss_curves",
     "measure_curves",
     "norm_curves",
@@ -54,6 +55,17 @@ BY_IRREP = {
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 
+def logged_loss(metrics: xr.Dataset | None) -> str | None:
+    """What the losses of a log are, in words, where they are no cross-entropies of the answers alone.
+
+    >>> logged_loss(xr.Dataset({"test_loss": ("step", [1.0])}, {"step": [0]}, {"loss": "mean squared error"}))
+    'mean squared error'
+    """
+    if metrics is None or not any(name in metrics for name in ("train_loss", "test_loss")):
+        return None
+    return metrics.attrs.get("loss")
+
+
 def loss_curves(
     data: xr.Dataset,
     metrics: xr.Dataset | None = None,
@@ -65,16 +77,21 @@ def loss_curves(
 ) -> go.Figure:
     """Cross-entropy in nats on train, test and all pairs, on a log scale.
 
-    `metrics` (NaN where nothing was evaluated) is drawn instead of `data` where it holds more steps of a variable.
+    `metrics` (NaN where nothing was evaluated) is drawn instead of `data` where it holds more steps of a variable; and
+    alone, where its losses are others than those that are measured (`metrics.attrs["loss"]`).
     `changes`: the change points behind the ends of phases, named as in `phases`: the step, and the interval around it.
 
     >>> data = xr.Dataset({"train_loss": ("step", [4.7, 0.1]), "test_loss": ("step", [4.7, 6.0])}, {"step": [0, 100]})
     >>> [trace.name for trace in loss_curves(data).data]
     ['train', 'test']
     """
-    fig = figure("Loss on train and test pairs", y="cross-entropy (nats)", yaxis_type="log")
+    names = ("train_loss", "test_loss", "all_loss")
+    own = logged_loss(metrics)
+    if own is not None:
+        data = data.drop_vars([name for name in names if name in data])
+    fig = figure("Loss on train and test pairs", y=own or "cross-entropy (nats)", yaxis_type="log")
     fig.update_yaxes(exponentformat="power")
-    return _measured(fig, data, metrics, ("train_loss", "test_loss", "all_loss"), events, phases, axis, changes)
+    return _measured(fig, data, metrics, names, events, phases, axis, changes)
 
 
 def accuracy_curves(
