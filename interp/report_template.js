@@ -246,6 +246,7 @@
   // --- the circle's tools
   const next = (stride) => R.powers  // the tokens are powers of a primitive root: a step of the exponent is a factor
     ? `x → ${R.powers[stride]} x (mod ${R.p + 1})` : `t → t + ${stride} (mod ${R.p})`;
+  const common = (a, b) => (b ? common(b, a % b) : a);  // divisor
   const dress = () => {
     const {a, b, frequency, stride} = R.pairs[state.pair];
     const round = stride > 0 && $("colour").value === "ring";
@@ -255,8 +256,9 @@
       customdata: [place.map((c) => (round ? `${c} of ${R.p} round the circle` : ""))]}, [1]);
     Plotly.relayout("circle", {"xaxis.title.text": `PC ${a}`, "yaxis.title.text": `PC ${b}`});
     frame();
+    const shared = common(frequency, R.p);
     $("n-circle").textContent = `Axes: principal components ${a} and ${b} of the last step, the same at every step` + (fitted() ? "; their scale is that of the step. " : ". ") +
-      (!stride ? "No line joins the elements of a group that is not cyclic" : frequency === 1 && stride === 1 && !R.powers ? "The line joins t → t + 1" : `Strongest frequency here: ${frequency}. The line joins ${next(stride)}`) +
+      (!stride ? "No line joins the elements of a group that is not cyclic" : frequency === 1 && stride === 1 && !R.powers ? "The line joins t → t + 1" : `Strongest frequency here: ${frequency}. The line joins ${next(stride)}` + (shared > 1 ? `, ${shared} times round: so many share each place` : "")) +
       (round && R.powers ? `; colour runs once round that circle.` : round ? (frequency === 1 ? "; colour runs with t." : `; colour runs with ${frequency}·t mod ${R.p}, once round that circle.`) : `; colour is the ${stride ? "residue t" : "number of the element"}.`);
     show(state.index);
   };

@@ -151,6 +151,7 @@ def render(
         summary=summary,
         events=marks,
         bands=payload["bands"],
+        loss=_loss(dense),
         measured={str(name) for name in [*data.data_vars, *dense.data_vars]},
         definitions=[(str(n), v.attrs["long_name"]) for n, v in data.data_vars.items() if "long_name" in v.attrs],
         config=_rows(config),
@@ -219,8 +220,7 @@ def _panels(
         out.append(_Panel(name, kind, fig.layout.title.text, note, fig, group))
 
     if known & {"train_loss", "test_loss", "all_loss"}:
-        own = logged_loss(dense)
-        note = f"{own[0].upper()}{own[1:]}." if own else "Mean cross-entropy in nats."
+        note = f"{_loss(dense)}."
         if changes:
             note += " Dashed: change points of the test loss, with their 95 % intervals as bars on the axis."
         add("Learning", "loss", note, plots.loss_curves(data, dense, changes=changes, **over))
@@ -339,6 +339,12 @@ READOUTS = (
     ("train_accuracy", "train accuracy", "train"),
     ("test_accuracy", "test accuracy", "test"),
 )
+
+
+def _loss(dense: xr.Dataset) -> str:
+    """What the losses are, as a sentence begins."""
+    own = logged_loss(dense)
+    return "Mean cross-entropy in nats" if own is None else own[0].upper() + own[1:]
 
 
 def _payload(data: xr.Dataset, dense: xr.Dataset, axis: StepAxis, panels: list[_Panel]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Figures show what they were given, say what they need, and share one look."""
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -169,17 +170,18 @@ def test_dense_metrics_win_and_their_gaps_are_joined():
     assert len(plots.accuracy_curves(DATA).data[0].x) == DATA.sizes["step"]
 
 
-def test_the_ring_of_a_planted_circle_has_its_frequency_and_stride():
-    p = 23
+@pytest.mark.parametrize("p", [2, 23, 24, 30])
+def test_the_ring_of_a_planted_circle_has_its_frequency_and_stride(p):
+    """Also where k and p have a common divisor: so many tokens share a place, and the line goes round so often."""
     t = np.arange(p)
-    for k in range(1, (p - 1) // 2 + 1):
+    for k in range(1, p // 2 + 1):
         for sign in (1, -1):
             found = ring(np.cos(2 * np.pi * k * t / p), sign * np.sin(2 * np.pi * k * t / p))
             assert found.frequency == k
-            assert k * found.stride % p == 1
+            assert k * found.stride % p == math.gcd(k, p) % p
             assert sorted(found.order[:-1]) == list(t)
-            steps = np.diff(found.colour[found.order]) % p  # the colours run once round the ring
-            assert (steps == 1).all()
+            steps = np.diff(found.colour[found.order]) % p  # the colours run round the ring, from place to place
+            assert (steps == math.gcd(k, p)).all()
 
 
 def test_a_ring_without_points_joins_neighbours():

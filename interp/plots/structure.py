@@ -58,8 +58,9 @@ SPECTRA = {  # variable -> title, unit
 
 @dataclass(frozen=True)
 class Ring:
-    """How the p tokens of a plane are joined and coloured: frequency k and stride s, with k s = 1 (mod p).
+    """How the p tokens of a plane are joined and coloured: frequency k and stride s, with k s = gcd(k, p) (mod p).
 
+    Where k and p have a divisor in common, so many tokens share each place, and the line goes round so many times.
     Elements of a group that is not cyclic have no order round a circle: with stride 0 no line joins them.
     """
 
@@ -79,25 +80,33 @@ class Ring:
 
 
 def ring(x: Numbers, y: Numbers, *, cyclic: bool = True) -> Ring:
-    """The ring that suits the points (x_t, y_t): the strongest frequency of x + iy over t that has an inverse mod p.
+    """The ring that suits the points (x_t, y_t): that of the strongest frequency of x + iy over t.
 
     None joins them where the tokens are not `cyclic`, the residues mod p.
 
     >>> t = np.arange(7)
     >>> ring(np.cos(2 * np.pi * 3 * t / 7), np.sin(2 * np.pi * 3 * t / 7))
     Ring(p=7, frequency=3, stride=5)
+    >>> t = np.arange(12)                                # t and t + 6 share a place; the line goes round twice
+    >>> ring(np.cos(2 * np.pi * 2 * t / 12), np.sin(2 * np.pi * 2 * t / 12))
+    Ring(p=12, frequency=2, stride=1)
     """
     z = np.nan_to_num(np.asarray(x, dtype=float)) + 1j * np.nan_to_num(np.asarray(y, dtype=float))
     p = z.shape[-1]
     if not cyclic:
         return Ring(p, 0, 0)
     spectrum = np.abs(np.fft.fft(z))
-    half = np.array([k for k in range(1, (p - 1) // 2 + 1) if math.gcd(k, p) == 1], dtype=int)
+    half = np.arange(1, p // 2 + 1)
     power = spectrum[half] ** 2 + spectrum[-half] ** 2  # either direction round the circle
+    power[2 * half == p] /= 2  # which are the same one
     if power.size == 0 or power.max() == 0:
         return Ring(p, 1, 1)
     k = int(half[power.argmax()])
-    return Ring(p, k, pow(k, -1, p))
+    shared = math.gcd(k, p)
+    stride = pow(k // shared, -1, p // shared)
+    while math.gcd(stride, p) > 1:  # so that the line reaches every token
+        stride += p // shared
+    return Ring(p, k, stride)
 
 
 def component_pairs(data: xr.Dataset) -> list[tuple[int, int]]:
