@@ -89,7 +89,7 @@ def loss_curves(
     own = logged_loss(metrics)
     if own is not None:
         data = data.drop_vars([name for name in names if name in data])
-    fig = figure("Loss on train and test pairs", y=own or "cross-entropy (nats)", yaxis_type="log")
+    fig = figure("Loss on train and test pairs", y=(own or "cross-entropy (nats)").partition(",")[0], yaxis_type="log")
     fig.update_yaxes(exponentformat="power")
     return _measured(fig, data, metrics, names, events, phases, axis, changes)
 
