@@ -15,7 +15,9 @@ StableMax (Prieto et al.) has s(z) in place of exp(z), z + 1 for z >= 0 and 1 / 
 overflows nor absorbs; since log s(z) = sign(z) log(1 + |z|), it is the softmax of that function of the logits.
 """
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -59,7 +61,8 @@ def answer_loss(
         right = logits.detach().gather(-1, own)[..., 0] > leading
         if weights is None and logits.ndim == 2:
             return F.cross_entropy(logits, labels), right
-        return mean_of(-logits.log_softmax(-1).gather(-1, own)[..., 0], weights), right
+        losses = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none").view(labels.shape)
+        return mean_of(losses, weights), right
     return _SplitCrossEntropy.apply(logits, labels, weights)
 
 
@@ -130,6 +133,21 @@ class _SignedLog(torch.autograd.Function):
         return slope / (1 + z.abs())
 
 
+@contextlib.contextmanager
+def _distinct_places() -> Iterator[None]:
+    """Where nothing is written twice, any order of writing gives the same.
+
+    What torch does instead on CUDA, asked to be deterministic, asks the device for the range of the indices, which
+    nothing in a captured step may.
+    """
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+
+
 class _SplitCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -148,7 +166,8 @@ class _SplitCrossEntropy(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             Zn = Z * labels.shape[-1] if weights is None else Z / weights[..., None]
             others.mul_((1 / Zn).to(logits.dtype))
-            others.scatter_(-1, index, (-R / Zn).to(logits.dtype))
+            with _distinct_places():
+                others.scatter_(-1, index, (-R / Zn).to(logits.dtype))
             ctx.save_for_backward(others)
         return loss, right
 

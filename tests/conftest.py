@@ -30,6 +30,13 @@ def as_users_run_it(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
+@pytest.fixture
+def as_on_cuda(monkeypatch):
+    """Look-ups are summed back as on CUDA, in a fixed order."""
+    for module in ("base", "prefixes"):
+        monkeypatch.setattr(f"interp.models.{module}.summed_by_product", lambda index: True)
+
+
 @pytest.fixture(scope="session")
 def toy_config():
     """A transformer on addition mod 7: 40 steps in a fraction of a second."""

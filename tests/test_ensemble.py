@@ -27,6 +27,7 @@ from interp.errors import ConfigError, CorruptRunError, DivergedError, NotAvaila
 from interp.models.base import rows_of
 from interp.session import Session, TrainingStep
 from interp.training import RunInterrupted
+from tests.host_sync import NoHostSync
 
 CPU = torch.device("cpu")
 MLP = RunConfig(
@@ -228,6 +229,19 @@ def test_rows_of_several_tables_are_those_of_each():
     for rows in (by_index, by_product):
         (grad,) = torch.autograd.grad((rows * weights).sum(), tables)
         assert torch.allclose(grad, expected_grad, atol=1e-12)
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("batch_size", [None, 4])
+@pytest.mark.parametrize("name", SMALL)
+def test_no_step_of_one_or_of_many_waits_for_the_device(name, batch_size, precision, as_on_cuda):
+    config = SMALL[name].replace({"optimizer.batch_size": batch_size, "optimizer.loss_precision": precision})
+    sessions = [Session(member, CPU) for member in members(config, seeds_of(config))]
+    updates = [TrainingStep(Session(config, CPU)), EnsembleStep(sessions, stacked_updates=True)]
+    with NoHostSync():
+        for update in updates:
+            update(0)
+            update.evaluate("test")
 
 
 def test_shapes_that_differ_are_named():

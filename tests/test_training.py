@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import interp
 from interp import training
@@ -30,6 +29,7 @@ from interp.errors import (
 from interp.objective import answer_loss
 from interp.session import Session, TrainingStep
 from interp.training import RunInterrupted
+from tests.host_sync import NoHostSync
 
 CPU = torch.device("cpu")
 
@@ -391,22 +391,10 @@ def test_a_diverged_run_ends_before_its_first_bad_number_and_is_not_trained_to_i
         assert (second.value.step, second.value.last_good) == (1, 0)
 
 
-class NoHostSync(TorchDispatchMode):
-    """Fails on operations that make the host wait for a device."""
-
-    FORBIDDEN = ("_local_scalar_dense", "nonzero", "item", "is_nonzero", "equal", "masked_select", "unique")
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        if name.strip("_") in {forbidden.strip("_") for forbidden in self.FORBIDDEN}:
-            raise AssertionError(f"host synchronisation inside a step: {name}")
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("batch_size", [None, 8])
 @pytest.mark.parametrize("recipe", ["kitouni-circle", "simple-grokking"])
 @pytest.mark.parametrize("precision", ["float64", "float32"])
-def test_a_step_never_waits_for_the_device(recipe, batch_size, precision):
+def test_a_step_never_waits_for_the_device(recipe, batch_size, precision, as_on_cuda):
     config = interp.recipes.get(recipe).replace(
         {"task.p": 7, "optimizer.batch_size": batch_size, "optimizer.loss_precision": precision}
     )
@@ -433,7 +421,7 @@ def test_dropout_is_there_in_an_update_and_not_in_an_evaluation():
     assert not torch.equal(masks[0], masks[1])
 
 
-def test_no_intervention_waits_for_the_device():
+def test_no_intervention_waits_for_the_device(as_on_cuda):
     changes = {
         "interventions.update_noise": 0.1,
         "interventions.weight_noise": 0.1,

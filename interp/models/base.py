@@ -82,7 +82,7 @@ class Model(nn.Module, ABC):
     def pairs(self, tokens: Int[Tensor, "batch pos"]) -> Pairs:
         """What the fast passes need to know of these inputs, prepared once, on the device of `tokens`."""
         incidence = None
-        if tokens.is_cuda:
+        if summed_by_product(tokens):
             incidence = F.one_hot(tokens.T, self.d_vocab).transpose(1, 2).to(torch.float32).contiguous()
         return Pairs(tokens, incidence)
 
@@ -147,6 +147,12 @@ def numbers_of_tokens(d_vocab: int, scalars: str, like: Tensor) -> Float[Tensor,
 def look_up(table: Float[Tensor, "token *d"], pairs: Pairs, pos: int) -> Float[Tensor, "batch *d"]:
     """Row `tokens[:, pos]` of `table` for each pair; its gradient is summed in a fixed order on every device."""
     return rows_of(table, pairs.tokens[:, pos], None if pairs.incidence is None else pairs.incidence[pos])
+
+
+def summed_by_product(index: Tensor) -> bool:
+    """Whether gradients of look-ups are summed by a matrix product with the incidence: where their order is not fixed
+    otherwise, and a captured step may not ask for the range of an index."""
+    return index.is_cuda
 
 
 def rows_of(

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from interp.models.base import Pairs, rows_of
+from interp.models.base import Pairs, rows_of, summed_by_product
 
 __all__ = ["Level", "PrefixPairs", "Rows", "prefix_pairs", "whole_pairs"]
 
@@ -129,6 +129,6 @@ def _level(
 
 def _rows(index: Int[Tensor, " row"], entries: int) -> Rows:
     incidence = None
-    if index.is_cuda:
+    if summed_by_product(index):
         incidence = F.one_hot(index, entries).T.to(torch.float32).contiguous()
     return Rows(index.contiguous(), incidence)

@@ -158,7 +158,8 @@ class Grokfast(Intervention):
                 mean.lerp_(g, torch.where(self._seen == 0, 1.0, 1 - self.alpha).to(g.dtype))
                 g.add_(mean, alpha=self.lamb)
             else:
-                mean.index_copy_(0, self._seen % self.window, g[None])
+                now = torch.arange(self.window, device=g.device) == self._seen % self.window
+                mean.lerp_(g[None], now.to(g.dtype).view(-1, *[1] * g.ndim))  # g in its place, the others as they are
                 filled = (self._seen + 1 >= self.window).to(g.dtype)
                 g.add_(mean.mean(0) * filled, alpha=self.lamb)
         self._seen += 1
