@@ -44,13 +44,52 @@ def test_every_operation_is_tested():
     assert {*OPERATIONS, "divide", "divide_subtract"} == set(get_args(Operation))
 
 
+OWN = {
+    "2x+3y": lambda a, b: 2 * a + 3 * b,
+    "-x3y2+10y-7": lambda a, b: -(a**3) * b**2 + 10 * b - 7,
+    "x40y+y": lambda a, b: a**40 * b + b,
+    "500xy-x12y3+y12": lambda a, b: 500 * a * b - a**12 * b**3 + b**12,
+}
+
+
 @pytest.mark.parametrize("p", [3, 4, 7, 113])
-@pytest.mark.parametrize("operation", list(OPERATIONS))
+@pytest.mark.parametrize("operation", [*OPERATIONS, *OWN])
 def test_answers_are_those_of_pythons_integers(operation, p):
     task = build_task(Modular(p=p, operation=operation, train_fraction=0.5))
-    expected = [OPERATIONS[operation](a, b) % p for a in range(p) for b in range(p)]
+    expected = [(OPERATIONS | OWN)[operation](a, b) % p for a in range(p) for b in range(p)]
     assert task.labels.tolist() == expected
     assert bool((task.train ^ task.test).all())
+
+
+@pytest.mark.parametrize(
+    ("operation", "message"),
+    [
+        (
+            "ad",
+            "must be one of add, subtract, multiply, divide, divide_subtract, add_multiply, add_subtract, or a polyn",
+        ),
+        ("x*2+y", "'x*2+y' is no polynomial in x and y"),
+        ("x 2+y", "is no polynomial"),
+        ("xy2x", "is no polynomial"),
+        ("x0+y", "is no polynomial"),
+        ("x++y", "is no polynomial"),
+        ("x2+", "is no polynomial"),
+        ("", "a polynomial must have an x and a y in it"),
+        ("x2+3", "a polynomial must have an x and a y in it"),
+        ("xy+y-xy", "a polynomial must have an x and a y in it"),
+        ("x+y", "x+y mod 7 is called add"),
+        ("8x+6y", "8x+6y mod 7 is called subtract"),
+        ("xy+7x2", "xy+7x2 mod 7 is called multiply"),
+    ],
+)
+def test_what_is_no_operation_is_refused(operation, message):
+    with pytest.raises(ConfigError) as caught:
+        Modular(p=7, operation=operation)
+    assert message in str(caught.value)
+
+
+def test_powers_may_be_written_with_a_caret_and_signs_with_spaces():
+    assert Modular(operation="x^2 + 3xy^2 - y") == Modular(operation="x2+3xy2-y")
 
 
 @pytest.mark.parametrize("p", [3, 7, 97])

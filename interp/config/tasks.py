@@ -1,9 +1,11 @@
 """What is learned: one config per task, with the rules that its values obey."""
 
 import math
+import re
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
+from interp.config.polynomials import polynomial
 from interp.errors import ConfigError
 from interp.record import Record
 
@@ -85,16 +87,31 @@ class Modular(_Pairs):
 
     p: int = 113
     """Modulus: the numbers are 0 .. p-1."""
-    operation: Operation = "add"
-    """What the answer is, mod p: add is a+b, x2+xy+y2 is a^2+ab+b^2, and so on. Three have two cases:
-    divide_subtract is a/b for odd b and else a-b, add_multiply is a+b for even a and else ab, add_subtract is a+b for
-    even a and else a-b."""
+    operation: str = "add"
+    """What the answer is, mod p: add, subtract, multiply, divide, or a polynomial in the operands x and y with whole
+    coefficients: x2+xy+y2 is a^2+ab+b^2, 2x3y-5y+1 is 2a^3b-5b+1. Three have two cases: divide_subtract is a/b for odd
+    b and else a-b, add_multiply is a+b for even a and else ab, add_subtract is a+b for even a and else a-b."""
 
     def _rules(self) -> None:
         self._require("p", self.p >= 3, "a modulus >= 3")
         super()._rules()
+        if self.operation not in get_args(Operation):
+            spelt = re.sub(r"\s*([+-])\s*", r"\1", self.operation.replace("^", ""))
+            object.__setattr__(self, "operation", spelt)  # equal polynomials have equal JSON, in this order of terms
+            self._require_polynomial()
         _require_quotients("Modular", self.operation, self.p)
         self._require_pairs_on_each_side(_answered(self.operation, self.p))
+
+    def _require_polynomial(self) -> None:
+        try:
+            terms = polynomial(self.operation)
+        except ConfigError as error:
+            names = ", ".join(name for name in get_args(Operation) if name.isalpha() or "_" in name)
+            raise ConfigError(f"`Modular.operation` must be one of {names}, or a polynomial: {error}") from None
+        reduced = {powers: factor % self.p for powers, factor in terms.items() if factor % self.p}
+        for name, same in (("add", "x+y"), ("subtract", "x-y"), ("multiply", "xy")):
+            if reduced == {powers: factor % self.p for powers, factor in polynomial(same).items()}:
+                raise ConfigError(f"`Modular.operation` {self.operation} mod {self.p} is called {name}.")
 
     @property
     def slug(self) -> str:

@@ -281,7 +281,7 @@ def _operations(task: Modular, logits: Tensor, said: str) -> tuple[str, list[Mod
     And where it is known from, and what the answers have against what was said.
     """
     right = {}
-    for operation in get_args(Operation):
+    for operation in dict.fromkeys([*get_args(Operation), task.operation]):
         try:
             candidate = task.replace({"operation": operation})
         except ConfigError:  # division, where p is not prime

@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.config import Modular
+from interp.config.polynomials import polynomial
 from interp.tasks.base import Task, pair_grid, pair_task
 
 __all__ = ["answers", "defined_pairs", "modular_task"]
@@ -42,6 +43,8 @@ def answers(operation: str, a: Int[Tensor, "*n"], b: Int[Tensor, "*n"], p: int) 
     Example:
         >>> answers("divide", torch.tensor([1]), torch.tensor([3]), 7).tolist()  # 3 * 5 = 15 = 1 (mod 7)
         [5]
+        >>> answers("x2+2y", torch.tensor([3]), torch.tensor([4]), 7).tolist()  # 9 + 8 = 17 = 3 (mod 7)
+        [3]
     """
     match operation:
         case "add":
@@ -53,24 +56,17 @@ def answers(operation: str, a: Int[Tensor, "*n"], b: Int[Tensor, "*n"], p: int) 
         case "divide":
             inverse = torch.tensor([pow(n, -1, p) if n else 0 for n in range(p)])
             return (a * inverse[b]) % p
-        case "x2+y2":
-            return (a * a + b * b) % p
-        case "x2+xy+y2":
-            return (a * a + a * b + b * b) % p
-        case "x2+xy+y2+x":
-            return (a * a + a * b + b * b + a) % p
-        case "x3+xy":
-            return (a**3 + a * b) % p
-        case "x3+xy2+y":
-            return (a**3 + a * b * b + b) % p
-        case "x2+y":
-            return (a * a + b) % p
-        case "x3+y":
-            return (a**3 + b) % p
         case "divide_subtract":
             return torch.where(b % 2 == 1, answers("divide", a, b, p), (a - b) % p)
         case "add_multiply":
             return torch.where(a % 2 == 0, a + b, a * b) % p
         case "add_subtract":
             return torch.where(a % 2 == 0, a + b, a - b) % p
-    raise AssertionError(operation)  # a config admits no other
+    powers = {
+        exponent: torch.tensor([pow(n, exponent, p) for n in range(p)])  # whole numbers, of any size before the mod
+        for exponent in {exponent for both in polynomial(operation) for exponent in both}
+    }
+    found = torch.zeros_like(a)
+    for (i, j), factor in polynomial(operation).items():
+        found += factor % p * powers[i][a] % p * powers[j][b] % p
+    return found % p
