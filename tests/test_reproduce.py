@@ -112,7 +112,30 @@ def test_a_claim_that_was_changed_is_judged_anew(figure, tmp_path, monkeypatch):
     stricter = dataclasses.replace(one, claims=(dataclasses.replace(DELAY, at_most=0.001),))
     monkeypatch.setattr(running, "figures", lambda: {"T1": stricter})
     assert reproduce("T1", preset="toy", root=tmp_path, workers=1).verdicts[0].verdict == "did not hold"
-    assert len(computed) == 2
+    assert stored(tmp_path)[0].verdicts[0].verdict == "did not hold"
+    assert len(computed) == 1  # its results are as they were
+    needy = dataclasses.replace(DELAY, measure=lambda data: float(data["nothing"]))
+    monkeypatch.setattr(running, "figures", lambda: {"T1": dataclasses.replace(one, claims=(needy,))})
+    assert stored(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "interval", "verdict", "measured"),
+    [
+        ((3.0, np.inf), {"at_least": 2}, "held", 3.0),
+        ((1.0, np.inf), {"at_least": 2}, "not testable here", np.nan),
+        ((-np.inf, 1.0), {"at_least": 2}, "did not hold", 1.0),
+        ((3.0, np.inf), {"at_most": 2}, "did not hold", 3.0),
+        ((-np.inf, 1.0), {"at_most": 2}, "held", 1.0),
+        ((1.5, 1.8), {"at_least": 1, "at_most": 2}, "held", 1.5),
+        ((0.5, 1.8), {"at_least": 1, "at_most": 2}, "not testable here", np.nan),
+        ((np.inf, np.inf), {"at_most": 2}, "did not hold", np.inf),
+    ],
+)
+def test_a_number_that_is_known_from_one_side_may_decide(found, interval, verdict, measured):
+    got = Claim(text="", measure=lambda data: found, **interval).judge(xr.Dataset())
+    assert got.verdict == verdict
+    assert got.measured == pytest.approx(measured, nan_ok=True)
 
 
 def test_a_figure_of_other_runs_is_computed_anew_and_not_shown_before(figure, tmp_path, monkeypatch):
@@ -134,6 +157,7 @@ def test_a_run_that_fails_leaves_its_claims_undecided(figure, tmp_path, toy_conf
     assert {verdict.verdict for verdict in found.verdicts} == {"not testable here"}
     assert "not a finite number" in found.verdicts[0].reason
     assert not computed
+    assert stored(tmp_path) == []  # the next call tries again
 
 
 def test_the_table_has_every_claim(figure, tmp_path):

@@ -1,8 +1,9 @@
 """Reproducing figures: train what is missing, compute, judge every claim, and keep what came out.
 
-What is kept lies beside the runs, in `<root>/reproductions/<preset>/<label>/`: the verdicts with where they come from
-(`verdicts.json`), the labelled results (`results.json`) and the picture (`figure.html`). A run that is there already is
-not trained again, and a figure whose runs have not changed is not computed again.
+What is kept lies beside the runs, in `<root>/reproductions/<preset>/<label>/`: the labelled results (`results.json`),
+where they come from and the verdicts (`verdicts.json`) and the picture (`figure.html`). A run that is there already is
+not trained again, and a figure whose runs have not changed is not computed again; its results are judged anew. Of runs
+that failed nothing is kept.
 """
 
 import importlib
@@ -11,12 +12,13 @@ import math
 import os
 import platform
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.config import RunConfig
 from interp.errors import InvalidArgumentError, UnknownNameError, did_you_mean
 from interp.reproduce.figures import PRESETS, Figure, Preset, Verdict
 from interp.sweeps import train_all
@@ -99,22 +101,23 @@ def reproduce(
     runs = tuple(config.run_id for config in configs)
     began = time.monotonic()
     outcome = train_all(configs, root=root, workers=workers, together=figure.together, progress=progress)
-    folder.mkdir(parents=True, exist_ok=True)
     if outcome.failures:
         reason = "; ".join(f"{name}: {why}" for name, why in outcome.failures.items())
         verdicts = tuple(_undecided(claim.text, claim.expected, reason) for claim in figure.claims)
     else:
+        folder.mkdir(parents=True, exist_ok=True)
         data = figure.compute([traj for traj in outcome.trajectories if traj is not None], preset)
         verdicts = tuple(claim.judge(data) for claim in figure.claims)
         _write(folder / "results.json", data.to_dict())
         figure.plot(data).write_html(folder / "figure.html", include_plotlyjs=True)
     about = {
-        "seeds": len({config.seed for config in configs}),
+        "seeds": _seeds(configs),
         "seconds": round(time.monotonic() - began, 1),
         "machine": f"{os.cpu_count()} CPU cores, {platform.system()}, Python {platform.python_version()}",
     }
     found = {"runs": runs, "verdicts": [asdict(verdict) for verdict in verdicts], "about": about}
-    _write(folder / "verdicts.json", found)
+    if not outcome.failures:
+        _write(folder / "verdicts.json", found)
     return Reproduction(figure=figure, preset=preset, verdicts=verdicts, runs=runs, about=about, folder=folder)
 
 
@@ -131,23 +134,27 @@ def stored(root: str | Path = "checkpoints", preset: Preset | None = None) -> li
 
 
 def _kept(figure: Figure, preset: Preset, folder: Path) -> Reproduction | None:
-    """What an earlier call left, if the figure makes the same claims of the same runs still."""
-    if not (folder / "verdicts.json").exists():
+    """What an earlier call left of the same runs, judged by the claims as they are; None where it does not hold what
+    they need."""
+    if not all((folder / name).exists() for name in ("verdicts.json", "results.json")):
         return None
     found = _read(folder / "verdicts.json")
-    verdicts = tuple(Verdict(**entry) for entry in found["verdicts"])
-    same = [(v.text, v.expected) for v in verdicts] == [(claim.text, claim.expected) for claim in figure.claims]
-    runs = tuple(config.run_id for config in figure.runs(preset))
-    if not same or tuple(found["runs"]) != runs:
+    configs = list(figure.runs(preset))
+    runs = tuple(config.run_id for config in configs)
+    if tuple(found["runs"]) != runs:
         return None
-    return Reproduction(
-        figure=figure,
-        preset=preset,
-        verdicts=verdicts,
-        runs=runs,
-        about=found["about"],
-        folder=folder,
-    )
+    about = {**found["about"], "seeds": _seeds(configs)}
+    kept = Reproduction(figure=figure, preset=preset, verdicts=(), runs=runs, about=about, folder=folder)
+    data = kept.data
+    try:
+        return replace(kept, verdicts=tuple(claim.judge(data) for claim in figure.claims))
+    except KeyError:
+        return None
+
+
+def _seeds(configs: Sequence[RunConfig]) -> int:
+    """How many seeds: of weights and draws, and of splits or points."""
+    return max(len({config.seed for config in configs}), len({config.task.seed for config in configs}))
 
 
 def _undecided(text: str, expected: str, reason: str) -> Verdict:

@@ -9,6 +9,7 @@ import xarray as xr
 
 from interp.reproduce.ahmed.sizes import HALF_WAY, MORE, STORED, STORED_HOLD
 from interp.reproduce.curves import GENERALISED, HOLD, MEMORISED, curve_of, last_evaluation, step_of
+from interp.reproduce.figures import Bounds
 
 __all__ = [
     "delay_begun",
@@ -139,10 +140,26 @@ def where(data: xr.Dataset, **wanted: object) -> xr.Dataset:
 # --- numbers from all runs --------------------------------------------------------------------------------------------
 
 
-def smallest_delay(data: xr.Dataset, of: Callable[[xr.Dataset], float] = _delay) -> float:
-    """Over panels; 0 where one has fitted and never generalised."""
-    delays = list(_medians(data, of).values())
-    return math.nan if np.isnan(delays).any() else min(0.0 if delay == math.inf else delay for delay in delays)
+def smallest_delay(data: xr.Dataset, of: Callable[[xr.Dataset], float] = _delay) -> float | Bounds:
+    """Over panels; 0 where one has fitted and never generalised, at most that of the others where one cannot tell.
+
+    A run that ends at its best may generalise yet.
+    """
+
+    def told(run: xr.Dataset) -> float:
+        delay = of(run)
+        return math.nan if delay == math.inf and _improving(run) else delay
+
+    delays = [0.0 if delay == math.inf else delay for delay in _medians(data, told).values()]
+    known = [delay for delay in delays if not math.isnan(delay)]
+    least = min(known, default=math.inf)
+    return least if len(known) == len(delays) else (-math.inf, least)
+
+
+def _improving(run: xr.Dataset) -> bool:
+    """Whether the test accuracy is best in the last tenth of the run."""
+    steps, values = curve_of(run, "test_accuracy")
+    return bool(len(values)) and steps[values.argmax()] > 0.9 * steps[-1]
 
 
 def largest_delay(data: xr.Dataset) -> float:
@@ -201,8 +218,9 @@ def doubled_decay(data: xr.Dataset) -> float:
 
 
 def highest(data: xr.Dataset, of: Callable[[xr.Dataset], float], **wanted: object) -> float:
-    """The highest accuracy of the wanted runs, as far as they can tell: those that have fitted their training set, for
-    longer than the run with the same fraction whose weight decay was never changed needed to generalise."""
+    """The highest accuracy of the wanted runs, as far as they can tell: those that go on, once they have fitted their
+    training set, for as long as the run with the same fraction whose weight decay was never changed needed from there
+    to generalise."""
     control = data.isel(
         run=(data["weight_decay"].values > 0) & (data["dropout"].values == 0) & np.isnan(data["event_step"].values)
     )
@@ -210,9 +228,10 @@ def highest(data: xr.Dataset, of: Callable[[xr.Dataset], float], **wanted: objec
     for panel in dict.fromkeys(chosen["panel"].values.tolist()):
         runs = where(chosen, panel=panel)
         same = where(control, train_fraction=runs["train_fraction"].values[0])
-        needed = [_generalised(same.isel(run=i)) for i in range(same.sizes["run"])]
+        controls = [same.isel(run=i) for i in range(same.sizes["run"])]
+        needed = [_generalised(run) - _fitted(run) for run in controls]
         fitted, last = _medians(runs, _fitted)[panel], _medians(runs, last_evaluation)[panel]
-        if needed and not math.isnan(fitted) and float(np.median(needed)) <= last:
+        if needed and float(np.median(needed)) <= last - fitted:
             values.append(_medians(runs, of)[panel])
     return max(values, default=math.nan)
 
@@ -229,7 +248,7 @@ def norm_without(data: xr.Dataset) -> float:
     return min(_medians(without, _end_norm).values()) / max(_medians(with_decay, _end_norm).values())
 
 
-def delays_by_scale(data: xr.Dataset, cell: str) -> float:
+def delays_by_scale(data: xr.Dataset, cell: str) -> float | Bounds:
     """The delay of the nets of one cell with initial weights times 5; 0 where it never generalised."""
     return smallest_delay(where(data, cell=cell, init_scale=5.0))
 

@@ -193,7 +193,7 @@ def without_decay(cell: str, preset: Preset) -> list[RunConfig]:
 
 def scaled(preset: Preset) -> list[RunConfig]:
     """A78: for each cell the initial weights unscaled, and times 5."""
-    lstm = _base("lstm", preset, {"task.p": 59, "optimizer.weight_decay": 0.1, "steps": 14_000})
+    lstm = _base("lstm", preset, {"task.p": 59, "optimizer.weight_decay": 0.1, "steps": 20_000})
     rnn = _decayed("rnn", preset, 0.7)
     shorter = {"steps": 30_000} if preset == "laptop" else {}
     small = [lstm.replace({"model.init_scale": 1.0}), rnn.replace({"model.init_scale": 1.0, **shorter})]

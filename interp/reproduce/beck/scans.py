@@ -100,7 +100,8 @@ B9 = Figure(
             unit="nats",
         ),
     ),
-    notes="lambda = 0.45, from zero; medians over inseparable sets, 6 of N = 400 for laptop.",
+    notes="lambda = 0.45, from zero; medians over inseparable sets, 6 of N = 400 for laptop. Curves are means over the "
+    "sets.",
     minutes={"toy": 0.05, "laptop": 1.5, "paper": 6},
 )
 
@@ -282,6 +283,7 @@ B13 = Figure(
             needs="times at which both generalise",
         ),
     ),
-    notes="sigma = 5; trained on either loss, drawn and measured by the cross-entropy; medians over inseparable sets.",
+    notes="sigma = 5; trained on either loss, drawn and measured by the cross-entropy; medians over inseparable sets. "
+    "Curves are means over the sets.",
     minutes={"toy": 0.01, "laptop": 0.1, "paper": 0.5},
 )

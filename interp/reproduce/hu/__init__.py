@@ -48,6 +48,7 @@ from interp.reproduce.hu.numbers import (
 )
 from interp.reproduce.hu.results import best_within_budget, over_training, steps_until
 from interp.reproduce.hu.runs import (
+    DIRECT,
     LSTM_FRACTIONS,
     SCHEDULES,
     cases_of_both_encodings,
@@ -82,6 +83,13 @@ SCALARS = (
 )
 THREE_SEEDS = "Each has three seeds, that of split and weights alike. "
 ONE_SEED = "The laptop preset has one seed, that of split and weights alike; the paper preset three. "
+
+
+def _ends(*fractions: float) -> str:
+    """The steps after which the laptop's direct runs end, in words."""
+    *some, last = (f"{DIRECT['laptop'][fraction]:,}" for fraction in fractions)
+    return f"{', '.join(some)} and {last}"
+
 
 FIGURES: tuple[Figure, ...] = (
     Figure(
@@ -193,8 +201,8 @@ FIGURES: tuple[Figure, ...] = (
             ),
         ),
         notes="The initialisation, N(0, 0.64/d_model), and biases in the MLP alone were chosen here. The laptop preset "
-        "keeps p = 97, since the delay does not shrink with p, and cuts the runs at 5,000, 10,000 and 2,000 steps "
-        f"instead of 25,000. {ONE_SEED}",
+        "keeps p = 97, since the delay does not shrink with p, and cuts the runs at "
+        f"{_ends(*SCHEDULES)} steps instead of 25,000. {ONE_SEED}",
         minutes={"toy": 0.1, "laptop": 14, "paper": 80},
     ),
     Figure(
@@ -291,8 +299,9 @@ FIGURES: tuple[Figure, ...] = (
         notes="Text and captions disagree on which rows are full batch. Here batches are of 512, as in Power et al.'s "
         "figure, unless the paper's list says otherwise: of 128 in two rows, full with update noise; AdamW is shown "
         "both in batches of 512 and full batch. Learning rate 1e-3 but for two rows, betas .9/.98, 10 steps of "
-        "warm-up. Claims count pairs whose mirror is held out, at the stored steps (every 300), over the fractions at "
-        "which all rows were run. The laptop preset has 30, 45 and 75 %, the last without full batches. " + ONE_SEED,
+        "warm-up. Claims count pairs whose mirror is held out, at the stored steps (every 300; full "
+        "batch, whose runs are those of H2, every 900 at 30 % and every 100 at 45 %), over the fractions at which all "
+        "rows were run. The laptop preset has 30, 45 and 75 %, the last without full batches. " + ONE_SEED,
         minutes={"toy": 0.1, "laptop": 7.5, "paper": 110},
     ),
     Figure(
@@ -355,8 +364,8 @@ FIGURES: tuple[Figure, ...] = (
         notes="The paper shows this figure without a fit; a power law in the fraction has one exponent, steps that "
         "diverge at a critical fraction above 0 a growing one. The encodings are compared at equal fractions and "
         "within the steps of the shorter run; the laptop preset cannot, its symbolic runs being those of H1 with "
-        f"p = 47. Its direct runs are those of H2 and three more; those at 15 and 30 % end at 5,000 and 10,000. "
-        f"{ONE_SEED}",
+        f"p = 47. Its direct runs are those of H2 and three more; those at 15, 30 and 35 % end at "
+        f"{_ends(0.15, 0.3, 0.35)} steps. {ONE_SEED}",
         minutes={"toy": 0.1, "laptop": 11, "paper": 1000},
     ),
     Figure(

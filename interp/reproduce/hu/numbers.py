@@ -1,7 +1,7 @@
 """Numbers by which the claims of Hu et al. are judged, from the curves of one run and from those of all."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,9 @@ from scipy.ndimage import median_filter
 from scipy.stats import spearmanr
 
 from interp.reproduce.curves import GENERALISED, HOLD, MEMORISED, curve_of, last_evaluation, step_of
+from interp.reproduce.figures import Bounds, bounds
 from interp.reproduce.hu.runs import PLAIN
-from interp.reproduce.hu.sizes import COMMUTED, LASTING, Label, OneRun, P
+from interp.reproduce.hu.sizes import COMMUTED, LASTING, Label, Measured, OneRun, P
 
 __all__ = [
     "advantage_of_decay",
@@ -170,27 +171,49 @@ def late_rise(budget: int, least: float) -> OneRun:
 # --- numbers from all runs --------------------------------------------------------------------------------------------
 
 
-def over_seeds(number: OneRun) -> OneRun:
-    """The median over seeds, each of which must be able to tell."""
-    return lambda data: float(np.median([number(data.isel(seed=i)) for i in range(data.sizes["seed"])]))
+def over_seeds(number: Measured) -> Measured:
+    """The median over seeds; of those that cannot tell it is known as far as the others determine it."""
+    return lambda data: _of_all(np.median, [number(data.isel(seed=i)) for i in range(data.sizes["seed"])])
 
 
 def at_fractions(
     number: OneRun, *fractions: float, of: Callable[[list[float]], Any] = np.max, inputs: str | None = None
-) -> OneRun:
+) -> Measured:
     """The number of the runs at these fractions, the largest unless said otherwise, and the median over seeds."""
     where: Label = {} if inputs is None else {"inputs": inputs}
-    return over_seeds(lambda data: float(of([number(data.sel({"fraction": f, **where})) for f in fractions])))
+    return over_seeds(lambda data: _of_all(of, [number(data.sel({"fraction": f, **where})) for f in fractions]))
 
 
-def ratio_of(above: OneRun, below: OneRun) -> OneRun:
-    """The one number over the other."""
-    return lambda data: above(data) / below(data)
+def _of_all(of: Callable[[list[float]], Any], numbers: Sequence[float | Bounds]) -> Bounds:
+    """What never falls when one of the numbers grows, of numbers that may be known from one side only."""
+    lows, highs = zip(*map(bounds, numbers))
+    low, high = float(of(list(lows))), float(of(list(highs)))
+    return -math.inf if math.isnan(low) else low, math.inf if math.isnan(high) else high
+
+
+def ratio_of(above: Measured, below: Measured) -> Measured:
+    """The one number over the other, both of them positive."""
+
+    def ratio(data: xr.Dataset) -> Bounds:
+        (least, most), (smallest, largest) = (bounds(number(data)) for number in (above, below))
+        low = max(least, 0.0) / largest if largest < math.inf else 0.0
+        high = most / smallest if 0 < smallest < math.inf else math.inf if smallest <= 0 or most == math.inf else 0.0
+        return low, high
+
+    return ratio
+
+
+def _generalised_steps(data: xr.Dataset) -> xr.DataArray:
+    """Steps to generalise by fraction, direct encoding; none where a run between others ended before it did."""
+    steps = data["generalised_step"].sel(encoding="direct")
+    run, known = data["last_step"].sel(encoding="direct").notnull(), steps.notnull()
+    gap = run & ~known & (steps["fraction"] > steps["fraction"].where(known).min())
+    return steps.isel(fraction=slice(0)) if gap.any() else steps.dropna("fraction")
 
 
 def rank_correlation(data: xr.Dataset) -> float:
     """Of steps to generalise with fraction, direct encoding; NaN of fewer than three fractions that generalised."""
-    steps = data["generalised_step"].sel(encoding="direct").dropna("fraction")
+    steps = _generalised_steps(data)
     if steps.size < 3:
         return math.nan
     return float(spearmanr(steps["fraction"], steps).statistic) if np.ptp(steps.values) else 0.0
@@ -198,7 +221,7 @@ def rank_correlation(data: xr.Dataset) -> float:
 
 def steepening(data: xr.Dataset) -> float:
     """-d log(steps) / d log(fraction) between the two smallest fractions that generalised, less that of the largest."""
-    steps = data["generalised_step"].sel(encoding="direct").dropna("fraction")
+    steps = _generalised_steps(data)
     if steps.size < 4:
         return math.nan
     slopes = -np.diff(np.log(steps.values)) / np.diff(np.log(steps["fraction"].values))

@@ -36,7 +36,7 @@ SYMBOLIC: Mapping[Preset, Mapping[float, int]] = {
 """Updates by training fraction."""
 DIRECT: Mapping[Preset, Mapping[float, int]] = {
     "toy": dict.fromkeys((0.15, 0.3, 0.45, 0.6), 30),
-    "laptop": {0.15: 5000, 0.3: 18_500, 0.35: 3500, 0.4: 2000, 0.45: 2000, 0.6: 800},
+    "laptop": {0.15: 5000, 0.3: 18_500, 0.35: 9000, 0.4: 2000, 0.45: 2000, 0.6: 800},
     "paper": dict.fromkeys((0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.6, 0.75, 0.9), 25_000),
 }
 SMALL = {"model.d_model": 16, "model.n_heads": 2, "model.d_mlp": 32}

@@ -6,8 +6,9 @@ from typing import Any
 import xarray as xr
 
 from interp.config import RunConfig
+from interp.reproduce.figures import Bounds
 
-__all__ = ["COMMUTED", "LASTING", "PAPER", "POINTS", "Cases", "Label", "OneRun", "P"]
+__all__ = ["COMMUTED", "LASTING", "PAPER", "POINTS", "Cases", "Label", "Measured", "OneRun", "P"]
 
 PAPER = "Exploring Grokking: Experimental and Mechanistic Investigations (Hu, Zhou, Yu)"
 P = 97
@@ -23,3 +24,5 @@ Label = dict[str, Any]
 Cases = list[tuple[Label, RunConfig]]
 OneRun = Callable[[xr.Dataset], float]
 """A number from the curves of one run, over `step`; NaN where they cannot tell."""
+Measured = Callable[[xr.Dataset], float | Bounds]
+"""A number from all runs, or the least and the most that it can be."""

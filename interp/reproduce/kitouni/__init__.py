@@ -109,7 +109,8 @@ FIGURES: tuple[Figure, ...] = (
         "width for elementary reasons (signal to noise sqrt(2 d_model/p)). So the first three claims may hold although "
         "nothing is found at initialisation; only the fourth tells a lottery ticket from the growth of whichever "
         "directions were there. Where PC 1-2 mixes two circles of equal strength the plane of the dominant frequency "
-        "is the cleaner one. Runs that do not generalise are left out. Widths 32 to 256 on a laptop, to 512 in full; "
+        "is the cleaner one. Runs that do not generalise are not judged, and are drawn pale; the planes above are of "
+        "the first seed. Widths 32 to 256 on a laptop, to 512 in full; "
         "heads and neurons grow with the width (4 heads of d_model/4, 4 d_model neurons).",
         minutes={"toy": 0.1, "laptop": 7, "paper": 240},
     ),

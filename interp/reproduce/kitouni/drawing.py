@@ -45,9 +45,11 @@ def plot_widths(data: xr.Dataset) -> "go.Figure":
     """K2: the numbers at step 0 by width, and their order."""
     widths = data["d_model"].values
     count = len(widths)
+    learned = (data["test_accuracy"] >= GENERALISED).transpose("seed", "d_model").values
     fig = figure("Step 0 in the axes of the last step, by width", y="").set_subplots(
         rows=2, cols=count, specs=[[{}] * count, [{"colspan": count}, *[None] * (count - 1)]],
-        subplot_titles=[f"width {width}" for width in widths], row_heights=[0.42, 0.58], vertical_spacing=0.14,
+        subplot_titles=[f"width {width}{'' if ok else ', not learned'}" for width, ok in zip(widths, learned[0])],
+        row_heights=[0.42, 0.58], vertical_spacing=0.14,
         horizontal_spacing=0.02,
     )  # fmt: skip
     fig.update_annotations(font_size=12)
@@ -68,12 +70,12 @@ def plot_widths(data: xr.Dataset) -> "go.Figure":
         ("order_start", "PC 1–2 of the last step", COLOURS["key"], "circle"),
         ("order_start_dominant", "last plane of the dominant frequency", SERIES[9], "diamond-open"),
     ):
-        table = data[name].transpose("seed", "d_model").values
         marker = {"color": colour, "symbol": symbol, "size": 8}
-        for i, values in enumerate(table):
+        for i, values in enumerate(data[name].transpose("seed", "d_model").values):
+            pale = np.where(learned[i], 1.0, 0.25)
             fig.add_scatter(
-                x=widths, y=values, name=legend, legendgroup=legend, showlegend=i == 0, mode="markers", marker=marker,
-                row=2, col=1,
+                x=widths, y=values, name=legend, legendgroup=legend, showlegend=i == 0, mode="markers",
+                marker={**marker, "opacity": pale}, row=2, col=1,
             )  # fmt: skip
     fig.add_hline(
         y=data.attrs["random_upper"], line={"dash": "dot", "width": 1, "color": COLOURS["event"]}, row=2, col=1,
