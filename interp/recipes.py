@@ -126,7 +126,8 @@ _power = RunConfig(
 _POWER_SOURCE = (
     "'Grokking' (Power et al., 2022, arXiv:2201.02177) and github.com/openai/grok: two layers with LayerNorm behind "
     "each part, width 128, 4 heads, sinusoidal positions, AdamW 1e-3, weight decay 1, betas .9/.98, 10 steps of "
-    "warm-up, batches of 512, 100,000 updates, loss on the answer and the closing token, split by RandomState(0)."
+    "warm-up, batches of 512, 100,000 updates, loss on the answer and the closing token, split by RandomState(0). "
+    "A last, incomplete batch of an epoch is left out here, which the published code takes."
 )
 _HU = "'Exploring Grokking' (Hu, Zhou, Yu), p = 97"
 
@@ -326,7 +327,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "chughtai-bilinear": Recipe(
             _chughtai.replace({"model.combine": "product", "model.d_hidden": ()}),
             "the same by a bilinear model, products of the two embeddings read out",
-            _CHUGHTAI_SOURCE,
+            _CHUGHTAI_SOURCE.replace("128 neurons", "256 products and no neurons"),
         ),
         "omnigrok": Recipe(
             RunConfig(
@@ -339,7 +340,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             ),
             "weights held at 0.8 of their initial norm: test accuracy follows train accuracy at once",
             "'Omnigrok' (Liu et al., 2023, arXiv:2210.01117), modular addition: Nanda et al.'s transformer, weight "
-            "decay 0, norm projected after every step. They compute in float64.",
+            "decay 0, norm projected after every step (there it is 0.8 from the start, here from step 1). They "
+            "compute in float64.",
         ),
         "prieto-orthograd": Recipe(
             _prieto,
@@ -389,7 +391,9 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 }
             ),
             "the same by Adam, which groks where gradient descent does not: sigma = 1",
-            f"{_BECK_SOURCE} Adam with betas .8/.9, lambda .48; the learning rate is chosen here.",
+            "'Grokking at the Edge of Linear Separability' (Beck et al., 2024, arXiv:2410.04489), figure 5: Adam with "
+            "betas .8/.9. There lambda is .495 and N = 4000; N = 1000, lambda .48, the learning rate and eps 1e-16, "
+            "with which the second moment is never outweighed, are chosen here.",
         ),
     }
 )

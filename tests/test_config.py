@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given, settings
 
-from interp.config import SGD, Adam, AdamW, FeedForward, Log, Modular, RunConfig, Save, Transformer
+from interp.config import SGD, Adam, AdamW, FeedForward, Log, Modular, RunConfig, Save, Sums, Transformer
 from interp.errors import ConfigError
 from interp.schedule import AnyOf, Dense, Every, LogSpaced, Schedule, Steps, parse_schedule
 
@@ -483,3 +483,8 @@ def test_a_budget_of_bytes_is_one_for_weights(path):
 def test_rules_of_the_whole_hold_after_an_event():
     with pytest.raises(ConfigError, match=r"`optimizer\.loss` must be cross-entropy or exponential for the one logit"):
         RunConfig(events=("step 10: optimizer.loss=exponential",))
+
+
+def test_codes_have_one_loss():
+    with pytest.raises(ConfigError, match=r"`optimizer\.loss` must be left at cross-entropy; got stablemax"):
+        RunConfig().replace({"task": Sums(codes=5), "model": FeedForward(), "optimizer.loss": "stablemax"})

@@ -54,6 +54,9 @@ SMALL = {
     "decoder-closing": RunConfig(
         task=Symbolic(p=5, train_fraction=0.6, closing=True), model=Decoder(d_model=16, n_heads=2, d_mlp=24)
     ),
+    "rnn-closing": RunConfig(
+        task=Symbolic(p=5, train_fraction=0.6, closing=True), model=Recurrent(cell="rnn", d_model=8, d_hidden=10)
+    ),
     "codes": RunConfig(
         task=Sums(p=6, codes=7, order="ordered"), model=FeedForward(d_model=2, d_hidden=(16,), combine="sum")
     ),

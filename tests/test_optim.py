@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import interp
-from interp.config import SGD, Adam, AdamW, Interventions, Muon, RunConfig
+from interp.config import SGD, Adam, AdamW, Gaussian, Interventions, Logistic, Muon, RunConfig
 from interp.errors import ConfigError
 from interp.objective import answer_loss, log_stablemax_term
 from interp.optim import build_interventions, build_optimizer, learning_rate, set_learning_rate
@@ -294,6 +294,38 @@ def test_the_variance_of_update_noise_is_lr_squared():
     assert abs(float(changes.mean())) < 4 * 0.05 / changes.numel() ** 0.5
     assert float((changes[1:] * changes[:-1]).mean()) == pytest.approx(0, abs=4 * 0.05**2 / changes.numel() ** 0.5)
     assert torch.equal(model.frozen, torch.ones(3))
+
+
+def test_muon_leaves_biases_to_adamw():
+    """Those of heads are [head, d_head]; the one of the keys has a gradient of nothing but rounding."""
+    config = RunConfig().replace({"model.attention_biases": "trainable", "optimizer": Muon()})
+    model = Session(config, CPU).model
+    matrices, others = build_optimizer(Muon(), model.named_parameters()).param_groups
+    names = {id(W): name.rpartition(".")[2] for name, W in model.named_parameters()}
+    assert {names[id(W)] for W in matrices["params"]} == {"W_Q", "W_K", "W_V", "W_O", "W_in", "W_out"}
+    assert {"b_Q", "b_K", "b_V", "b_O", "W_E", "W_U", "W_pos"} <= {names[id(W)] for W in others["params"]}
+
+
+def test_update_noise_has_the_rate_of_its_parameter():
+    config = RunConfig().replace({"optimizer": Muon(lr=0.02, adam_lr=3e-4), "interventions.update_noise": 1.0})
+    session = Session(config, CPU)
+    (noise,) = session.interventions
+    noise.prepare(0, 0.02)
+    std = {name: float(e.std()) for name, e in zip(noise.names, noise._noise.tensors)}
+    assert std["embed.W_E"] == pytest.approx(3e-4, rel=0.05)
+    assert std["blocks.0.mlp.W_in"] == pytest.approx(0.02, rel=0.05)
+
+
+def test_nothing_is_orthogonal_to_a_number():
+    config = RunConfig(
+        task=Gaussian(n=50, d=5), model=Logistic(), optimizer=SGD(lr=0.05),
+        interventions=Interventions(orthogonal_gradient=True),
+    )  # fmt: skip
+    session = Session(config, CPU)
+    update, before = TrainingStep(session), session.weights()["b"].copy()
+    for step in range(5):
+        update(step)
+    assert session.weights()["b"] == before
 
 
 def test_orthograd_turns_gradients_orthogonal_and_keeps_their_norms():

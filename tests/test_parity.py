@@ -6,8 +6,9 @@ import re
 import pytest
 import torch
 
-from interp.config import Parity, RunConfig
+from interp.config import Parity, RunConfig, Transformer
 from interp.errors import ConfigError
+from interp.session import Session
 from interp.tasks import build_task
 
 
@@ -88,3 +89,12 @@ def test_it_travels_and_names_its_run():
 def test_a_config_that_breaks_a_rule_is_refused(values, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         Parity(**values)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_few_bits_are_learned_by_a_transformer_too(n):
+    """Three bits are as many positions as a, b and '=' have, and end in either of two tokens."""
+    model = Transformer(d_model=8, n_heads=2, d_head=4, d_mlp=8)
+    session = Session(RunConfig(task=Parity(n=n, k=2, samples=2**n), model=model), torch.device("cpu"))
+    pairs, _ = session.train
+    torch.testing.assert_close(session.outputs(pairs), session.model(pairs.tokens)[:, -1], atol=1e-5, rtol=1e-5)

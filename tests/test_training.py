@@ -1,5 +1,6 @@
 """Train, resume, replay: what is stored belongs to the step it says, and everything can be had again bit for bit."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import torch
 
 import interp
 from interp import training
-from interp.config import Muon, Recurrent, RunConfig
+from interp.config import Muon, Recurrent, RunConfig, Symbolic
 from interp.errors import (
     CorruptRunError,
     DamagedRunWarning,
@@ -404,6 +405,18 @@ def test_a_step_never_waits_for_the_device(recipe, batch_size, precision, as_on_
         for step in range(3):
             update(step)
         session.evaluate("test")
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+def test_a_recurrent_model_reads_the_answer_and_closes_it(cell):
+    """What it says at the last two positions is that of the plain pass; dropout acts on both."""
+    task = Symbolic(p=5, closing=True)
+    config = RunConfig(task=task, model=Recurrent(cell=cell, d_model=6, d_hidden=8, n_layers=2, dropout=0.5))
+    session = Session(config, CPU)
+    pairs, _ = session.train
+    torch.testing.assert_close(session.outputs(pairs), session.model(pairs.tokens)[:, -2:], atol=1e-6, rtol=1e-5)
+    nothing = session.outputs(dataclasses.replace(pairs, dropout=torch.zeros(len(pairs.tokens), 8)))
+    torch.testing.assert_close(nothing, session.model.unembed.b_U.expand_as(nothing))
 
 
 def test_dropout_is_there_in_an_update_and_not_in_an_evaluation():

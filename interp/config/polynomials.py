@@ -11,7 +11,7 @@ from interp.errors import ConfigError
 
 __all__ = ["polynomial"]
 
-_TERM = re.compile(r"([+-]?)(\d*)(?:x(\d*))?(?:y(\d*))?")
+_TERM = re.compile(r"([+-]?)(\d*)(x(?:[1-9]\d*)?)?(y(?:[1-9]\d*)?)?")
 
 
 def polynomial(text: str) -> dict[tuple[int, int], int]:
@@ -29,9 +29,9 @@ def polynomial(text: str) -> dict[tuple[int, int], int]:
     at = 0
     while at < len(text):
         term = _TERM.match(text, at)
-        if term is None or not term[0].strip("+-") or (at and not term[1]) or "0" in (term[3], term[4]):
+        if term is None or not term[0].strip("+-") or (at and not term[1]):
             raise ConfigError(f"{text!r} is no polynomial in x and y, such as x2+xy+y2 or 2x3y-5y+1.")
-        i, j = (0 if power is None else int(power or 1) for power in (term[3], term[4]))
+        i, j = (0 if part is None else int(part[1:] or 1) for part in (term[3], term[4]))
         terms[i, j] += int(f"{term[1]}{term[2] or 1}")
         at = term.end()
     found = {powers: factor for powers, factor in terms.items() if factor}

@@ -82,6 +82,11 @@ class RunConfig(Record):
                 "`optimizer.loss` must be cross-entropy or exponential for the one logit of a point, cross-entropy or "
                 f"stablemax elsewhere; got {self.optimizer.loss}."
             )
+        if getattr(self.task, "codes", None) is not None and self.optimizer.loss != "cross-entropy":
+            raise ConfigError(
+                "Codes are learned by their squared error: `optimizer.loss` must be left at cross-entropy; "
+                f"got {self.optimizer.loss}."
+            )
         if getattr(self.task, "closing", False) and getattr(self.model, "attention", "causal") == "bidirectional":
             raise ConfigError(
                 "`task.closing` has the model read the answer behind '=': `model.attention` must be causal; "

@@ -109,6 +109,8 @@ class Modular(_Pairs):
             names = ", ".join(name for name in get_args(Operation) if name.isalpha() or "_" in name)
             raise ConfigError(f"`Modular.operation` must be one of {names}, or a polynomial: {error}") from None
         reduced = {powers: factor % self.p for powers, factor in terms.items() if factor % self.p}
+        if not all(any(powers[operand] for powers in reduced) for operand in (0, 1)):
+            raise ConfigError(f"`Modular.operation` {self.operation} mod {self.p} does not depend on both operands.")
         for name, same in (("add", "x+y"), ("subtract", "x-y"), ("multiply", "xy")):
             if reduced == {powers: factor % self.p for powers, factor in polynomial(same).items()}:
                 raise ConfigError(f"`Modular.operation` {self.operation} mod {self.p} is called {name}.")

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from interp.config import Recurrent
 from interp.models.base import Answer, Model, Pairs, Parameters, draw, in_front, numbers_of_tokens
@@ -115,28 +116,42 @@ class RecurrentModel(Model):
     def answer(self, pairs: Pairs) -> Answer:
         """See `Model.answer`."""
         assert isinstance(pairs, PrefixPairs)
-        neurons = self._last_state(pairs)
+        (neurons,) = self._last_states(pairs.levels, 1)
         if pairs.dropout is not None:
             neurons = neurons * pairs.dropout
         logits = torch.addmm(self.unembed.b_U, neurons, self.unembed.W_U)
         return Answer(logits, neurons, self.unembed.W_U, self.unembed.b_U.expand_as(logits))
 
+    def last_logits(self, pairs: Pairs, positions: int) -> Float[Tensor, "batch positions d_vocab_out"]:
+        """See `Model.last_logits`; what dropout takes away it takes away at all of them."""
+        assert isinstance(pairs, PrefixPairs)
+        *before, last = pairs.levels
+        while len(last.tokens) < positions:
+            last = last.continuing(before.pop())
+        neurons = torch.stack(self._last_states((*before, last), positions), dim=1)
+        if pairs.dropout is not None:
+            neurons = neurons * pairs.dropout[:, None]
+        return F.linear(neurons, self.unembed.W_U.T, self.unembed.b_U)
+
     def neuron_logit_map(self) -> Float[Tensor, "neuron d_vocab_out"]:
         """See `Model.neuron_logit_map`."""
         return self.unembed.W_U
 
-    def _last_state(self, pairs: PrefixPairs) -> Float[Tensor, "batch neuron"]:
+    def _last_states(self, levels: tuple[Level, ...], positions: int) -> list[Float[Tensor, "batch neuron"]]:
+        """h of the last layer at the last positions, which the last level has."""
         weights = [self._weights(block.rnn) for block in self.blocks]
-        inputs = self._projected(pairs.levels, *weights[0][:2])
+        inputs = self._projected(levels, *weights[0][:2])
+        reached: list[Tensor] = []
         states: list[Any] = [None] * len(weights)  # h and c of each layer
-        for level in pairs.levels:
+        for level in levels:
             for i in range(len(level.tokens)):
                 u = next(inputs)
                 for layer, (W_ih, bias, W_hh) in enumerate(weights):
                     if layer > 0:
                         u = torch.addmm(bias, states[layer - 1][0], W_ih)
                     states[layer] = self._next(u, W_hh, states[layer], level.parent if i == 0 else None)
-        return states[-1][0]
+                reached.append(states[-1][0])
+        return reached[-positions:]
 
     def _projected(self, levels: tuple[Level, ...], W_ih: Tensor, bias: Tensor) -> Iterator[Tensor]:
         """x W_ih + b at each position of each level, computed once per token or per row, whichever are fewer."""

@@ -197,8 +197,8 @@ class TransformerModel(Model):
 
     @property
     def _from_tables(self) -> bool:
-        """One layer, and the same token ('=') at the last position of every input."""
-        return len(self.blocks) == 1 and self.n_ctx == 3
+        """One layer, and the same token ('=') at the last position of every input (bits end in either of two)."""
+        return len(self.blocks) == 1 and self.n_ctx == 3 and self.d_vocab > 2
 
     @property
     def _W_O(self) -> Float[Tensor, "z d_model"]:

@@ -25,7 +25,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.config import AdamW, RunConfig
+from interp.config import AdamW, Muon, RunConfig
+from interp.optim.optimizers import is_muons
 from interp.rng import generator
 
 __all__ = [
@@ -102,10 +103,18 @@ def build_interventions(
     if isinstance(optimizer, AdamW) and optimizer.decay == "jiggle":
         built.append(Jiggle(model, optimizer.weight_decay, config.seed))
     if chosen.update_noise:
-        built.append(UpdateNoise(model, chosen.update_noise, config.seed))
+        built.append(UpdateNoise(model, chosen.update_noise, config.seed, _relative_rates(model, config)))
     if chosen.norm is not None:
         built.append(ConstantNorm(model, chosen.norm, initial()))
     return tuple(built)
+
+
+def _relative_rates(model: nn.Module, config: RunConfig) -> dict[str, float]:
+    """The learning rate of each parameter over that of the config, where Muon leaves some to AdamW."""
+    if not isinstance(config.optimizer, Muon):
+        return {}
+    own = config.optimizer.adam_lr / config.optimizer.lr
+    return {name: own for name, W in model.named_parameters() if not is_muons(name, W.ndim)}
 
 
 class WeightNoise(Intervention):
@@ -166,7 +175,7 @@ class Grokfast(Intervention):
 
 
 class OrthoGrad(Intervention):
-    """Of each tensor's gradient only what is orthogonal to the tensor, at the old norm.
+    """Of each tensor's gradient only what is orthogonal to the tensor, at the old norm; of a single number's nothing.
 
     The gradient is orthogonal, so the update of plain gradient descent is; Adam's, which rescales coordinates, is not.
     """
@@ -175,6 +184,9 @@ class OrthoGrad(Intervention):
     def before(self) -> None:
         """See `Intervention`."""
         for W, g in zip(self.parameters, self.gradients, strict=True):
+            if g.numel() == 1:
+                g.zero_()  # nothing but 0 is orthogonal to a number; what is left of rounding is no direction
+                continue
             old = torch.linalg.vector_norm(g)
             g.sub_(W * ((W * g).sum() / ((W * W).sum() + 1e-30)))
             g.mul_(old / (torch.linalg.vector_norm(g) + 1e-30))
@@ -221,16 +233,19 @@ class Jiggle(Intervention):
 
 
 class UpdateNoise(Intervention):
-    """W <- W - lr std e, after the optimiser's own W <- W - lr Delta."""
+    """W <- W - lr std e, after the optimiser's own W <- W - lr Delta; a tensor's own rate is `relative` to lr."""
 
-    def __init__(self, model: nn.Module, std: float, seed: int) -> None:
+    def __init__(self, model: nn.Module, std: float, seed: int, relative: Mapping[str, float] | None = None) -> None:
         super().__init__(model)
         self.std, self.seed = std, seed
         self._noise = _Draws(self.parameters)
+        self._relative = [(i, relative[name]) for i, name in enumerate(self.names) if relative and name in relative]
 
     def prepare(self, step: int, lr: float) -> None:
         """See `Intervention`."""
         self._noise.draw(lr * self.std, generator(self.seed, "update noise", step))
+        for i, rate in self._relative:
+            self._noise.tensors[i].mul_(rate)
 
     @torch.no_grad()
     def after(self) -> None:

@@ -51,11 +51,16 @@ def build_optimizer(
         case SGD():
             optimizer = torch.optim.SGD(parameters, lr, fused=True)
         case Muon():
-            matrices = [name for name, W in trained.items() if name.startswith("blocks.") and W.ndim - stacked >= 2]
+            matrices = [name for name, W in trained.items() if is_muons(name, W.ndim - stacked)]
             others = [W for name, W in trained.items() if name not in matrices]
             optimizer = OrthogonalizedMomentum([trained[name] for name in matrices], others, lr)
     set_hyper_parameters(optimizer, config)
     return optimizer
+
+
+def is_muons(name: str, ndim: int) -> bool:
+    """Whether Muon itself changes a parameter: a matrix of a block (biases of heads, [head, d_head], are none)."""
+    return name.startswith("blocks.") and ".W_" in name and ndim >= 2
 
 
 def set_hyper_parameters(optimizer: torch.optim.Optimizer, config: AdamW | Adam | SGD | Muon) -> None:

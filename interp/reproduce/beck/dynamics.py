@@ -166,11 +166,11 @@ def _fit_residuals(data: xr.Dataset) -> Bounds:
     ratios = []
     for left_out in range(-1, len(lambda_)):
         kept = np.arange(len(lambda_)) != left_out
-        residual = []
+        residual: list[float] = []
         for shape in (-np.log(1 - 2 * lambda_[kept]), (0.5 - lambda_[kept]) ** -0.5):
             design = np.stack([np.ones_like(shape), shape], axis=1)
-            residual.append(np.linalg.norm(S[kept] - design @ np.linalg.lstsq(design, S[kept], rcond=None)[0]))
-        ratios.append(float(residual[0] / max(residual[1], 1e-12)))
+            residual.append(float(np.linalg.norm(S[kept] - design @ np.linalg.lstsq(design, S[kept], rcond=None)[0])))
+        ratios.append(residual[0] / max(residual[1], 1e-12))
     return min(ratios), max(ratios)
 
 
