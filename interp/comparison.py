@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 from interp.analysis import progress
-from interp.analysis.arrays import as_count
+from interp.analysis.arrays import as_count, as_probability
 from interp.analysis.catalogue import MEASURES, REQUIREMENTS
 from interp.analysis.loss import cross_entropy
 from interp.analysis.measures import key_frequencies, measure
@@ -100,6 +100,9 @@ def compare(
     """
     trajs = [as_trajectory(run) for run in runs]
     names = _names(trajs)
+    as_probability("train_threshold", train_threshold)
+    as_probability("test_threshold", test_threshold)
+    as_probability("circle_threshold", circle_threshold)
     rows = []
     for traj in trajs:
         accuracy = {who: accuracy_curve(traj, who) for who in ("train", "test")}
@@ -115,7 +118,7 @@ def compare(
         last = measure(traj, _defined(traj, LAST), steps=[int(traj.steps[-1])])
         rows.append(
             {
-                "seed": traj.config.seed,
+                "seed": np.nan if "import" in traj.run else traj.config.seed,
                 "task": traj.config.task.slug,
                 "model": traj.config.model.slug,
                 **_bounds("memorised", memorised),
@@ -128,7 +131,7 @@ def compare(
             }
         )
     data = xr.Dataset(coords={"run": names})
-    configs = _differences([traj.config.to_dict() for traj in trajs])
+    configs = _differences([_known_fields(traj) for traj in trajs])
     for name in ("seed", "task", "model"):
         data[name] = ("run", np.array([row[name] for row in rows]))
     for name, values in configs.items():
@@ -187,6 +190,7 @@ def predictors(
     trajs = [as_trajectory(run) for run in runs]
     names = _names(trajs)
     as_count("until", until, minimum=1)
+    as_probability("test_threshold", test_threshold)
     blind = [name for name, traj in zip(names, trajs) if not traj.task.held_out]
     if blind:
         raise InvalidArgumentError(
@@ -334,6 +338,14 @@ def _names(trajs: Sequence[Trajectory]) -> list[str]:
         raise InvalidArgumentError(f"`runs` must be different runs; got {twice[0]} twice.")
     names = [folder.name for folder in folders]
     return names if len(set(names)) == len(names) else [str(traj.folder) for traj in trajs]
+
+
+def _known_fields(traj: Trajectory) -> dict[str, Any]:
+    """The config as JSON, without what an import does not know: seeds and fraction where its split is not known."""
+    config = traj.config.to_dict()
+    if "import" in traj.run and not traj.task.held_out:
+        config["task"] = {name: x for name, x in config["task"].items() if name not in ("seed", "train_fraction")}
+    return config
 
 
 def _differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:

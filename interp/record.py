@@ -7,6 +7,7 @@ suggestion, whole numbers given for a float become floats (so that equal configs
 import dataclasses
 import json
 import math
+import numbers
 import types
 import typing
 from collections.abc import Mapping
@@ -141,8 +142,10 @@ def _conform(name: str, value: Any, annotation: Any) -> Any:
         raise ConfigError(f"`{name}` must be one of {', '.join(k.__name__ for k in kinds)}; got {value!r}.")
     if annotation is Schedule and isinstance(value, str):
         return parse_schedule(value)
-    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if annotation is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)  # numpy's, too
+    if annotation is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
+        value = float(value)
     if not isinstance(value, annotation) or (annotation is int and isinstance(value, bool)):
         raise ConfigError(f"`{name}` must be {_describe(annotation)}; got {value!r}.")
     if annotation is float and not math.isfinite(value):

@@ -7,7 +7,7 @@ four phases of learning are those of Towards Understanding Grokking (Liu et al.,
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from interp import recipes
+from interp.analysis.arrays import as_probability
 from interp.analysis.phases import bootstrap_over_seeds, first_step, lag, transition
 from interp.comparison import accuracy_curve
 from interp.config import RunConfig
@@ -74,6 +75,8 @@ class Sweep:
             `steps_to_generalise` with `..._lower` and `..._upper`, infinite where too few runs have
             (`phases.bootstrap_over_seeds`). NaN and "" where a run failed.
         """
+        as_probability("train_threshold", train_threshold)
+        as_probability("test_threshold", test_threshold)
         shape = tuple(len(values) for values in self.axes.values())
         rows = [
             _row(traj, hold, train_threshold, test_threshold) if traj else dict(FAILED) for traj in self.trajectories
@@ -133,6 +136,8 @@ def sweep(
     base = recipes.get(base) if isinstance(base, str) else base
     if seeds is not None and "seed" in grid:
         raise InvalidArgumentError("`seeds` must not be given where `grid` has an axis `seed`; leave one of them out.")
+    one = {name for name, values in grid.items() if isinstance(values, str) or not isinstance(values, Iterable)}
+    grid = {name: [values] if name in one else list(values) for name, values in grid.items()}
     axes = {name: tuple(values) for name, values in grid.items() if name != "seed"}
     axes["seed"] = tuple(grid.get("seed", (base.seed,)) if seeds is None else seeds)
     for name, values in axes.items():

@@ -71,7 +71,7 @@ def train(
 
 
 def train_many(
-    configs: Sequence[RunConfig],
+    configs: Sequence[RunConfig | str],
     *,
     root: str | Path = "checkpoints",
     device: str | None = None,
@@ -97,10 +97,11 @@ def train_many(
     """
     if not configs:
         raise InvalidArgumentError("`configs` must hold at least one run; got none.")
-    require_equal_shape(configs)
-    if len({config.run_id for config in configs}) < len(configs):
+    chosen = [recipes.get(config) if isinstance(config, str) else config for config in configs]
+    require_equal_shape(chosen)
+    if len({config.run_id for config in chosen}) < len(chosen):
         raise ConfigError("Each of the runs that are trained together must be another one; two configs are the same.")
-    folders = [Path(root) / config.run_id for config in configs]
+    folders = [Path(root) / config.run_id for config in chosen]
     settled = [_settled(folder, existing) for folder in folders]
     lost: list[DivergedError] = []
     for folder, there in zip(folders, settled):
@@ -109,7 +110,7 @@ def train_many(
                 resume(folder, device=device, progress=progress, threads=threads)
             except DivergedError as error:
                 lost.append(error)
-    fresh = [config for config, there in zip(configs, settled) if not there]
+    fresh = [config for config, there in zip(chosen, settled) if not there]
     _start(fresh, Path(root), device, progress, existing, threads)
     if lost:
         raise lost[0]
@@ -188,13 +189,16 @@ def replay(
     """
     traj = as_trajectory(traj)
     _refuse_imported(traj)
+    for name, value in (("start", start), ("stop", stop), ("every", every)):
+        if isinstance(value, bool) or int(value) != value or (name == "every" and value < 1):
+            least = ">= 1" if name == "every" else "stored"
+            raise InvalidArgumentError(f"`{name}` must be a whole number of steps, {least}; got {value!r}.")
+    start, stop, every = int(start), int(stop), int(every)  # numpy's, too
     end = int(traj.steps[-1]) if len(traj.steps) else 0
     if not 0 <= start < stop <= end:
         raise InvalidArgumentError(
             f"`start` and `stop` must be 0 <= start < stop <= {end}, the last stored step; got {start} and {stop}."
         )
-    if every < 1:
-        raise InvalidArgumentError(f"`every` must be a whole number of steps >= 1; got {every}.")
     states = [step for step in traj.full_state_steps if step <= start]
     if not states:
         raise NotAvailableError(f"{traj.folder.name} holds no full state at or before step {start} to replay from.")

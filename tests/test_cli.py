@@ -141,7 +141,8 @@ WRONG = {
     "value": (["train", "nanda", "--task.p", "2"], "`Modular.p` must be a modulus >= 3; got 2."),
     "two values": (["train", "nanda", "--task.p", "6", "--task.operation", "divide"], "divide needs a prime p"),
     "flag": (["train", "nanda", "--stepz", "5"], "Unrecognized options: --stepz, 5. Perhaps you meant: --steps INT."),
-    "choice": (["train", "nanda", "--task.operation", "ad"], "invalid choice 'ad' for argument '--task.operation'."),
+    "choice": (["train", "nanda", "--task.encoding", "ad"], "invalid choice 'ad' for argument '--task.encoding'."),
+    "operation": (["train", "nanda", "--task.operation", "ad"], "'ad' is no polynomial in x and y, such as x2+xy+y2"),
     "too few": (["train", "nanda", "--optimizer.betas", "0.9"], "Missing value for argument '--optimizer.betas'."),
     "schedule": (
         ["train", "nanda", "--save.weights", "often"],
@@ -430,10 +431,11 @@ def test_measure_writes_a_table(capsys, toy_run, tmp_path):
 
 
 @pytest.mark.parametrize("which", ["toy_run", "grokked_run"])
-def test_measure_writes_everything(capsys, which, request, tmp_path):
+def test_measure_writes_everything(capsys, which, request, toy_run, tmp_path):
     traj, path = request.getfixturevalue(which), tmp_path / "a.nc"
     code, out, _ = call(capsys, "measure", traj.folder, "--output", path)
-    assert (code, out) == (0, f"Written:   {path}\n")
+    left = "Left out:  16 measures of key frequencies, of which none stands out at the last step\n"
+    assert (code, out) == (0, f"Written:   {path}\n{left if traj is toy_run else ''}")
     expected = interp.measure(traj)
     with xarray.open_dataset(path, engine="scipy") as data:
         assert set(data.data_vars) == set(expected.data_vars)

@@ -264,6 +264,12 @@ def test_errors_name_the_argument_and_the_rule(runs, tmp_path):
         compare([runs[0], interp.load(tmp_path / "young")])
 
 
+def test_thresholds_are_shares(runs):
+    for call in (lambda: compare(runs, test_threshold=95.0), lambda: predictors(runs, until=25, test_threshold=95.0)):
+        with pytest.raises(InvalidArgumentError, match=r"`test_threshold` must lie in .*Per cent are divided by 100"):
+            call()
+
+
 def test_nothing_is_foretold_of_runs_that_hold_nothing_out(runs, monkeypatch):
     """As imported ones whose split is not known: their test accuracy is that of all pairs."""
     monkeypatch.setattr(Task, "held_out", False)

@@ -247,6 +247,11 @@ def test_no_step_of_one_or_of_many_waits_for_the_device(name, batch_size, precis
             update.evaluate("test")
 
 
+def test_recipes_are_named_as_for_one_run(tmp_path):
+    with pytest.raises(ConfigError, match=r"must agree in .*the first and number 2 do not"):
+        interp.train_many(["kitouni-circle", "nanda"], root=tmp_path)
+
+
 def test_shapes_that_differ_are_named():
     config = SMALL["mlp"]
     with pytest.raises(ConfigError, match=r"must agree in `model.d_model`, `steps`; the first and number 2 do not"):

@@ -821,6 +821,23 @@ def test_losses_that_are_the_same_on_every_split_find_none(tmp_path):
     assert not traj.task.held_out
 
 
+def test_losses_that_come_out_on_no_split_are_told(tmp_path):
+    """Of a network of another activation, say: there is no proof, and it is said why."""
+    model = seeded(lambda: LeftHanded(P + 1, 3, d_vocab_out=P))
+    torch.save({"model": hooked(model), "train_losses": [1.0, 2.0], "test_losses": [1.5, 2.5]}, tmp_path / "m.pt")
+    traj = import_checkpoints(tmp_path / "m.pt", root=tmp_path, assume={"task.operation": "add"})
+    assert "comes out on no split that was tried" in traj.run["import"]["proof"]["verdict"]
+
+
+@pytest.mark.parametrize("kept", [0, 0.5])
+def test_a_file_that_is_cut_short_is_named(kept, tmp_path):
+    path = tmp_path / "m.pt"
+    torch.save(hooked(seeded(lambda: LeftHanded(P + 1, 3, d_vocab_out=P))), path)
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    with pytest.raises(ForeignFormatError, match=r"m\.pt is no torch file, or is cut short"):
+        import_checkpoints(path, root=tmp_path)
+
+
 def test_a_fraction_alone_is_no_split(tmp_path):
     torch.save(hooked(seeded(lambda: LeftHanded(P + 1, 3, d_vocab_out=P))), tmp_path / "m.pt")
     traj = import_checkpoints(tmp_path / "m.pt", root=tmp_path, assume={"task.train_fraction": 0.5})

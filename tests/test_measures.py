@@ -241,6 +241,17 @@ def test_a_function_needs_a_name_of_its_own_and_one_shape(toy_run):
             interp.measure(toy_run, names)
 
 
+def test_what_is_no_number_is_named(toy_run, as_users_run_it):
+    def forgot(model):
+        model.embed.W_E.norm()
+
+    with pytest.raises(InvalidArgumentError, match="`forgot` must return a number or an array; got None"):
+        interp.measure(toy_run, [forgot])
+    with pytest.raises(InvalidArgumentError, match="`names` must hold names of measures, or functions; got 3"):
+        interp.measure(toy_run, [3])
+    assert interp.measure(toy_run, "weight_norm", steps=8).step.values.tolist() == [8]
+
+
 def test_a_wrong_name_gets_a_suggestion(toy_run):
     with pytest.raises(UnknownNameError, match=r"no measure `weight_nrom`.*Did you mean `weight_norm`"):
         interp.measure(toy_run, ["train_loss", "weight_nrom"])

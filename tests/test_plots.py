@@ -184,6 +184,13 @@ def test_the_ring_of_a_planted_circle_has_its_frequency_and_stride(p):
             assert (steps == math.gcd(k, p)).all()
 
 
+def test_a_figure_of_a_run_says_what_it_needs(toy_run, as_users_run_it):
+    with pytest.raises(
+        InvalidArgumentError, match=r"`data` must be a dataset, as from `interp.measure.*got Trajectory"
+    ):
+        plots.embedding_circle(toy_run)
+
+
 def test_a_ring_without_points_joins_neighbours():
     assert ring(np.full(5, np.nan), np.zeros(5)) == Ring(5, 1, 1)
     assert ring([0.0, 1.0], [0.0, 1.0]) == Ring(2, 1, 1)

@@ -250,6 +250,20 @@ def test_killed_while_it_was_deleted_a_run_is_made_anew(toy_run, tmp_path, monke
         assert toy_run.metrics.equals(again.metrics)
 
 
+def test_numbers_of_numpy_are_numbers(toy_run, tmp_path):
+    """As the library itself hands them out; a fraction of a step is none."""
+    run = interp.load(shutil.copytree(toy_run.folder, tmp_path / "run"))
+    zoom = interp.replay(run, run.steps[4], run.steps[5], np.int64(2))
+    assert zoom.steps.tolist() == [16, 18, 20]
+    assert RunConfig().replace({"steps": np.int64(30), "optimizer.lr": np.float32(0.5)}) == RunConfig().replace(
+        {"steps": 30, "optimizer.lr": 0.5}
+    )
+    with pytest.raises(InvalidArgumentError, match=r"`every` must be a whole number of steps, >= 1; got 1\.5"):
+        interp.replay(run, 16, 20, 1.5)
+    with pytest.raises(InvalidArgumentError, match=r"`stop` must be a whole number of steps, stored; got 20\.5"):
+        interp.replay(run, 16, 20.5)
+
+
 @pytest.mark.parametrize("left", ["state", "trajectory", "metrics.jsonl"])
 def test_parts_of_a_run_are_not_gone_on_with(toy_config, toy_run, tmp_path, left):
     """Without its run.json nobody knows what they are; overwriting does away with them."""

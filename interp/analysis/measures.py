@@ -10,6 +10,7 @@ of the three criteria of `keys` name at the last stored step.
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -276,6 +277,8 @@ def _choose(source: Source, names: Sequence[str | Own] | str | Own | None) -> li
 
 
 def _known(name: str) -> Measure:
+    if not isinstance(name, str):
+        raise InvalidArgumentError(f"`names` must hold names of measures, or functions; got {name!r}.")
     if name not in MEASURES:
         raise UnknownNameError(f"There is no measure `{name}`. {did_you_mean(name, MEASURES)}")
     return MEASURES[name]
@@ -290,9 +293,16 @@ def _own(function: Own) -> Measure:
 
     first: dict[str, torch.Size] = {}
 
+    def number(model: Any) -> torch.Tensor:
+        value = function(model)
+        try:  # what it returns may be the model's own memory, which the next step overwrites
+            return torch.as_tensor(value).detach().clone()
+        except (TypeError, ValueError, RuntimeError):
+            raise InvalidArgumentError(f"`{name}` must return a number or an array; got {value!r}.") from None
+
     def compute(view: View) -> torch.Tensor:
-        with torch.no_grad():  # what it returns may be the model's own memory, which the next step overwrites
-            values = view.each(lambda model: torch.as_tensor(function(model)).detach().clone())
+        with torch.no_grad():
+            values = view.each(number)
         shape = first.setdefault("shape", values[0].shape)
         for value in values:
             if value.shape != shape:
@@ -316,6 +326,8 @@ def _positions(traj: Trajectory, steps: Sequence[int] | slice | None) -> np.ndar
     """Where the wanted steps lie among the stored ones, increasing."""
     if steps is None:
         return np.arange(len(traj.steps))
+    if isinstance(steps, Integral):
+        steps = [int(steps)]
     if isinstance(steps, slice):
         low = 0 if steps.start is None else int(np.searchsorted(traj.steps, steps.start, "left"))
         high = len(traj.steps) if steps.stop is None else int(np.searchsorted(traj.steps, steps.stop, "right"))

@@ -34,9 +34,11 @@ def print_state(folder: Path) -> None:
     if traj.complete and traj.problems:
         print(f"{folder} was complete and is damaged; `interp verify {folder}` says what is lost")
     elif traj.diverged is not None:
-        print(f"{folder} has diverged; `interp train RECIPE --existing overwrite` tries again")
+        print(f"{folder} has diverged, and would again")
+    elif "replay" in traj.run:
+        print(f"{folder} is a replay of {traj.run['replay']['of']}")
     elif traj.complete:
-        print(f"{folder} is complete; `interp train RECIPE --existing overwrite` trains it again")
+        print(f"{folder} is complete; its `interp train ...` with `--existing overwrite` trains it again")
     else:
         print(f"Continuing {folder}, stored up to step {traj.steps[-1] if len(traj.steps) else 'none'}")
 
@@ -106,8 +108,11 @@ def changed(changes: Mapping[str, Any]) -> list[str]:
 
 
 def as_table(frame: Any) -> str:
-    """A data frame as text, without the columns that nothing is known of."""
-    return frame.dropna(axis="columns", how="all").to_string(na_rep="-", float_format="{:.6g}".format, line_width=160)
+    """A data frame as text, without the columns that nothing is known of (but a step of which it is known what it lies
+    after)."""
+    known = {str(name) for name in frame.dropna(axis="columns", how="all").columns}
+    shown = [name for name in frame.columns if name in known or str(name).replace("_step", "_after") in known]
+    return frame[shown].to_string(na_rep="-", float_format="{:.6g}".format, line_width=160)
 
 
 def in_words(step: float) -> str:

@@ -84,6 +84,7 @@ def _with_optimizer(config: RunConfig, words: list[str]) -> tuple[RunConfig, lis
 
     Learning rate and weight decay do not mean the same to two kinds, and become the defaults of the new one.
     """
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--optimizer=") else [word])]
     if "--optimizer" not in words:
         return config, words
     at = words.index("--optimizer")

@@ -210,8 +210,8 @@ def load_plain(path: Path) -> Any:
                 "code is at home, save plain data instead: torch.save(model.state_dict(), PATH)."
             ) from None
         raise ForeignFormatError(f"{path} is no torch file that can be read safely; {_line(error)}") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ForeignFormatError(f"{path} is no torch file; {_line(error)}") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, OSError) as error:
+        raise ForeignFormatError(f"{path} is no torch file, or is cut short ({_line(error)}).") from None
 
 
 # --- containers -------------------------------------------------------------------------------------------------------

@@ -411,6 +411,11 @@ def _write(folder: Path, dump: Dump, run: _Run, source: Mapping[str, Any], progr
         f"{proof.compared} stored numbers agree with those of the imported weights, to {proof.difference:.1e}"
         if proof.compared
         else "no stored number to compare with"
+        if not dump.curves
+        else "none: what the file stores is the same on every split that was tried"
+        if proof.agrees
+        else "NONE: what the file stores comes out on no split that was tried; is the activation or the operation "
+        "another (`assume`), or the split one of its own?"
     ) + (f"; but {run.doubt}" if run.doubt else "")
     imported = {
         **source,

@@ -297,6 +297,10 @@ def mark_changes(fig: go.Figure, changes: Mapping[str, tuple[int, int, int]] | N
 
 def need(data: xr.Dataset, names: str | Sequence[str], *, dims: Sequence[str], argument: str = "data") -> list[str]:
     """Those of `names` that `data` holds, each over `dims`; an error that says what was needed where it holds none."""
+    if not isinstance(data, xr.Dataset):
+        raise InvalidArgumentError(
+            f"`{argument}` must be a dataset, as from `interp.measure(traj)`; got {type(data).__name__}."
+        )
     names = [names] if isinstance(names, str) else list(names)
     found = [name for name in names if name in data]
     if not found:
