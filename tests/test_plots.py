@@ -185,9 +185,7 @@ def test_the_ring_of_a_planted_circle_has_its_frequency_and_stride(p):
 
 
 def test_a_figure_of_a_run_says_what_it_needs(toy_run, as_users_run_it):
-    with pytest.raises(
-        InvalidArgumentError, match=r"`data` must be a dataset, as from `interp.*got Trajectory"
-    ):
+    with pytest.raises(InvalidArgumentError, match=r"`data` must be a dataset, as from `interp.*got Trajectory"):
         plots.embedding_circle(toy_run)
 
 
