@@ -232,7 +232,7 @@ def test_create_open_and_replace(tmp_path):
     for act in (RunReader, RunWriter.open):
         with pytest.raises(StoreError, match=r"run\.json"):
             act(folder)
-    with pytest.raises(RunExistsError, match="trajectory"):
+    with pytest.raises(RunExistsError, match="or parts of one"):
         RunWriter.create(folder, {})
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="file"):
