@@ -45,7 +45,7 @@ def test_every_operation_is_tested():
 
 
 OWN = {
-    "2x+3y": lambda a, b: 2 * a + 3 * b,
+    "2x+5y": lambda a, b: 2 * a + 5 * b,
     "-x3y2+10y-7": lambda a, b: -(a**3) * b**2 + 10 * b - 7,
     "x40y+y": lambda a, b: a**40 * b + b,
     "500xy-x12y3+y12": lambda a, b: 500 * a * b - a**12 * b**3 + b**12,
