@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +10,7 @@ import xarray as xr
 
 from interp.reproduce.ahmed.sizes import HALF_WAY, MORE, STORED, STORED_HOLD
 from interp.reproduce.curves import GENERALISED, HOLD, MEMORISED, curve_of, last_evaluation, step_of
-from interp.reproduce.figures import Bounds
+from interp.reproduce.figures import Bounds, bounds
 
 __all__ = [
     "delay_begun",
@@ -79,9 +80,15 @@ def _rise_over_wait(run: xr.Dataset) -> float:
     return math.inf if wait <= 0 else _rise(run) / wait
 
 
-def _rise_over_all(run: xr.Dataset) -> float:
-    """The share of the way to generalisation that the rise takes, 0 to 1."""
-    return _rise(run) / _generalised(run)
+def _rise_over_all(run: xr.Dataset, *, most: bool = False) -> float:
+    """The share of the way to generalisation that the rise takes, 0 to 1: the least that it can be, or the most, as
+    half-way was passed between two stored steps."""
+    rise = _rise(run)
+    if most and not math.isnan(rise):
+        steps, _ = curve_of(run, "test_accuracy_unmirrored")
+        half = _reached(run, "test_accuracy_unmirrored", HALF_WAY)
+        rise = _generalised(run) - float(steps[steps < half].max(initial=0)) if half < math.inf else math.inf
+    return rise / _generalised(run)
 
 
 def held(run: xr.Dataset) -> float:
@@ -259,8 +266,18 @@ def faster_unscaled(data: xr.Dataset, cell: str) -> float:
     return _how_much_later(scaled, unscaled, lambda run: 0.0)
 
 
-def more_gradual_unscaled(data: xr.Dataset, cell: str) -> float:
-    """The share that the rise takes of the way, with unscaled weights over that with weights times 5."""
-    shares = [_medians(where(data, cell=cell, init_scale=scale), _rise_over_all) for scale in (1.0, 5.0)]
-    (unscaled,), (scaled,) = (share.values() for share in shares)
-    return unscaled / scaled if scaled else math.inf if unscaled else math.nan
+def more_gradual_unscaled(data: xr.Dataset, cell: str) -> Bounds:
+    """The share that the rise takes of the way, with unscaled weights over that with weights times 5; each is known as
+    well as the stored steps are dense."""
+
+    def share(scale: float, most: bool) -> float:
+        (found,) = _medians(where(data, cell=cell, init_scale=scale), partial(_rise_over_all, most=most)).values()
+        return found
+
+    low, high = (_over(share(1.0, most), share(5.0, not most)) for most in (False, True))
+    return bounds(math.nan) if math.isnan(low) or math.isnan(high) else (low, high)
+
+
+def _over(one: float, other: float) -> float:
+    """A quotient of two shares, infinite over 0; NaN where one is."""
+    return one / other if other else math.inf if one else math.nan
