@@ -153,18 +153,22 @@ def parse_event(text: str) -> Event:
     Raises:
         ConfigError: where the text is none of these.
 
+    >>> str(parse_event("step 9: optimizer.weight-decay=0"))
+    'step 9: optimizer.weight_decay=0'
     >>> parse_event("step 200: optimizer.betas=[0.9, 0.98]")
     Event(when=AtStep(step=200), changes=(('optimizer.betas', (0.9, 0.98)),))
     """
     when, colon, changes = text.partition(":")
-    assignments = [part.partition("=") for part in re.split(r",(?=\s*[\w.]+\s*=)", changes)]
+    assignments = [part.partition("=") for part in re.split(r",(?=\s*[\w.-]+\s*=)", changes)]
     trigger = _parse_when(when.strip())
     if not colon or trigger is None or not all(path.strip() and value.strip() for path, _, value in assignments):
         raise ConfigError(
             f"`{text}` is no event; write `step 200: optimizer.weight_decay=0`, `epoch 60: ...`, or "
             f"`test_accuracy>=0.99: ...` (any of {', '.join(METRICS)}, with >= or <=)."
         )
-    return Event(trigger, tuple((path.strip(), read_value(value.strip())) for path, _, value in assignments))
+    # fields may be spelt as flags are, weight-decay
+    changes_made = ((path.strip().replace("-", "_"), read_value(value.strip())) for path, _, value in assignments)
+    return Event(trigger, tuple(changes_made))
 
 
 def _parse_when(text: str) -> AtStep | AtEpoch | Threshold | None:

@@ -462,7 +462,7 @@ def test_compare(capsys, toy_run, toy_config, tmp_path):
         "\nGeneralised: 0 of 2 runs\n",
     ):
         assert heading in "\n" + out
-    assert "50% of runs by step unknown, later than these runs show (95 % interval unknown" in out
+    assert "50% of runs by step unknown, later than these runs show\n" in out
     assert "delay" not in out  # nothing is known of it
     path = tmp_path / "table.csv"
     code, out, _ = call(capsys, *words, "--until", 10, "--output", path)

@@ -254,8 +254,9 @@ class Compare:
         print(f"Generalised: {data.attrs['generalised']} of {len(trajs)} runs")
         for share in data["quantile"].values:
             at = data.sel(quantile=share)
-            step, low, high = (in_words(float(at[f"steps_to_generalise{side}"])) for side in ("", "_lower", "_upper"))
-            print(f"{share:.0%} of runs by step {step} (95 % interval {low} to {high})")
+            step, low, high = (float(at[f"steps_to_generalise{side}"]) for side in ("", "_lower", "_upper"))
+            within = f" (95 % interval {in_words(low)} to {in_words(high)})" if low < float("inf") else ""
+            print(f"{share:.0%} of runs by step {in_words(step)}{within}")
         if early is not None:
             print(f"\nUp to step {self.until}: does it tell which of {early.sizes['run']} runs generalise later?")
             if early.attrs["left_out"]:
