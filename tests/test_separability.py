@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from scipy.stats import norm
 
 from interp.errors import InvalidArgumentError, NotAvailableError
-from interp.theory import separability
+from interp.theory import separability, two_points
 from interp.theory.separability import asymptotic_weights, hard_margin, margin
 
 
@@ -365,3 +365,15 @@ def test_norm_bound_by_all_vertices():
 def test_errors(call, message):
     with pytest.raises((InvalidArgumentError, NotAvailableError), match=message):
         call()
+
+
+@pytest.mark.parametrize("h", [1e-3, 1e-10, 1e-12, 1e-14])
+def test_weights_next_to_the_boundary_of_the_hull_are_those_of_two_points(h):
+    """Where the gradient is 1e-10 long before the minimum; on the boundary itself there is none."""
+    found = asymptotic_weights(np.array([[-1.0], [h]])).S_norm
+    np.testing.assert_allclose(found, two_points.asymptotic_weight(h), rtol=1e-9)
+
+
+def test_on_the_boundary_of_the_hull_there_is_no_minimum():
+    with pytest.raises(NotAvailableError, match="must not be separable"):
+        asymptotic_weights(np.array([[-1.0, 0.0], [1.0, 0.0], [0.0, -1.0]]))

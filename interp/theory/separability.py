@@ -469,7 +469,8 @@ def _newton(X: Float[np.ndarray, "N d"]) -> Float[np.ndarray, " d"] | None:
         H = half.T @ half  # of l, over l; that of log l, less the square of the gradient, may vanish
         H[np.diag_indices_from(H)] += 1e-14 * H.trace()
         step = -cho_solve(cho_factor(H, check_finite=False), gradient, check_finite=False)
-        if np.linalg.norm(gradient) < 1e-10:
+        # near the boundary of the hull the gradient falls as e^-S, long before the minimum
+        if np.linalg.norm(gradient) < 1e-10 and np.linalg.norm(step) <= 1e-6 * (1 + np.linalg.norm(S)):
             return (S + step) / scale
         along = X @ step
         slope, length = gradient @ step, 1.0
