@@ -51,6 +51,16 @@ class Noting(ThreadPoolExecutor):
         return super().submit(fn, work, piece)
 
 
+class Losing(Noting):
+    """Loses its worker over the second run, every time."""
+
+    def submit(self, fn, work, piece):
+        if piece != (SEEDS[1],):
+            return super().submit(fn, work, piece)
+        self.pieces.append(piece)
+        return ThreadPoolExecutor.submit(self, divmod, 1, 0)
+
+
 @pytest.fixture
 def noting():
     with Noting() as executor:
@@ -140,13 +150,6 @@ def test_failures_are_collected(alone, noting, tmp_path):
 
 
 def test_a_worker_that_is_lost_three_times_is_a_failure(tmp_path):
-    class Losing(Noting):
-        def submit(self, fn, work, piece):
-            self.pieces.append(piece)
-            if piece == (SEEDS[1],):
-                return ThreadPoolExecutor.submit(self, divmod, 1, 0)
-            return ThreadPoolExecutor.submit(self, fn, work, piece)
-
     with Losing() as executor:
         outcome = train_all(SEEDS[:2], root=tmp_path, executor=executor, **HERE)
     assert executor.pieces.count((SEEDS[1],)) == 3
@@ -177,14 +180,11 @@ def test_a_complete_run_that_has_lost_something_is_a_failure(tmp_path):
 
 
 def test_a_pool_that_broke_with_its_worker_loses_no_outcome(alone, tmp_path):
-    class Broken(Noting):
+    class Broken(Losing):
         def submit(self, fn, work, piece):
             if piece in self.pieces:
                 raise BrokenExecutor("its process died")
-            self.pieces.append(piece)
-            if piece == (SEEDS[1],):
-                return ThreadPoolExecutor.submit(self, divmod, 1, 0)
-            return ThreadPoolExecutor.submit(self, fn, work, piece)
+            return super().submit(fn, work, piece)
 
     with Broken() as executor:
         outcome = train_all(SEEDS[:3], root=tmp_path, executor=executor, **HERE)
