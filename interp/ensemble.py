@@ -15,20 +15,21 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from interp.capture import CapturedEvaluations, Split
 from interp.config import RunConfig
 from interp.errors import ConfigError
 from interp.events import AtStep, parse_event
 from interp.models import Model, Pairs
 from interp.objective import mean_of
 from interp.optim import build_optimizer, learning_rate, set_learning_rate
-from interp.session import Session, captured_graph
+from interp.session import Session, captured_update
 from interp.tasks import build_task
 
 __all__ = ["EnsembleStep", "require_equal_inputs", "require_equal_shape", "shape_of"]
@@ -110,10 +111,18 @@ class EnsembleStep:
         self._result = torch.zeros(len(sessions), 2, dtype=torch.float64, device=device)
         self._batch = self._draw_batches(0) if self._first.minibatches else None
         self._dropout = self._draw_dropout(0)
-        self._graph = captured_graph(self._update, self._sessions) if device.type == "cuda" else None
+        self._graph = captured_update(self._update, self._sessions) if device.type == "cuda" else None
+        self._evaluations = None if self._graph is None else CapturedEvaluations(self._graph)
 
-    def evaluate(self, split: Literal["train", "test"]) -> Float[Tensor, "member 2"]:
-        """Cross-entropy and accuracy of each member over all its inputs of a split, on the device."""
+    def evaluate(self, split: Split) -> Float[Tensor, "member 2"]:
+        """Cross-entropy and accuracy of each member over all its inputs of a split, on the device.
+
+        On CUDA the next evaluation of the same split overwrites it.
+        """
+        evaluate = self._evaluate
+        return evaluate(split) if self._evaluations is None else self._evaluations(evaluate, split)
+
+    def _evaluate(self, split: Split) -> Float[Tensor, "member 2"]:
         inputs = self._inputs[split]
         with torch.no_grad():
             if split == "test" and self._first.task.sigma is not None:

@@ -65,6 +65,8 @@ def run_environment(device: torch.device, threads: int | None) -> Iterator[None]
         raise InvalidArgumentError(f"`threads` must be a whole number >= 1 (None: torch's setting); got {threads}.")
     threads_before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     tf32 = torch.backends.cuda.matmul.allow_tf32
+    buffers: Any = torch.utils.deterministic
+    filled = buffers.fill_uninitialized_memory
     keep_large_buffers()
     try:
         if threads is not None:
@@ -73,6 +75,7 @@ def run_environment(device: torch.device, threads: int | None) -> Iterator[None]
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first call of cuBLAS
             torch.use_deterministic_algorithms(True)
             torch.backends.cuda.matmul.allow_tf32 = False
+            buffers.fill_uninitialized_memory = False  # costs a kernel for each
         # a graph is captured on the current device, which need not be the first
         with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
             yield
@@ -80,6 +83,7 @@ def run_environment(device: torch.device, threads: int | None) -> Iterator[None]
         torch.set_num_threads(threads_before)
         torch.use_deterministic_algorithms(deterministic)
         torch.backends.cuda.matmul.allow_tf32 = tf32
+        buffers.fill_uninitialized_memory = filled
 
 
 @contextlib.contextmanager

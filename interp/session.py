@@ -6,7 +6,6 @@ Nothing in an update waits for the device. Losses and accuracies stay there unti
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from interp.capture import CapturedEvaluations, Split, captured
 from interp.config import FeedForward, RunConfig
 from interp.events import Agenda, Event, parse_event
 from interp.models import Model, Pairs, build_model
@@ -32,7 +32,7 @@ from interp.optim import (
 from interp.rng import generator
 from interp.tasks import Task, build_task
 
-__all__ = ["Numbers", "Session", "TrainingStep", "captured_graph", "initial_model"]
+__all__ = ["Numbers", "Session", "TrainingStep", "captured_update", "initial_model"]
 
 BUFFERED = 512
 """Pairs of numbers that wait on the device before they are fetched."""
@@ -95,7 +95,7 @@ class Session:
         """Size of the weights of one step."""
         return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
 
-    def evaluate(self, split: Literal["train", "test"]) -> Float[Tensor, "2"]:
+    def evaluate(self, split: Split) -> Float[Tensor, "2"]:
         """Cross-entropy and accuracy over all pairs of a split, on the device, whatever loss is minimised."""
         pairs, labels = self.train if split == "train" else self.test
         with torch.no_grad():
@@ -270,16 +270,18 @@ class TrainingStep:
         mask = session.dropout_mask(0)
         self._dropout = None if mask is None else mask.to(session.device)
         if session.device.type == "cuda":
-            self._graph = captured_graph(self._update, [session])
+            self._graph = captured_update(self._update, [session])
+        self._evaluations = None if self._graph is None else CapturedEvaluations(self._graph)
 
     @property
     def captured(self) -> bool:
         """Whether the step is a CUDA graph."""
         return self._graph is not None
 
-    def evaluate(self, split: Literal["train", "test"]) -> Float[Tensor, "2"]:
-        """See `Session.evaluate`."""
-        return self.session.evaluate(split)
+    def evaluate(self, split: Split) -> Float[Tensor, "2"]:
+        """See `Session.evaluate`; on CUDA the next evaluation of the same split overwrites it."""
+        evaluate = self.session.evaluate
+        return evaluate(split) if self._evaluations is None else self._evaluations(evaluate, split)
 
     def __call__(self, step: int) -> Float[Tensor, "2"]:
         """Make the update that leads from `step` to `step + 1`."""
@@ -319,20 +321,15 @@ class TrainingStep:
         self._accuracy.copy_(right.mean(dtype=torch.float64))
 
 
-def captured_graph(update: Callable[[], None], sessions: Sequence[Session]) -> torch.cuda.CUDAGraph:
-    """The update as a CUDA graph: warmed up on a side stream and captured, weights and optimisers as they were."""
+def captured_update(update: Callable[[], None], sessions: Sequence[Session]) -> torch.cuda.CUDAGraph:
+    """The update as a CUDA graph, with weights and optimisers as they were before."""
     before = [(session.weights(), session.moments()) for session in sessions]  # on CUDA these are copies
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            update()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    for session in sessions:
-        session.optimizer.zero_grad(set_to_none=True)
-    with torch.cuda.graph(graph):
-        update()
+
+    def drop_gradients() -> None:
+        for session in sessions:
+            session.optimizer.zero_grad(set_to_none=True)
+
+    graph, _ = captured(update, drop_gradients)
     for session, (weights, moments) in zip(sessions, before, strict=True):
         session.put_back(weights, moments)
     return graph

@@ -20,7 +20,7 @@ LINES = [
     ["schedule", "events"],
     ["record"],
     ["config", "rng", "theory"],
-    ["recipes", "tasks", "models", "objective", "segments"],
+    ["recipes", "tasks", "models", "objective", "segments", "capture"],
     ["optim", "environment", "store"],
     ["trajectory", "session"],
     ["ensemble"],

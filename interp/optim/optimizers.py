@@ -40,7 +40,9 @@ def build_optimizer(
     trained = {name: parameter for name, parameter in parameters_by_name if parameter.requires_grad}
     parameters = list(trained.values())
     device = parameters[0].device
-    lr: float | Tensor = torch.tensor(config.lr, device=device) if device.type == "cuda" else config.lr
+    lr: float | Tensor = config.lr
+    if device.type == "cuda":  # whose fused kernels read it in float32, whatever the weights are in
+        lr = torch.tensor(config.lr, dtype=torch.float32, device=device)
     capturable = device.type == "cuda"
     optimizer: torch.optim.Optimizer
     match config:

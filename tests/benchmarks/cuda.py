@@ -1,0 +1,154 @@
+"""What a CUDA device makes of it: `python -m tests.benchmarks.cuda`, where there is one.
+
+As in the other benchmarks contestants alternate, and the median of the ratios counts; every turn ends when the device
+has finished.
+"""
+
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+
+import torch
+
+import interp
+from interp.config import FeedForward, Modular, Recurrent
+from interp.ensemble import EnsembleStep
+from interp.environment import run_environment
+from interp.session import Numbers, Session, TrainingStep
+from tests.benchmarks.elsewhere import seconds
+from tests.benchmarks.feedforward import Plain as PlainFeedForward
+from tests.benchmarks.recurrent import Plain as PlainRecurrent
+from tests.benchmarks.rival_demo import make as make_demo
+
+CUDA = torch.device("cuda")
+
+
+def turn(run: Callable[[], object], block: int) -> float:
+    """Seconds of one of `block` turns in a row, the device's work included."""
+
+    def all_of_them() -> None:
+        for _ in range(block):
+            run()
+        torch.cuda.synchronize()
+
+    return seconds(all_of_them) / block
+
+
+def compare(what: str, ours: Callable[[], object], theirs: Callable[[], object], n: int = 9, block: int = 20) -> None:
+    """A row: median times and the median of the ratios of neighbouring turns."""
+    for run in (ours, theirs) * 2:
+        turn(run, block)
+    pairs = [(turn(ours, block), turn(theirs, block)) for _ in range(n)]
+    a, b, ratio = (statistics.median(x) for x in zip(*((a, b, b / a) for a, b in pairs), strict=True))
+    print(f"| {what} | {a * 1e3:.3f} ms | {b * 1e3:.3f} ms | {ratio:.1f} |", flush=True)
+
+
+def stepping(sessions: list[Session], with_test: bool) -> Callable[[], None]:
+    """A step as the trainer makes it, numbers fetched when their buffer is full; captured in the trainer's settings."""
+    numbers, steps = Numbers(CUDA, len(sessions)), itertools.count()
+    with run_environment(CUDA, None):
+        update = TrainingStep(sessions[0]) if len(sessions) == 1 else EnsembleStep(sessions)
+        update.evaluate("test")
+
+    def step() -> None:
+        now = next(steps)
+        if with_test:
+            numbers.add(now, "test", update.evaluate("test"))
+        numbers.add(now, "train", update(now))
+        if numbers.full:
+            numbers.fetch()
+
+    return step
+
+
+def plain_loop(model: torch.nn.Module, session: Session, with_test: bool) -> Callable[[], None]:
+    """A full-batch step as scripts make it, losses read at every step."""
+    model, task, settings = model.to(CUDA), session.task, session.config.optimizer
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    train, test = ((task.tokens[mask].to(CUDA), task.labels[mask].to(CUDA)) for mask in (task.train, task.test))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(train[0]), train[1])
+        loss.backward()
+        optimizer.step()
+        loss.item()
+        if with_test:
+            with torch.no_grad():
+                torch.nn.functional.cross_entropy(model(test[0]), test[1]).item()
+
+    return step
+
+
+def steps() -> None:
+    """Steps of single runs, against the loops that people write."""
+    demo = make_demo("cuda")
+    session = Session(interp.recipes.get("tl-demo"), CUDA)
+    compare("tl-demo, with test loss: ours, the demo's loop", stepping([session], True), lambda: demo(True))
+    compare("tl-demo: ours, the demo's loop", stepping([session], False), lambda: demo(False))
+    session = Session(interp.recipes.get("simple-grokking"), CUDA)
+    assert isinstance(session.config.model, FeedForward)
+    plain = PlainFeedForward(session.config.model, session.task.d_vocab, session.task.d_vocab_out)
+    ours = stepping([session], True)
+    compare("simple-grokking, both metrics: ours, the plain loop", ours, plain_loop(plain, session, True))
+    for cell in ("lstm", "rnn"):
+        task = Modular(p=97, train_fraction=0.3, encoding="sentence")
+        session = Session(interp.RunConfig(task=task, model=Recurrent(cell=cell)), CUDA)
+        assert isinstance(session.config.model, Recurrent)
+        plain = PlainRecurrent(session.config.model, session.task.d_vocab, session.task.d_vocab_out)
+        ours = stepping([session], False)
+        compare(f"{cell.upper()}, six tokens: ours, torch's modules", ours, plain_loop(plain, session, False))
+
+
+def ensembles() -> None:
+    """Steps of many runs at once, with their test numbers, against that of one."""
+    mlp = interp.RunConfig(
+        task=Modular(p=53, train_fraction=0.6, encoding="operands"), model=FeedForward(d_model=128, d_hidden=(128,))
+    )
+    lstm = interp.RunConfig(task=Modular(p=53, train_fraction=0.4), model=Recurrent(d_model=20, d_hidden=20))
+    for name, config in (("MLP p=53", mlp), ("LSTM p=53", lstm), ("nanda", interp.recipes.get("nanda"))):
+        one = stepping([Session(config, CUDA)], True)
+        for members in (8, 64, 256) if name != "nanda" else (8, 32):
+            configs = [config.replace({"seed": seed, "task.seed": seed}) for seed in range(members)]
+            together = stepping([Session(config, CUDA) for config in configs], True)
+            compare(f"{name}: one run, {members} in one step", one, together, n=5)
+            peak = torch.cuda.max_memory_allocated() / 2**30
+            print(f"|  |  |  | (memory so far at most {peak:.1f} GiB) |", flush=True)
+
+
+def whole_runs() -> None:
+    """Recipes to their last step, with all their checkpoints and metrics, on the device."""
+    print("\n| recipe | steps | seconds | steps/s | train > 99 % | test > 99 % | last test loss |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name in ("nanda", "tl-demo", "kitouni-circle", "simple-grokking", "comprehension", "chughtai-s5"):
+        with tempfile.TemporaryDirectory() as root:
+            start = time.perf_counter()
+            traj = interp.train(interp.recipes.get(name), root=root, device="cuda")
+            taken = time.perf_counter() - start
+            reached = [first_above(traj, split) for split in ("train", "test")]
+            loss = float(traj.metrics.test_loss.dropna("step")[-1])
+            speed = f"{traj.config.steps:,} | {taken:.1f} | {traj.config.steps / taken:,.0f}"
+            print(f"| {name} | {speed} | {reached[0]} | {reached[1]} | {loss:.2g} |", flush=True)
+
+
+def first_above(traj: interp.Trajectory, split: str, threshold: float = 0.99) -> int | None:
+    """The first logged step at which the accuracy of a split exceeds the threshold."""
+    accuracy = traj.metrics[f"{split}_accuracy"].dropna("step")
+    above = accuracy.step[accuracy > threshold]
+    return int(above[0]) if len(above) else None
+
+
+def main() -> None:
+    if not torch.cuda.is_available():
+        raise SystemExit("There is no CUDA device here.")
+    print(f"torch {torch.__version__}, {torch.cuda.get_device_name()}\n")
+    print("| first, second | first | second | second / first |\n| --- | --- | --- | --- |", flush=True)
+    steps()
+    ensembles()
+    whole_runs()
+
+
+if __name__ == "__main__":
+    main()
