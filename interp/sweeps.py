@@ -154,6 +154,11 @@ def sweep(
         except ConfigError as error:
             where = ", ".join(f"{name}={value}" for name, value in changes.items())
             raise ConfigError(f"{error} (In the grid at {where}.)") from error
+    if len(axes["seed"]) > 1 and not all(config.draws for config in configs):
+        raise ConfigError(
+            "Runs that differ in `seed` alone would be one and the same here: initial weights do not come from it, and "
+            "nothing is drawn later. Let `task.seed` differ instead."
+        )
     outcome = train_all(
         configs, root=root, executor=executor, workers=workers, together=together, device=device, threads=threads,
         patience=patience, progress=progress,

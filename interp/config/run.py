@@ -129,6 +129,30 @@ class RunConfig(Record):
         return {part: getattr(self, part).replace(values) for part, values in changes.items()}
 
     @property
+    def draws(self) -> tuple[str, ...]:
+        """What `seed` decides; where that is nothing, runs of any seed are the same run.
+
+        >>> RunConfig().draws
+        ('initial weights',)
+        >>> RunConfig().replace({"optimizer.batch_size": 64, "interventions.update_noise": 0.1}).draws
+        ('initial weights', 'minibatches', 'update noise')
+        """
+        stages = [self]
+        for event in self.events:
+            stages.append(stages[-1].after(parse_event(event)))
+        model, optimizer = self.model, self.optimizer
+        fixed = model.initial_norm == 0 if isinstance(model, Logistic) else getattr(model, "init_stream", "") == "split"
+        drawn = {
+            "initial weights": not fixed,
+            "minibatches": optimizer.batch_size is not None,
+            "dropout": bool(getattr(model, "dropout", 0)),
+            "update noise": any(stage.interventions.update_noise for stage in stages),
+            "weight noise": any(stage.interventions.weight_noise for stage in stages),
+            "jiggle": any(getattr(stage.optimizer, "decay", "") == "jiggle" for stage in stages),
+        }
+        return tuple(name for name, is_drawn in drawn.items() if is_drawn)
+
+    @property
     def run_id(self) -> str:
         """Readable slug and first 8 hex digits of the SHA-256 of the canonical JSON: the run folder's name."""
         digest = hashlib.sha256(self.to_json().encode()).hexdigest()[:8]
