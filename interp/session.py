@@ -273,11 +273,6 @@ class TrainingStep:
             self._graph = captured_update(self._update, [session])
         self._evaluations = None if self._graph is None else CapturedEvaluations(self._graph)
 
-    @property
-    def captured(self) -> bool:
-        """Whether the step is a CUDA graph."""
-        return self._graph is not None
-
     def evaluate(self, split: Split) -> Float[Tensor, "2"]:
         """See `Session.evaluate`; on CUDA the next evaluation of the same split overwrites it."""
         evaluate = self.session.evaluate

@@ -349,7 +349,7 @@ def test_when_the_sweep_is_stopped_its_processes_store_everything_and_end(signum
     script.write_text(SCRIPT)
     parent = subprocess.Popen(
         [sys.executable, script, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in what a shell runs behind itself
     )  # fmt: skip
 
@@ -357,7 +357,11 @@ def test_when_the_sweep_is_stopped_its_processes_store_everything_and_end(signum
         listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent.pid)], capture_output=True, text=True)
         return [int(pid) for pid in listed.stdout.split()]
 
-    busy = until(lambda: [folder for pid in children() for folder in writes(pid, tmp_path)], 180)
+    def met():
+        assert parent.poll() is None, parent.communicate()
+        return [folder for pid in children() for folder in writes(pid, tmp_path)]
+
+    busy = until(met, 180)
     everybody = children()
     parent.send_signal(signum)
     said, complained = parent.communicate(timeout=120)

@@ -343,7 +343,11 @@ class Sweep:
             )
         table, results = done.to_dataframe(), done.results()
         shown = ["run", "memorised_step", "generalised_step", "delay", "test_accuracy", "learning_phase"]
-        print("Memorised: train accuracy 99 %, generalised: test accuracy 95 %, each held for 5 more evaluations")
+        asked = results.attrs
+        print(
+            f"Memorised: train accuracy {asked['train_threshold']:.0%}, generalised: test accuracy "
+            f"{asked['test_threshold']:.0%}, each held for {asked['hold']} more evaluations"
+        )
         print(as_table(table[[*done.axes, *shown]]))
         for run_id, why in done.failures.items():
             print(f"failed: {run_id}: {why}")
