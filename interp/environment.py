@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from interp.errors import InvalidArgumentError
+from interp.errors import DeviceMemoryError, InvalidArgumentError
 
 __all__ = [
     "choose_device",
@@ -60,6 +60,7 @@ def run_environment(device: torch.device, threads: int | None) -> Iterator[None]
 
     Raises:
         InvalidArgumentError: `threads` is less than 1.
+        DeviceMemoryError: what is done there does not fit into the memory of the device.
     """
     if threads is not None and threads < 1:
         raise InvalidArgumentError(f"`threads` must be a whole number >= 1 (None: torch's setting); got {threads}.")
@@ -79,6 +80,11 @@ def run_environment(device: torch.device, threads: int | None) -> Iterator[None]
         # a graph is captured on the current device, which need not be the first
         with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
             yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError(
+            f"The memory of {_device_name(device)} does not hold this: train fewer runs together (`together`, or a "
+            "shorter list for `train_many`), in minibatches (`optimizer.batch_size`), or a smaller model."
+        ) from error
     finally:
         torch.set_num_threads(threads_before)
         torch.use_deterministic_algorithms(deterministic)
@@ -120,7 +126,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "system": platform.platform(),
         "device": device.type,
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device_name": _device_name(device),
         "threads": torch.get_num_threads(),
         "update": "captured as a CUDA graph" if device.type == "cuda" else "eager",
     }
@@ -143,6 +149,10 @@ def release_buffers() -> None:
     """Give freed memory back to the kernel, from the middle of the heap too."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
 
 
 def _processor() -> str:

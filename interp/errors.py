@@ -10,6 +10,7 @@ __all__ = [
     "ConfigError",
     "CorruptRunError",
     "DamagedRunWarning",
+    "DeviceMemoryError",
     "DivergedError",
     "ForeignFormatError",
     "InterpError",
@@ -68,6 +69,10 @@ class RunLockedError(StoreError):
 
 class ForeignFormatError(InterpError, ValueError):
     """Somebody else's checkpoint is of no layout that this package knows."""
+
+
+class DeviceMemoryError(InterpError, MemoryError):
+    """What is to be trained does not fit into the memory of the device."""
 
 
 class DivergedError(InterpError, ArithmeticError):

@@ -24,7 +24,7 @@ from interp.session import Numbers, Session, TrainingStep
 from interp.store import RunWriter
 from interp.trajectory import Trajectory
 
-__all__ = ["RunInterrupted", "advance", "divergence", "note_events"]
+__all__ = ["RunInterrupted", "advance", "build_update", "divergence", "note_events"]
 
 SAFETY_SECONDS = 60.0
 """A full state is written at least this often, so that a killed run loses no more; only the last two such are kept."""
@@ -52,13 +52,15 @@ def advance(
     last: int,
     weights: Schedule,
     progress: bool,
+    update: TrainingStep | EnsembleStep | None = None,
     witness: Callable[[int, dict[str, np.ndarray]], None] | None = None,
     record_from: int = 0,
 ) -> None:
     """From the weights of step `first` to those of step `last`, of one run or of several in one batched step.
 
-    `witness` sees every step from `record_from` at which the original run stored weights; a run that has one (a replay)
-    stores neither full states nor metrics before `record_from`. Sessions without a writer run along and leave nothing.
+    `update` is that of the sessions, where it has been built already. `witness` sees every step from `record_from` at
+    which the original run stored weights; a run that has one (a replay) stores neither full states nor metrics before
+    `record_from`. Sessions without a writer run along and leave nothing.
     A run that reaches the last step of its config is marked as complete.
     """
     config = sessions[0].config  # the schedules are those of all
@@ -66,14 +68,14 @@ def advance(
     is_replay = witness is not None
     final = config.steps  # schedules are those of the whole run, also in a replay
     runs = _Runs(sessions, writers)
-    update, exact_pass = _build_update(sessions), _exact_pass(sessions)
+    update, exact_pass = update or build_update(sessions), _exact_pass(sessions)
     numbers = Numbers(sessions[0].device, len(sessions))
     safe_at = time.monotonic()
 
     with interruptible() as interrupted, _Bar(progress, first, last, len(sessions)) as bar:
         for step in range(first, last + 1):
             if runs.meet_events(step):  # before anything of this step is stored
-                update, exact_pass = _build_update(sessions), _exact_pass(sessions)
+                update, exact_pass = build_update(sessions), _exact_pass(sessions)
             recorded = step >= record_from
             tested = recorded and (is_replay or config.log.test.at(step, final))
             stored = recorded and weights.at(step, last if is_replay else final)
@@ -119,8 +121,12 @@ def advance(
         raise RunInterrupted(runs.folder, last, interrupted[0])
 
 
-def _build_update(sessions: Sequence[Session]) -> TrainingStep | EnsembleStep:
-    return TrainingStep(sessions[0]) if len(sessions) == 1 else EnsembleStep(sessions)
+def build_update(sessions: Sequence[Session]) -> TrainingStep | EnsembleStep:
+    """The update of these sessions; on CUDA it then holds all the memory that it will need."""
+    update = TrainingStep(sessions[0]) if len(sessions) == 1 else EnsembleStep(sessions)
+    if sessions[0].device.type == "cuda":
+        update.evaluate("test")
+    return update
 
 
 def _exact_pass(sessions: Sequence[Session]) -> bool:

@@ -26,7 +26,7 @@ from interp.errors import (
     NotAvailableError,
     RunExistsError,
 )
-from interp.loop import RunInterrupted, advance, divergence, note_events
+from interp.loop import RunInterrupted, advance, build_update, divergence, note_events
 from interp.schedule import Schedule
 from interp.session import Session
 from interp.store import RunWriter
@@ -59,6 +59,7 @@ def train(
         InvalidArgumentError: a value of `existing`, `device` or `threads` that there is not; nothing is deleted then.
         RunExistsError: the run exists and `existing` is "error".
         RunLockedError: another process is writing to it.
+        DeviceMemoryError: it does not fit into the memory of the device; then there is no run, and none is deleted.
         DivergedError: a loss or a weight is not a number; what was stored before is kept.
         RunInterrupted: (a KeyboardInterrupt) after Ctrl-C or SIGTERM; the run can be resumed.
     """
@@ -93,7 +94,7 @@ def train_many(
 
     Raises:
         ConfigError: the configs are not of equal shape (the message names the fields), or two are the same.
-        RunExistsError, RunLockedError, DivergedError, RunInterrupted: as `train`.
+        RunExistsError, RunLockedError, DeviceMemoryError, DivergedError, RunInterrupted: as `train`.
     """
     if not configs:
         raise InvalidArgumentError("`configs` must hold at least one run; got none.")
@@ -273,6 +274,7 @@ def _start(
         sessions = [Session(config, place) for config in configs]
         if len(sessions) > 1:
             require_equal_inputs(sessions)
+        update = build_update(sessions)
         schedule = _schedule(sessions[0])
         together = {"ensemble": [config.run_id for config in configs]} if len(configs) > 1 else {}
         about = {"schedule": str(schedule), "provenance": provenance(place), **together}
@@ -283,7 +285,8 @@ def _start(
             stack.enter_context(RunWriter.create(root / config.run_id, {"config": config.to_dict(), **about}))
             for config in configs
         ]
-        advance(sessions, writers, first=0, last=configs[0].steps, weights=schedule, progress=progress)
+        last = configs[0].steps
+        advance(sessions, writers, first=0, last=last, weights=schedule, progress=progress, update=update)
 
 
 def _delete(folder: Path) -> None:

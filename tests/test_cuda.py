@@ -14,6 +14,7 @@ import interp
 from interp import session as sessions
 from interp.config import Modular, Muon, RunConfig, Transformer
 from interp.ensemble import EnsembleStep
+from interp.errors import DeviceMemoryError
 from interp.recipes import RECIPES
 from interp.session import Session, TrainingStep
 from interp.training import RunInterrupted
@@ -222,6 +223,19 @@ def test_neither_updates_nor_losses_wait_for_the_device(name):
             update.evaluate("test").cpu()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_what_does_not_fit_leaves_nothing(tmp_path):
+    config = interp.recipes.get("nanda")
+    torch.cuda.empty_cache()
+    allowed = torch.cuda.memory_reserved() + 2**26
+    torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        with pytest.raises(DeviceMemoryError, match=torch.cuda.get_device_name()):
+            interp.train_many([config, config.replace({"seed": 1})], root=tmp_path, device="cuda")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_settings_are_put_back():

@@ -22,8 +22,16 @@ from interp.config import (
     Symbolic,
     Transformer,
 )
+from interp.dispatch import train_all
 from interp.ensemble import EnsembleStep, shape_of
-from interp.errors import ConfigError, CorruptRunError, DivergedError, NotAvailableError, RunExistsError
+from interp.errors import (
+    ConfigError,
+    CorruptRunError,
+    DeviceMemoryError,
+    DivergedError,
+    NotAvailableError,
+    RunExistsError,
+)
 from interp.models.base import rows_of
 from interp.session import Session, TrainingStep
 from interp.training import RunInterrupted
@@ -475,6 +483,27 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_made(tmp_path)
         interp.train_many(configs, root=tmp_path, device="cpu")
     assert not list(tmp_path.iterdir())
     assert interp.train(configs[0], root=tmp_path, device="cpu").complete
+
+
+def test_what_does_not_fit_is_known_before_anything_is_made_or_deleted(configs, tmp_path, monkeypatch):
+    """Runs that were to be trained together would else ask for their company again when fewer are tried."""
+    before = interp.train(configs[0].replace({"steps": 4}), root=tmp_path, device="cpu").folder
+    configs[0] = configs[0].replace({"steps": 4})
+    configs[1:] = [config.replace({"steps": 4}) for config in configs[1:]]
+
+    def full(self, *args, **how):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EnsembleStep, "__init__", full)
+        with pytest.raises(DeviceMemoryError, match="does not hold this: train fewer runs together"):
+            interp.train_many(configs, root=tmp_path, existing="overwrite", device="cpu")
+        assert list(tmp_path.iterdir()) == [before]
+        assert interp.load(before).complete
+        found = train_all(configs[1:], root=tmp_path, together=2, workers=1, device="cpu")
+        assert all("train fewer runs together" in why for why in found.failures.values())
+        assert len(found.failures) == 2
+    assert interp.train(configs[1], root=tmp_path, device="cpu").complete
 
 
 def test_runs_that_exist_are_gone_on_with_and_the_rest_is_trained(configs, tmp_path):
