@@ -31,6 +31,7 @@ from interp.schedule import Schedule
 from interp.session import Session
 from interp.store import RunWriter
 from interp.trajectory import Trajectory, as_trajectory
+from interp.words import is_whole
 
 __all__ = ["RunInterrupted", "replay", "resume", "train", "train_many"]
 
@@ -191,7 +192,7 @@ def replay(
     traj = as_trajectory(traj)
     _refuse_imported(traj)
     for name, value in (("start", start), ("stop", stop), ("every", every)):
-        if isinstance(value, bool) or int(value) != value or (name == "every" and value < 1):
+        if not is_whole(value) or (name == "every" and value < 1):
             least = ">= 1" if name == "every" else "stored"
             raise InvalidArgumentError(f"`{name}` must be a whole number of steps, {least}; got {value!r}.")
     start, stop, every = int(start), int(stop), int(every)  # numpy's, too

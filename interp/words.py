@@ -1,4 +1,4 @@
-"""Values as one writes them: in an event, in a grid, after a flag.
+"""Values as one writes them: in an event, in a grid, after a flag, as an argument.
 
 >>> read_value("0.3"), read_value("[64, 64]"), read_value("multiply")
 (0.3, (64, 64), 'multiply')
@@ -7,7 +7,7 @@
 import json
 from typing import Any
 
-__all__ = ["read_value", "write_value"]
+__all__ = ["is_whole", "read_value", "write_value"]
 
 
 def read_value(text: str) -> Any:
@@ -30,3 +30,15 @@ def write_value(value: Any) -> str:
     ('[64, 64]', 'multiply', 'null')
     """
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, of whatever type; true and false are none.
+
+    >>> [is_whole(value) for value in (3, 3.0, 2.5, True, "3", None, float("nan"), float("inf"))]
+    [True, True, False, False, False, False, False, False]
+    """
+    try:
+        return not isinstance(value, bool) and bool(int(value) == value)
+    except (TypeError, ValueError, OverflowError):
+        return False

@@ -1,5 +1,7 @@
 """Laws, planted answers, and slow obvious versions of the Fourier spectra."""
 
+import math
+
 import jaxtyping
 import numpy as np
 import pytest
@@ -203,6 +205,8 @@ def test_gini_limits_and_definition():
         ),
         (lambda: as_count("draws", 1.5), r"`draws` must be a whole number >= 1; got 1.5"),
         (lambda: as_count("draws", True), r"`draws` must be a whole number"),
+        (lambda: as_count("draws", "7"), r"`draws` must be a whole number >= 1; got '7'"),
+        (lambda: as_count("draws", math.inf), r"`draws` must be a whole number >= 1; got inf"),
         (lambda: as_probability("q", -0.1), r"`q` must lie in \[0, 1\]"),
     ],
 )

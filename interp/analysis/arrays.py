@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import InvalidArgumentError
+from interp.words import is_whole
 
 __all__ = [
     "Array",
@@ -75,7 +76,7 @@ def as_modulus(p: int) -> int:
 
 def as_count(name: str, value: int, *, minimum: int = 1) -> int:
     """A whole number not below `minimum`; otherwise `InvalidArgumentError`."""
-    if isinstance(value, bool) or int(value) != value or value < minimum:
+    if not is_whole(value) or value < minimum:
         raise InvalidArgumentError(f"`{name}` must be a whole number >= {minimum}; got {value!r}.")
     return int(value)
 
@@ -89,7 +90,7 @@ def as_probability(name: str, value: float) -> float:
 
 def as_frequency(name: str, k: int, p: int) -> int:
     """A frequency, in 1..floor(p/2); otherwise `InvalidArgumentError`."""
-    if isinstance(k, bool) or int(k) != k or not 1 <= k <= p // 2:
+    if not is_whole(k) or not 1 <= k <= p // 2:
         raise InvalidArgumentError(f"`{name}` must be a frequency in 1..{p // 2} for p={p}; got {k!r}.")
     return int(k)
 
