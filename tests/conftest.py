@@ -7,6 +7,7 @@ _hook = install_import_hook([f"interp.{name}" for name in _TENSORS], "beartype.b
 
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
+import torch  # noqa: E402
 
 import interp  # noqa: E402
 
@@ -35,6 +36,14 @@ def as_on_cuda(monkeypatch):
     """Look-ups are summed back as on CUDA, in a fixed order."""
     for module in ("base", "prefixes"):
         monkeypatch.setattr(f"interp.models.{module}.summed_by_product", lambda index: True)
+
+
+@pytest.fixture
+def float64():
+    """Where what is amplified over many steps is not rounding."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture(scope="session")

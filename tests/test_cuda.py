@@ -2,8 +2,6 @@
 
 import dataclasses
 import gc
-import os
-import signal
 import warnings
 
 import numpy as np
@@ -18,7 +16,7 @@ from interp.errors import DeviceMemoryError
 from interp.recipes import RECIPES
 from interp.session import Session, TrainingStep
 from interp.training import RunInterrupted
-from tests.test_ensemble import DIFFERENT, SMALL, members, seeds_of
+from tests.test_ensemble import DIFFERENT, SMALL, interrupt, members, seeds_of
 from tests.test_recipes import toy
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -41,29 +39,11 @@ INTERVENTIONS = {
 }
 
 
-@pytest.fixture
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 @pytest.fixture(autouse=True)
 def exact():
     """What `run_environment` sets for a run."""
     with interp.environment.run_environment(CUDA, None):
         yield
-
-
-def interrupted_at(monkeypatch, kind, at):
-    update = kind.__call__
-
-    def call(self, step):
-        if step == at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return update(self, step)
-
-    monkeypatch.setattr(kind, "__call__", call)
 
 
 def advance(session, steps):
@@ -93,7 +73,7 @@ def test_a_recipe_is_the_same_run_again_whole_resumed_and_replayed(name, tmp_pat
     assert whole.provenance["device"] == "cuda"
     assert whole.provenance["update"] == "captured as a CUDA graph"
     assert interp.replay(whole, start=4, stop=6).run["replay"]["proven"] == [4, 5, 6]
-    interrupted_at(monkeypatch, TrainingStep, 3)
+    interrupt(monkeypatch, 3, TrainingStep)
     with pytest.raises(RunInterrupted):
         interp.train(config, root=tmp_path / "parts", device="cuda")
     monkeypatch.undo()
@@ -173,7 +153,7 @@ def test_an_ensemble_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     short = {"steps": 40, "save.weights": "every(4)", "save.state": "every(16)", "log.test": "every(2)"}
     configs = members(SMALL["lstm"].replace(short), DIFFERENT)
     whole = interp.train_many(configs, root=tmp_path / "whole", device="cuda")
-    interrupted_at(monkeypatch, EnsembleStep, 21)
+    interrupt(monkeypatch, 21)
     with pytest.raises(RunInterrupted):
         interp.train_many(configs, root=tmp_path / "parts", device="cuda")
     monkeypatch.undo()

@@ -107,13 +107,6 @@ def distance(config, changes=DIFFERENT, steps=200, **how):
     return weights, losses, alone, together
 
 
-@pytest.fixture
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def seeds_of(config):
     """What members differ in: codes are drawn with the task's seed, which they must then have in common."""
     if not isinstance(config.task, Sums):
@@ -343,15 +336,15 @@ def test_each_member_is_stored_as_its_own_run(configs, tmp_path):
         interp.train_many(configs, root=tmp_path / "together", existing="error")
 
 
-def interrupt(monkeypatch, at):
-    update = EnsembleStep.__call__
+def interrupt(monkeypatch, at, kind=EnsembleStep):
+    update = kind.__call__
 
     def call(self, step):
         if step == at:
             os.kill(os.getpid(), signal.SIGTERM)
         return update(self, step)
 
-    monkeypatch.setattr(EnsembleStep, "__call__", call)
+    monkeypatch.setattr(kind, "__call__", call)
 
 
 @pytest.mark.parametrize("name", ["mlp", "lstm"])
