@@ -1,7 +1,6 @@
 """A run on CUDA is bit for bit itself, and the run on the CPU but for rounding. Without a device these are skipped."""
 
 import dataclasses
-import gc
 import warnings
 
 import numpy as np
@@ -66,6 +65,11 @@ def assert_close(one, other, tolerance):
         np.testing.assert_allclose(a, b, atol=tolerance, err_msg=name)
 
 
+def assert_same(one, other):
+    for (name, a), b in zip(one.weights().items(), other.weights().values(), strict=True):
+        assert np.array_equal(a, b), name
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_the_same_run_again_whole_resumed_and_replayed(name, tmp_path, monkeypatch):
     config = toy(interp.recipes.get(name))
@@ -107,7 +111,7 @@ def test_what_intervenes_does_so_as_on_the_cpu(changes, float64):
     assert (advance(here, 40) - advance(there, 40)).abs()[:, 0].max() < 1e-6
     assert_close(here, there, 1e-6)
     advance(again, 40)
-    assert_close(there, again, 0)
+    assert_same(there, again)
     advance(plain, 40)
     with pytest.raises(AssertionError):
         assert_close(there, plain, 1e-6)
@@ -131,7 +135,7 @@ def test_what_is_captured_is_what_it_was(name, batch_size, monkeypatch):
     monkeypatch.setattr(sessions, "captured_update", lambda update, sessions: None)
     monkeypatch.setattr(sessions, "CapturedEvaluations", lambda update: None)
     assert torch.equal(numbers, everything(plain))
-    assert_close(captured, plain, 0)
+    assert_same(captured, plain)
     assert len(numbers[:, 0].unique()) > 60
 
 
@@ -161,28 +165,6 @@ def test_an_ensemble_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
         assert one.fingerprints() == other.fingerprints()
         assert one.metrics.equals(other.metrics)
     assert interp.replay(whole[1], 18, 30).run["replay"]["proven"] == [20, 24, 28]
-
-
-def test_garbage_is_not_collected_while_a_step_is_captured():
-    """Held by a cycle alone, an older graph would be destroyed wherever the collector comes along."""
-
-    class Held:
-        pass
-
-    config = SMALL["mlp"]
-    for _ in range(3):
-        held = Held()
-        held.itself, held.step = held, TrainingStep(Session(config, CUDA))
-        held.step.evaluate("test")
-    del held
-    before = gc.get_threshold()
-    gc.set_threshold(1, 1, 1)
-    try:
-        update = EnsembleStep([Session(member, CUDA) for member in members(config)])
-        assert update.evaluate("test").isfinite().all()
-    finally:
-        gc.set_threshold(*before)
-    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if not getattr(SMALL[name].model, "dropout", 0)])
@@ -220,10 +202,14 @@ def test_what_does_not_fit_leaves_nothing(tmp_path):
 
 def test_settings_are_put_back():
     """The other way round it would be the fixture's doing: what a run found is there after it."""
+    buffers = torch.utils.deterministic
     torch.use_deterministic_algorithms(False)
+    buffers.fill_uninitialized_memory = True
     with interp.environment.run_environment(CUDA, None):
         assert torch.are_deterministic_algorithms_enabled()
+        assert not buffers.fill_uninitialized_memory
     assert not torch.are_deterministic_algorithms_enabled()
+    assert buffers.fill_uninitialized_memory
 
 
 def test_a_run_from_cuda_is_read_and_measured_without_it(tmp_path):

@@ -466,14 +466,14 @@ def test_a_row_for_each_run(grid):
 @pytest.mark.parametrize("recipe", ["simple-grokking", "beck"])
 def test_seeds_that_decide_nothing_are_refused(recipe, tmp_path):
     """The published script draws weights from the stream of the split; logistic regression begins at zero."""
-    with pytest.raises(ConfigError, match=r"in `seed` alone would be one and the same.*`task\.seed`"):
-        sweep(recipe, {}, seeds=[0, 1], root=tmp_path, **HERE)
-    assert not list(tmp_path.iterdir())
     small = {"task.p": 7, "model.d_model": 4, "model.d_hidden": (4,), "steps": 3}
     drawn = {"optimizer.batch_size": 8}
     if recipe == "beck":
         small, drawn = {"task.n": 8, "task.d": 3, "steps": 3}, {"interventions.update_noise": 0.1}
     base = interp.recipes.get(recipe).replace(small)
+    with pytest.raises(ConfigError, match=r"in `seed` alone would be one and the same.*`task\.seed`"):
+        sweep(base, {}, seeds=[0, 1], root=tmp_path, **HERE)
+    assert not list(tmp_path.iterdir())
     for changes, axes, seeds in ((drawn, {}, [0, 1]), ({}, {"task.seed": [0, 1]}, None)):
         first, second = sweep(base.replace(changes), axes, seeds=seeds, root=tmp_path, **HERE).trajectories
         assert first.fingerprints()[-1] != second.fingerprints()[-1]

@@ -24,12 +24,13 @@ from interp.analysis.measures import key_frequencies
 from interp.config import SGD, FeedForward, Gaussian, Logistic, Modular, Recurrent
 from interp.ensemble import EnsembleStep
 from interp.environment import run_environment
-from interp.session import Numbers, Session, TrainingStep
+from interp.session import Session, TrainingStep
 from interp.store import RunWriter
 from interp.theory.gradient_flow import flow
 from interp.theory.separability import asymptotic_weights, margin
 from tests.benchmarks.elsewhere import Elsewhere, seconds, turns
 from tests.benchmarks.feedforward import make as make_feedforward
+from tests.benchmarks.ours import stepping
 from tests.benchmarks.recurrent import make as make_recurrent
 from tests.benchmarks.rival_demo import make, matmul_floor
 from tests.benchmarks.rival_measures import make as make_measures
@@ -65,18 +66,7 @@ def row(what: str, a: float, b: float, ratio: float, goal: str) -> None:
 
 def training_step() -> None:
     """The recipe tl-demo against the demo's own loop around TransformerLens's bridge, and against its products."""
-    session = Session(interp.recipes.get("tl-demo"), CPU)
-    update, numbers = TrainingStep(session), Numbers(CPU)
-    steps = iter(range(10**9))
-
-    def ours(with_test: bool) -> None:
-        step = next(steps)
-        if with_test:
-            numbers.add(step, "test", session.evaluate("test"))
-        numbers.add(step, "train", update(step))
-        if numbers.full:
-            numbers.fetch()
-
+    ours = stepping([Session(interp.recipes.get("tl-demo"), CPU)])
     demo, (floor_train, floor_test) = make("cpu"), matmul_floor("cpu")
 
     def floor() -> None:
@@ -162,17 +152,16 @@ def recurrent() -> None:
 def feedforward() -> None:
     """The recipe simple-grokking, both metrics at every step, against the plain loop of the published script."""
     session = Session(interp.recipes.get("simple-grokking"), CPU)
-    update, numbers, steps = TrainingStep(session), Numbers(CPU), iter(range(10**9))
     assert session.exact_pass
-
-    def ours() -> None:
-        step = next(steps)
-        numbers.add(step, "test", session.evaluate("test"))
-        numbers.add(step, "train", update(step))
-        if numbers.full:
-            numbers.fetch()
-
-    against("step of an MLP, both metrics: ours, the plain loop", ours, make_feedforward, session, ">= 2", block=50)
+    step = stepping([session])
+    against(
+        "step of an MLP, both metrics: ours, the plain loop",
+        lambda: step(True),
+        make_feedforward,
+        session,
+        ">= 2",
+        block=50,
+    )
 
 
 def against(

@@ -4,21 +4,21 @@ As in the other benchmarks contestants alternate, and the median of the ratios c
 has finished.
 """
 
-import itertools
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 import interp
+from interp.analysis.phases import first_step
 from interp.config import FeedForward, Modular, Recurrent
-from interp.ensemble import EnsembleStep
-from interp.environment import run_environment
-from interp.session import Numbers, Session, TrainingStep
+from interp.session import Session
 from tests.benchmarks.elsewhere import seconds
 from tests.benchmarks.feedforward import Plain as PlainFeedForward
+from tests.benchmarks.ours import stepping
 from tests.benchmarks.recurrent import Plain as PlainRecurrent
 from tests.benchmarks.rival_demo import make as make_demo
 
@@ -45,24 +45,6 @@ def compare(what: str, ours: Callable[[], object], theirs: Callable[[], object],
     print(f"| {what} | {a * 1e3:.3f} ms | {b * 1e3:.3f} ms | {ratio:.1f} |", flush=True)
 
 
-def stepping(sessions: list[Session], with_test: bool) -> Callable[[], None]:
-    """A step as the trainer makes it, numbers fetched when their buffer is full; captured in the trainer's settings."""
-    numbers, steps = Numbers(CUDA, len(sessions)), itertools.count()
-    with run_environment(CUDA, None):
-        update = TrainingStep(sessions[0]) if len(sessions) == 1 else EnsembleStep(sessions)
-        update.evaluate("test")
-
-    def step() -> None:
-        now = next(steps)
-        if with_test:
-            numbers.add(now, "test", update.evaluate("test"))
-        numbers.add(now, "train", update(now))
-        if numbers.full:
-            numbers.fetch()
-
-    return step
-
-
 def plain_loop(model: torch.nn.Module, session: Session, with_test: bool) -> Callable[[], None]:
     """A full-batch step as scripts make it, losses read at every step."""
     model, task, settings = model.to(CUDA), session.task, session.config.optimizer
@@ -85,21 +67,21 @@ def plain_loop(model: torch.nn.Module, session: Session, with_test: bool) -> Cal
 def steps() -> None:
     """Steps of single runs, against the loops that people write."""
     demo = make_demo("cuda")
-    session = Session(interp.recipes.get("tl-demo"), CUDA)
-    compare("tl-demo, with test loss: ours, the demo's loop", stepping([session], True), lambda: demo(True))
-    compare("tl-demo: ours, the demo's loop", stepping([session], False), lambda: demo(False))
+    ours = stepping([Session(interp.recipes.get("tl-demo"), CUDA)])
+    compare("tl-demo, with test loss: ours, the demo's loop", partial(ours, True), partial(demo, True))
+    compare("tl-demo: ours, the demo's loop", partial(ours, False), partial(demo, False))
     session = Session(interp.recipes.get("simple-grokking"), CUDA)
     assert isinstance(session.config.model, FeedForward)
     plain = PlainFeedForward(session.config.model, session.task.d_vocab, session.task.d_vocab_out)
-    ours = stepping([session], True)
-    compare("simple-grokking, both metrics: ours, the plain loop", ours, plain_loop(plain, session, True))
+    mlp = partial(stepping([session]), True)
+    compare("simple-grokking, both metrics: ours, the plain loop", mlp, plain_loop(plain, session, True))
     for cell in ("lstm", "rnn"):
         task = Modular(p=97, train_fraction=0.3, encoding="sentence")
         session = Session(interp.RunConfig(task=task, model=Recurrent(cell=cell)), CUDA)
         assert isinstance(session.config.model, Recurrent)
         plain = PlainRecurrent(session.config.model, session.task.d_vocab, session.task.d_vocab_out)
-        ours = stepping([session], False)
-        compare(f"{cell.upper()}, six tokens: ours, torch's modules", ours, plain_loop(plain, session, False))
+        recurrent = partial(stepping([session]), False)
+        compare(f"{cell.upper()}, six tokens: ours, torch's modules", recurrent, plain_loop(plain, session, False))
 
 
 def ensembles() -> None:
@@ -109,10 +91,10 @@ def ensembles() -> None:
     )
     lstm = interp.RunConfig(task=Modular(p=53, train_fraction=0.4), model=Recurrent(d_model=20, d_hidden=20))
     for name, config in (("MLP p=53", mlp), ("LSTM p=53", lstm), ("nanda", interp.recipes.get("nanda"))):
-        one = stepping([Session(config, CUDA)], True)
+        one = partial(stepping([Session(config, CUDA)]), True)
         for members in (8, 64, 256) if name != "nanda" else (8, 32):
             configs = [config.replace({"seed": seed, "task.seed": seed}) for seed in range(members)]
-            together = stepping([Session(config, CUDA) for config in configs], True)
+            together = partial(stepping([Session(config, CUDA) for config in configs]), True)
             compare(f"{name}: one run, {members} in one step", one, together, n=5)
             peak = torch.cuda.max_memory_allocated() / 2**30
             print(f"|  |  |  | (memory so far at most {peak:.1f} GiB) |", flush=True)
@@ -127,17 +109,11 @@ def whole_runs() -> None:
             start = time.perf_counter()
             traj = interp.train(interp.recipes.get(name), root=root, device="cuda")
             taken = time.perf_counter() - start
-            reached = [first_above(traj, split) for split in ("train", "test")]
+            curves = [traj.metrics[f"{split}_accuracy"].dropna("step") for split in ("train", "test")]
+            reached = [first_step(curve.step.values, curve.values, 0.99) for curve in curves]
             loss = float(traj.metrics.test_loss.dropna("step")[-1])
             speed = f"{traj.config.steps:,} | {taken:.1f} | {traj.config.steps / taken:,.0f}"
             print(f"| {name} | {speed} | {reached[0]} | {reached[1]} | {loss:.2g} |", flush=True)
-
-
-def first_above(traj: interp.Trajectory, split: str, threshold: float = 0.99) -> int | None:
-    """The first logged step at which the accuracy of a split exceeds the threshold."""
-    accuracy = traj.metrics[f"{split}_accuracy"].dropna("step")
-    above = accuracy.step[accuracy > threshold]
-    return int(above[0]) if len(above) else None
 
 
 def main() -> None:
