@@ -2,7 +2,7 @@
 
     import interp
 
-    config = interp.recipes.get("nanda").replace({"task.p": 59, "steps": 3000})
+    config = interp.config.recipes.get("nanda").replace({"task.p": 59, "steps": 3000})
     traj = interp.train(config, progress=True)      # or interp.load("checkpoints/<run>")
     data = interp.measure(traj)                     # xarray.Dataset over step
     interp.report(traj)                             # one self-contained HTML file
@@ -14,15 +14,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interp import analysis, comparison, events, models, plots, recipes, tasks, theory
+    from interp import (
+        analysis,
+        config,
+        errors,
+        execution,
+        importers,
+        literals,
+        milestones,
+        models,
+        optim,
+        papers,
+        plots,
+        reporting,
+        rng,
+        store,
+        tasks,
+        theory,
+        training,
+        trajectory,
+    )
     from interp.analysis.measures import measure
-    from interp.comparison import compare
-    from interp.config import RunConfig
+    from interp.config import RunConfig, events, recipes
     from interp.errors import InterpError
-    from interp.foreign import import_checkpoints
-    from interp.reporting import report
-    from interp.sweeps import sweep
-    from interp.training import replay, resume, train, train_many
+    from interp.execution.sweeps import sweep
+    from interp.importers import import_checkpoints
+    from interp.milestones import comparison
+    from interp.milestones.comparison import compare
+    from interp.reporting.page import report
+    from interp.training.api import replay, resume, train, train_many
     from interp.trajectory import Trajectory, load
 
 __all__ = [
@@ -32,46 +52,88 @@ __all__ = [
     "analysis",
     "compare",
     "comparison",
+    "config",
+    "errors",
     "events",
+    "execution",
     "import_checkpoints",
+    "importers",
+    "literals",
     "load",
     "measure",
+    "milestones",
     "models",
+    "optim",
+    "papers",
     "plots",
     "recipes",
     "replay",
     "report",
+    "reporting",
     "resume",
+    "rng",
+    "store",
     "sweep",
     "tasks",
     "theory",
     "train",
     "train_many",
+    "training",
+    "trajectory",
 ]
 
 _HOMES = {
     "InterpError": "interp.errors",
     "RunConfig": "interp.config",
     "Trajectory": "interp.trajectory",
-    "compare": "interp.comparison",
-    "import_checkpoints": "interp.foreign",
+    "compare": "interp.milestones.comparison",
+    "import_checkpoints": "interp.importers",
     "load": "interp.trajectory",
     "measure": "interp.analysis.measures",
-    "replay": "interp.training",
-    "report": "interp.reporting",
-    "resume": "interp.training",
-    "sweep": "interp.sweeps",
-    "train": "interp.training",
-    "train_many": "interp.training",
+    "replay": "interp.training.api",
+    "report": "interp.reporting.page",
+    "resume": "interp.training.api",
+    "sweep": "interp.execution.sweeps",
+    "train": "interp.training.api",
+    "train_many": "interp.training.api",
 }
-_FAMILIES = ("analysis", "comparison", "events", "models", "plots", "recipes", "tasks", "theory")
+"""Module of each public function and class."""
+_MODULES = {
+    **{
+        name: f"interp.{name}"
+        for name in (
+            "analysis",
+            "config",
+            "errors",
+            "execution",
+            "importers",
+            "literals",
+            "milestones",
+            "models",
+            "optim",
+            "papers",
+            "plots",
+            "reporting",
+            "rng",
+            "store",
+            "tasks",
+            "theory",
+            "training",
+            "trajectory",
+        )
+    },
+    "comparison": "interp.milestones.comparison",
+    "events": "interp.config.events",
+    "recipes": "interp.config.recipes",
+}
+"""Public subpackages, and three modules that have a short name of their own."""
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
-    elif name in _FAMILIES:
-        value = importlib.import_module(f"interp.{name}")
+    elif name in _MODULES:
+        value = importlib.import_module(_MODULES[name])
     else:
         raise AttributeError(f"module 'interp' has no attribute {name!r}")
     globals()[name] = value

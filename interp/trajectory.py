@@ -96,7 +96,7 @@ class Trajectory:
 
     Example:
         >>> import tempfile
-        >>> from interp.training import train
+        >>> from interp.training.api import train
         >>> config = RunConfig().replace({"task.p": 5, "model.d_model": 8, "model.d_mlp": 8, "steps": 3})
         >>> traj = train(config, root=tempfile.mkdtemp())
         >>> traj.steps, traj.param("embed.W_E").shape
@@ -160,7 +160,7 @@ class Trajectory:
 
     @property
     def events(self) -> list[tuple[int, str]]:
-        """What changed in the course of the run, as (step, event in its written form); see `interp.events`."""
+        """What changed in the course of the run, as (step, event in its written form); see `interp.config.events`."""
         return [(int(step), str(what)) for step, what in self._reader.run.get("events", [])]
 
     @property

@@ -39,8 +39,9 @@ from plotly.subplots import make_subplots
 
 import interp
 from interp import plots
-from interp.analysis.phases import grokking_delay, phases, sustained_step
+from interp.analysis.curves import sustained_step
 from interp.analysis.spectra import fourier_power
+from interp.milestones.phases import grokking_delay, phases
 from interp.plots.style import template
 
 config, root = interp.recipes.get("kitouni-circle"), Path("../checkpoints")

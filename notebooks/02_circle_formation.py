@@ -46,6 +46,7 @@ from scipy.stats import hypergeom
 
 import interp
 from interp import plots
+from interp.analysis.curves import sustained_step
 from interp.analysis.geometry import (
     angular_order,
     angular_order_null,
@@ -54,10 +55,9 @@ from interp.analysis.geometry import (
     embedding_pca,
     plane_of_frequency,
 )
-from interp.analysis.phases import sustained_step
 from interp.analysis.spectra import embedding_power
 from interp.plots.style import COLOURS, figure
-from interp.widgets import scrubber
+from interp.reporting.scrubber import scrubber
 
 config, root = interp.recipes.get("kitouni-circle"), Path("../checkpoints")
 if os.environ.get("INTERP_NOTEBOOK_SCALE", "full") == "toy":

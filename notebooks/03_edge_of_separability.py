@@ -37,8 +37,8 @@ from plotly.subplots import make_subplots
 import interp
 from interp import plots
 from interp.config import SGD, Gaussian, Log, Logistic, RunConfig, Save
+from interp.config.schedule import parse_schedule
 from interp.plots.style import COLOURS, SERIES, figure
-from interp.schedule import parse_schedule
 from interp.tasks import build_task
 from interp.theory import proportional_limit, two_points
 from interp.theory.gradient_flow import bump, crossing_times, flow, log_time_ratio

@@ -2,7 +2,7 @@
 
 from jaxtyping import install_import_hook
 
-_TENSORS = ["analysis", "models", "objective", "optim", "plots", "rng", "session", "tasks"]
+_TENSORS = ["analysis", "models", "optim", "plots", "rng", "tasks", "training.state", "training.step"]
 _hook = install_import_hook([f"interp.{name}" for name in _TENSORS], "beartype.beartype")
 
 import jaxtyping  # noqa: E402

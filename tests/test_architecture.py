@@ -16,20 +16,18 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "interp"
 
 LINES = [
-    ["errors", "words"],
-    ["schedule", "events"],
-    ["record"],
-    ["config", "rng", "theory"],
-    ["recipes", "tasks", "models", "objective", "segments", "capture"],
-    ["optim", "environment", "store"],
-    ["trajectory", "session"],
-    ["ensemble"],
-    ["loop"],
-    ["training", "foreign", "analysis"],
-    ["plots", "engines"],
-    ["summary", "comparison", "dispatch"],
-    ["reporting", "widgets", "sweeps"],
-    ["reproduce"],
+    ["errors"],
+    ["literals", "rng"],
+    ["config", "theory"],
+    ["tasks", "models", "store"],
+    ["optim", "trajectory"],
+    ["training"],
+    ["importers", "analysis"],
+    ["plots"],
+    ["milestones"],
+    ["reporting"],
+    ["execution"],
+    ["papers"],
     ["cli"],
     ["__main__"],
 ]
@@ -37,11 +35,11 @@ LINE_OF = {name: number for number, names in enumerate(LINES) for name in names}
 
 HOMES = {
     "transformer_lens": {"models/lens.py"},
-    "plotly": {"plots/", "reporting.py", "widgets.py"},
-    "ipywidgets": {"widgets.py"},
-    "dask": {"engines.py"},
-    "submitit": {"engines.py"},
-    "devinterp": {"analysis/complexity.py"},
+    "plotly": {"plots/", "reporting/"},
+    "ipywidgets": {"reporting/scrubber.py"},
+    "dask": {"execution/executors.py"},
+    "submitit": {"execution/executors.py"},
+    "devinterp": {"analysis/llc.py"},
     "tyro": {"cli/"},
 }
 NO_TORCH = [
@@ -52,11 +50,9 @@ NO_TORCH = [
     "theory.two_points",
     "theory.proportional_limit",
     "errors",
-    "schedule",
-    "record",
     "config",
-    "recipes",
-    "segments",
+    "config.recipes",
+    "literals",
     "store",
     "cli",
 ]
@@ -137,9 +133,9 @@ def test_an_undefined_name_is_seen():
 
 def test_a_wrong_import_is_seen():
     assert violations("models", "from interp.tasks import Task") == ["interp.tasks.Task"]
-    assert violations("store", "def f():\n    import interp.training\n") == ["interp.training"]
+    assert violations("store", "def f():\n    import interp.training.api\n") == ["interp.training.api"]
     assert violations("training", "from interp.trajectory import load\nimport torch") == []
-    assert violations("store", "if TYPE_CHECKING:\n    from interp.training import train") == []
+    assert violations("store", "if TYPE_CHECKING:\n    from interp.training.api import train") == []
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

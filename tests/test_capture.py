@@ -7,7 +7,7 @@ import weakref
 import pytest
 import torch
 
-from interp.capture import WARM_UPS, CapturedEvaluations, captured
+from interp.training.capture import WARM_UPS, CapturedEvaluations, captured
 
 
 class Graph:

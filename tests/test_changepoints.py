@@ -5,8 +5,8 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 
-from interp.analysis.changepoints import Boundary, change_points, phase_boundaries
 from interp.errors import InvalidArgumentError
+from interp.milestones.changepoints import Boundary, change_points, phase_boundaries
 from tests.test_phases import run
 
 

@@ -18,8 +18,8 @@ import interp
 from interp.analysis.catalogue import MEASURES
 from interp.cli import main
 from interp.cli.reading import parse
+from interp.config.recipes import RECIPES
 from interp.errors import ConfigError
-from interp.recipes import RECIPES
 from interp.store import RunReader, RunWriter
 
 COMMANDS = [

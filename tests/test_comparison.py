@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 import interp
-from interp import comparison
-from interp.analysis import prediction
-from interp.analysis.measures import key_agreement
-from interp.analysis.phases import bootstrap_over_seeds, lag, sustained_step
-from interp.comparison import EARLY, LAST, compare, predictors
+from interp.milestones import prediction
+from interp.analysis.curves import sustained_step
+from interp.analysis.measures import key_frequency_votes
 from interp.errors import InvalidArgumentError, NotAvailableError
+from interp.milestones import comparison
+from interp.milestones.comparison import EARLY, LAST, compare, predictors
+from interp.milestones.phases import bootstrap_over_seeds, lag
 from interp.store import RunWriter
 from interp.tasks import Task
 from tests.runs import AT, TINY
@@ -54,7 +55,7 @@ def test_each_row_is_that_of_the_run_alone(runs, table):
         last = interp.measure(traj, ["weight_norm", "circularity"], steps=[150])
         assert float(row["weight_norm"]) == float(last["weight_norm"][0])
         assert float(row["circularity"]) == float(last["circularity"][0])
-        named = key_agreement(traj)
+        named = key_frequency_votes(traj)
         keys = named["frequency"].values[named["votes"].values >= 2]
         assert str(row["key_frequencies"].values) == ", ".join(map(str, keys))
     assert np.isfinite(table["generalised_step"].values).tolist() == [True] * 3 + [False] * 3

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 
 from interp.config import SGD, Adam, AdamW, FeedForward, Log, Modular, RunConfig, Save, Sums, Transformer
+from interp.config.schedule import AnyOf, Dense, Every, LogSpaced, Schedule, Steps, parse_schedule
 from interp.errors import ConfigError
-from interp.schedule import AnyOf, Dense, Every, LogSpaced, Schedule, Steps, parse_schedule
 
 QUICK = settings(max_examples=100, deadline=None)
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 import interp
-from interp import session as sessions
 from interp.config import Modular, Muon, RunConfig, Transformer
-from interp.ensemble import EnsembleStep
+from interp.config.recipes import RECIPES
 from interp.errors import DeviceMemoryError
-from interp.recipes import RECIPES
-from interp.session import Session, TrainingStep
-from interp.training import RunInterrupted
+from interp.training import state as sessions
+from interp.training.api import RunInterrupted
+from interp.training.ensemble import EnsembleStep
+from interp.training.state import TrainState
+from interp.training.step import TrainingStep
 from tests.test_ensemble import DIFFERENT, SMALL, interrupt, members, seeds_of
 from tests.test_recipes import toy
 
@@ -41,7 +42,7 @@ INTERVENTIONS = {
 @pytest.fixture(autouse=True)
 def exact():
     """What `run_environment` sets for a run."""
-    with interp.environment.run_environment(CUDA, None):
+    with interp.training.environment.run_environment(CUDA, None):
         yield
 
 
@@ -49,7 +50,7 @@ def advance(session, steps):
     """Losses and accuracies of updates, with the events between them."""
     update, numbers = TrainingStep(session), []
     for step in range(steps):
-        if session.meet_events(step):
+        if session.apply_events(step):
             update = TrainingStep(session)
         numbers.append(update(step).cpu().clone())
     return torch.stack(numbers)
@@ -95,19 +96,19 @@ def test_a_recipe_is_the_same_run_again_whole_resumed_and_replayed(name, tmp_pat
 @pytest.mark.parametrize("config", SMALL.values(), ids=SMALL.keys())
 def test_a_run_is_that_on_the_cpu(config, batch_size, float64):
     config = with_rate_of_float32(config.replace({"optimizer.batch_size": batch_size}))
-    here, there = (Session(config, device) for device in (CPU, CUDA))
+    here, there = (TrainState(config, device) for device in (CPU, CUDA))
     difference = (advance(here, 100) - advance(there, 100)).abs()
     assert_close(here, there, 1e-7)
     assert difference[:, 0].max() < 1e-7
-    moved = there.weights()["unembed.W_U"] - Session(config, CPU).weights()["unembed.W_U"]
+    moved = there.weights()["unembed.W_U"] - TrainState(config, CPU).weights()["unembed.W_U"]
     assert np.abs(moved).max() > 1e-3
 
 
 @pytest.mark.parametrize("changes", INTERVENTIONS.values(), ids=INTERVENTIONS.keys())
 def test_what_intervenes_does_so_as_on_the_cpu(changes, float64):
     config = with_rate_of_float32(INTERVENED.replace(changes))
-    here, there, again = (Session(config, device) for device in (CPU, CUDA, CUDA))
-    plain = Session(INTERVENED, CUDA)
+    here, there, again = (TrainState(config, device) for device in (CPU, CUDA, CUDA))
+    plain = TrainState(INTERVENED, CUDA)
     assert (advance(here, 40) - advance(there, 40)).abs()[:, 0].max() < 1e-6
     assert_close(here, there, 1e-6)
     advance(again, 40)
@@ -130,7 +131,7 @@ def everything(session, steps=30):
 @pytest.mark.parametrize("name", SMALL)
 def test_what_is_captured_is_what_it_was(name, batch_size, monkeypatch):
     config = SMALL[name].replace({"optimizer.batch_size": batch_size})
-    captured, plain = Session(config, CUDA), Session(config, CUDA)
+    captured, plain = TrainState(config, CUDA), TrainState(config, CUDA)
     numbers = everything(captured)
     monkeypatch.setattr(sessions, "captured_update", lambda update, sessions: None)
     monkeypatch.setattr(sessions, "CapturedEvaluations", lambda update: None)
@@ -144,8 +145,8 @@ def test_what_is_captured_is_what_it_was(name, batch_size, monkeypatch):
 def test_members_are_the_runs_alone(name, batch_size, float64):
     config = SMALL[name].replace({"optimizer.batch_size": batch_size})
     configs = [with_rate_of_float32(member) for member in members(config, seeds_of(config))]
-    alone = [Session(member, CPU) for member in configs]
-    together = [Session(member, CUDA) for member in configs]
+    alone = [TrainState(member, CPU) for member in configs]
+    together = [TrainState(member, CUDA) for member in configs]
     update = EnsembleStep(together)
     losses = torch.stack([update(step).cpu()[:, 0] for step in range(100)], 1)
     for one, other, loss in zip(alone, together, losses):
@@ -170,8 +171,8 @@ def test_an_ensemble_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", [name for name in SMALL if not getattr(SMALL[name].model, "dropout", 0)])
 def test_neither_updates_nor_losses_wait_for_the_device(name):
     config = SMALL[name]
-    together = [Session(member, CUDA) for member in members(config, seeds_of(config))]
-    updates = [TrainingStep(Session(config, CUDA)), EnsembleStep(together)]
+    together = [TrainState(member, CUDA) for member in members(config, seeds_of(config))]
+    updates = [TrainingStep(TrainState(config, CUDA)), EnsembleStep(together)]
     for update in updates:
         update.evaluate("test")
     try:
@@ -205,7 +206,7 @@ def test_settings_are_put_back():
     buffers = torch.utils.deterministic
     torch.use_deterministic_algorithms(False)
     buffers.fill_uninitialized_memory = True
-    with interp.environment.run_environment(CUDA, None):
+    with interp.training.environment.run_environment(CUDA, None):
         assert torch.are_deterministic_algorithms_enabled()
         assert not buffers.fill_uninitialized_memory
     assert not torch.are_deterministic_algorithms_enabled()

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import interp
-from interp import training
 from interp.config import (
     SGD,
     AdamW,
@@ -22,8 +21,6 @@ from interp.config import (
     Symbolic,
     Transformer,
 )
-from interp.dispatch import train_all
-from interp.ensemble import EnsembleStep, shape_of
 from interp.errors import (
     ConfigError,
     CorruptRunError,
@@ -32,9 +29,13 @@ from interp.errors import (
     NotAvailableError,
     RunExistsError,
 )
+from interp.execution.queue import train_all
 from interp.models.base import rows_of
-from interp.session import Session, TrainingStep
-from interp.training import RunInterrupted
+from interp.training import api as training
+from interp.training.api import RunInterrupted
+from interp.training.ensemble import EnsembleStep, shape_of
+from interp.training.state import TrainState
+from interp.training.step import TrainingStep
 from tests.host_sync import NoHostSync
 
 CPU = torch.device("cpu")
@@ -85,14 +86,14 @@ def distance(config, changes=DIFFERENT, steps=200, **how):
 
     An answer on the verge may be right for one and wrong for the other: of those there may be one, or a hundredth.
     """
-    alone = [Session(member, CPU) for member in members(config, changes)]
-    together = [Session(member, CPU) for member in members(config, changes)]
+    alone = [TrainState(member, CPU) for member in members(config, changes)]
+    together = [TrainState(member, CPU) for member in members(config, changes)]
     updates, update = [TrainingStep(session) for session in alone], EnsembleStep(together, **how)
     numbers = []
     for step in range(steps):
-        if sum(session.meet_events(step) for session in alone):
+        if sum(session.apply_events(step) for session in alone):
             updates = [TrainingStep(session) for session in alone]
-        if sum(session.meet_events(step) for session in together):
+        if sum(session.apply_events(step) for session in together):
             update = EnsembleStep(together, **how)
         numbers.append(update(step) - torch.stack([one(step) for one in updates]))
     numbers += [update.evaluate(s) - torch.stack([one.evaluate(s) for one in alone]) for s in ("train", "test")]
@@ -120,7 +121,7 @@ def test_members_are_the_runs_alone(config, float64):
     weights, losses, alone, _ = distance(config, seeds_of(config))
     assert weights < 1e-7
     assert losses < 1e-7
-    moved = alone[0].weights()["unembed.W_U"] - Session(alone[0].config, CPU).weights()["unembed.W_U"]
+    moved = alone[0].weights()["unembed.W_U"] - TrainState(alone[0].config, CPU).weights()["unembed.W_U"]
     assert np.abs(moved).max() > 1e-3
 
 
@@ -212,7 +213,7 @@ def test_training_sets_without_the_same_operands_are_refused():
     config = SMALL["rnn-sentence"].replace({"task.p": 5})
     few = [{"task.train_fraction": 0.4, "task.seed": seed} for seed in range(6)]
     with pytest.raises(ConfigError, match="do not hold the same operands"):
-        EnsembleStep([Session(member, CPU) for member in members(config, few)])
+        EnsembleStep([TrainState(member, CPU) for member in members(config, few)])
 
 
 def test_rows_of_several_tables_are_those_of_each():
@@ -240,8 +241,8 @@ def test_rows_of_several_tables_are_those_of_each():
 @pytest.mark.parametrize("name", SMALL)
 def test_no_step_of_one_or_of_many_waits_for_the_device(name, batch_size, precision, as_on_cuda):
     config = SMALL[name].replace({"optimizer.batch_size": batch_size, "optimizer.loss_precision": precision})
-    sessions = [Session(member, CPU) for member in members(config, seeds_of(config))]
-    updates = [TrainingStep(Session(config, CPU)), EnsembleStep(sessions, stacked_updates=True)]
+    sessions = [TrainState(member, CPU) for member in members(config, seeds_of(config))]
+    updates = [TrainingStep(TrainState(config, CPU)), EnsembleStep(sessions, stacked_updates=True)]
     with NoHostSync():
         for update in updates:
             update(0)
@@ -258,7 +259,7 @@ def test_shapes_that_differ_are_named():
     with pytest.raises(ConfigError, match=r"must agree in `model.d_model`, `steps`; the first and number 2 do not"):
         interp.train_many([config, config.replace({"model.d_model": 9, "steps": 7})])
     with pytest.raises(ConfigError, match=r"`optimizer\.batch_size`"):
-        EnsembleStep([Session(config, CPU), Session(config.replace({"optimizer.batch_size": 4}), CPU)])
+        EnsembleStep([TrainState(config, CPU), TrainState(config.replace({"optimizer.batch_size": 4}), CPU)])
     with pytest.raises(ConfigError, match=r"`task\.seed`"):  # by which the codes are drawn
         interp.train_many(members(SMALL["codes"]))
     assert shape_of(config) != shape_of(SMALL["lstm"])

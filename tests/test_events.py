@@ -13,11 +13,12 @@ from hypothesis import given, settings
 
 import interp
 from interp.config import RunConfig
+from interp.config.events import Agenda, AtEpoch, AtStep, Event, Threshold, parse_event
 from interp.errors import ConfigError
-from interp.events import Agenda, AtEpoch, AtStep, Event, Threshold, parse_event
 from interp.optim.interventions import Grokfast
-from interp.session import Session, TrainingStep
-from interp.training import RunInterrupted
+from interp.training.api import RunInterrupted
+from interp.training.state import TrainState
+from interp.training.step import TrainingStep
 
 
 def weights(traj, step):
@@ -332,9 +333,9 @@ def test_another_mean_of_gradients_begins_anew(change):
             "interventions.grokfast_window": 30, "events": (f"step 12: interventions.{change}",),
         }
     )  # fmt: skip
-    session = Session(config, torch.device("cpu"))
+    session = TrainState(config, torch.device("cpu"))
     for step in range(13):
-        if session.meet_events(step):
+        if session.apply_events(step):
             (grokfast,) = [one for one in session.interventions if isinstance(one, Grokfast)]
             assert int(grokfast.state["grokfast/seen"]) == 0
         update = TrainingStep(session)

@@ -6,12 +6,13 @@ import torch
 
 import interp
 from interp.config import SGD, Adam, FeedForward, Gaussian, Logistic, Modular, RunConfig
-from interp.ensemble import EnsembleStep
 from interp.errors import ConfigError, NotAvailableError
-from interp.objective import one_class_loss, population_numbers
-from interp.session import Session, TrainingStep
 from interp.tasks import build_task
+from interp.tasks.objective import one_class_loss, population_numbers
 from interp.theory import separability
+from interp.training.ensemble import EnsembleStep
+from interp.training.state import TrainState
+from interp.training.step import TrainingStep
 
 CPU = torch.device("cpu")
 CONFIG = RunConfig(task=Gaussian(n=40, d=15, sigma=3.0), model=Logistic(), optimizer=SGD(lr=0.05), steps=60).replace(
@@ -56,7 +57,7 @@ def test_configs_that_make_no_sense_are_refused(change, message):
 
 @pytest.mark.parametrize("kind", ["cross-entropy", "exponential"])
 def test_closed_form_gradients_are_autograds(kind):
-    session = Session(
+    session = TrainState(
         CONFIG.replace({"optimizer.loss": kind, "model.initial_norm": 0.3, "model.initial_bias": 0.2}), CPU
     )
     loss, right = session.differentiate(*session.train)
@@ -115,10 +116,10 @@ def test_a_run_is_gradient_descent(kind, tmp_path):
 
 
 def test_a_run_begins_where_it_is_told_to():
-    model = Session(CONFIG.replace({"model.initial_norm": 2.0, "model.initial_bias": -1.5}), CPU).model
+    model = TrainState(CONFIG.replace({"model.initial_norm": 2.0, "model.initial_bias": -1.5}), CPU).model
     assert model.S.norm().item() == pytest.approx(2)
     assert model.b.item() == -1.5
-    other = Session(CONFIG.replace({"model.initial_norm": 2.0, "seed": 1}), CPU).model
+    other = TrainState(CONFIG.replace({"model.initial_norm": 2.0, "seed": 1}), CPU).model
     assert not torch.allclose(model.S, other.S)
 
 
@@ -128,7 +129,7 @@ def test_sets_trained_together_are_the_sets_alone(optimizer):
         CONFIG.replace({"optimizer": optimizer}).replace({"task.seed": seed, "optimizer.lr": lr})
         for seed, lr in enumerate((0.01, 0.02, 0.01))
     ]
-    alone, together = [[Session(config, CPU) for config in configs] for _ in range(2)]
+    alone, together = [[TrainState(config, CPU) for config in configs] for _ in range(2)]
     updates, update = [TrainingStep(session) for session in alone], EnsembleStep(together)
     for step in range(60):
         numbers = update(step)

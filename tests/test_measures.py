@@ -14,10 +14,10 @@ import torch
 import xarray
 
 import interp
-from interp.analysis import measures, view
+from interp.analysis import measures
 from interp.analysis.cache import MeasureCache
 from interp.analysis.catalogue import MEASURES, REQUIREMENTS
-from interp.analysis.measures import key_agreement, key_frequencies
+from interp.analysis.measures import key_frequencies, key_frequency_votes
 from interp.config import Group, Parity, Sums, Symbolic
 from interp.errors import InvalidArgumentError, NotAvailableError, UnknownNameError
 from interp.models.transformer import TransformerModel
@@ -100,7 +100,7 @@ LOGARITHMS = ("product_run", "quotient_run")
 def test_all_that_apply_with_the_dims_they_promise(which, request):
     traj = request.getfixturevalue(which)
     data = interp.measure(traj, cache=False)
-    source = view.Source(traj)
+    source = view.RunContext(traj)
     has_sum = traj.config.task.operation in ("add", "multiply", "divide")
     assert (source.operation is not None) == has_sum
     met = {need for need, requirement in REQUIREMENTS.items() if requirement.met(source)}
@@ -264,7 +264,7 @@ def test_what_is_defined_for_sums_only_is_refused(squares_run, name):
         interp.measure(squares_run, [name])
 
 
-@pytest.mark.parametrize("call", [key_frequencies, key_agreement])
+@pytest.mark.parametrize("call", [key_frequencies, key_frequency_votes])
 def test_only_sums_have_key_frequencies(squares_run, call):
     with pytest.raises(NotAvailableError, match=r"is defined for addition and subtraction.*x2_y27"):
         call(squares_run)
@@ -284,8 +284,8 @@ def test_mirrors_need_a_commutative_operation(toy_config, tmp_path):
 def test_a_product_is_measured_as_a_sum(which, request):
     """The same weights with their tokens renamed to logarithms, and the zero cut out, by hand."""
     product_run = request.getfixturevalue(which)
-    source = view.Source(product_run)
-    part = view.View(source, np.array([2]))
+    source = view.RunContext(product_run)
+    part = view.CheckpointBatch(source, np.array([2]))
     log = {1: 0, 3: 1, 2: 2, 6: 3, 4: 4, 5: 5}  # powers of 3 mod 7
     with torch.no_grad():
         every = product_run.model(8)(product_run.task.tokens)[:, -1].reshape(7, 7, 7)
@@ -310,17 +310,17 @@ def test_a_composite_modulus_has_no_logarithms(toy_config, tmp_path):
 
 
 def test_agreement_of_the_criteria(grokked_run):
-    table = key_agreement(grokked_run)
+    table = key_frequency_votes(grokked_run)
     votes = table.by_neuron.astype(int) + table.by_logit + table.by_embedding
     assert (table.votes == votes).all()
     assert table.frequency.values[table.votes >= 2].tolist() == key_frequencies(grokked_run)
     data = interp.measure(grokked_run, ["neuron_cluster_size", "logit_similarity"], cache=False).isel(step=-1)
     for name in data.data_vars:
         np.testing.assert_array_equal(table[name], data[name])
-    assert not key_agreement(grokked_run, logit_similarity=1.0).by_logit.any()
-    assert not key_agreement(grokked_run, neuron_share=1.0).by_neuron.any()
-    assert not key_agreement(grokked_run, embedding_multiple=1e6).by_embedding.any()
-    early = key_agreement(grokked_run, 0)
+    assert not key_frequency_votes(grokked_run, logit_similarity=1.0).by_logit.any()
+    assert not key_frequency_votes(grokked_run, neuron_share=1.0).by_neuron.any()
+    assert not key_frequency_votes(grokked_run, embedding_multiple=1e6).by_embedding.any()
+    early = key_frequency_votes(grokked_run, 0)
     assert early.attrs["step"] == 0
     assert early.votes.sum() < table.votes.sum()
 
@@ -406,7 +406,7 @@ def test_a_dictionary_of_words_is_seen_through(toy_config, tmp_path):
     """Numbers are the words from 22 on in openai/grok's dictionary, as tokens and as classes."""
     config = toy_config.replace({"task": Symbolic(p=5, train_fraction=0.6), "steps": 2})
     traj = interp.train(config, root=tmp_path, device="cpu")
-    part = view.View(view.Source(traj), np.array([0]))
+    part = view.CheckpointBatch(view.RunContext(traj), np.array([0]))
     with torch.no_grad():
         every = traj.model(0)(traj.task.tokens)[:, -1].reshape(5, 5, -1)
     torch.testing.assert_close(part.logits[0], every[..., 22:27])
@@ -595,10 +595,10 @@ def test_attention_is_periodic_in_the_first_number(grokked_run, ablated):
 
 def test_gradient_symmetricity_by_finite_differences(grokked_run):
     """Each gradient along a hundred random directions, from the plain pass in float64 at one operand at a time."""
+    from interp.analysis.ablations import symmetricity_gradients
     from interp.analysis.algorithms import gradient_symmetricity, symmetricity_triples
-    from interp.analysis.reruns import symmetricity_gradients
 
-    part = view.View(view.Source(grokked_run), np.array([len(grokked_run.steps) - 1]))
+    part = view.CheckpointBatch(view.RunContext(grokked_run), np.array([len(grokked_run.steps) - 1]))
     first, second = symmetricity_gradients(part)
     found = interp.measure(grokked_run, ["gradient_symmetricity"], steps=[1600], cache=False).gradient_symmetricity
     np.testing.assert_allclose(found, gradient_symmetricity(first, second), rtol=1e-6)
@@ -632,7 +632,7 @@ def test_threads_share_one_calibration(toy_run, monkeypatch):
         return SimpleNamespace(step_size=0.1 + len(calls), inverse_temperature=2.0)
 
     monkeypatch.setattr(view.complexity, "calibrate", calibrate)
-    source = view.Source(toy_run)
+    source = view.RunContext(toy_run)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda twin: twin.llc_settings(), [source.twin() for _ in range(4)]))
     assert calls == [0]
@@ -647,10 +647,10 @@ def test_chains_that_drift_are_given_a_longer_burn_in_before_the_coefficient_is_
 
     monkeypatch.setattr(view.complexity, "calibrate", calibrate)
     enough = 1000
-    assert view.Source(toy_run).llc_settings() == {"step_size": 0.1, "inverse_temperature": 2.0, "burn_in": 1500}
+    assert view.RunContext(toy_run).llc_settings() == {"step_size": 0.1, "inverse_temperature": 2.0, "burn_in": 1500}
     enough = 2000
     with pytest.raises(NotAvailableError, match="not after 1500"):
-        view.Source(toy_run).llc_settings()
+        view.RunContext(toy_run).llc_settings()
 
 
 # --- some of the steps -----------------------------------------------------------------------------------------------
@@ -780,10 +780,10 @@ def test_chunks_make_no_difference(which, settings, request, monkeypatch):
     whole = interp.measure(traj, cache=False)
     for name, value in settings.items():
         monkeypatch.setattr(view, name, value)
-    sizes = [len(part) for part in view.Source(traj).chunks(np.arange(len(traj.steps)), "embedding", 1)]
+    sizes = [len(part) for part in view.RunContext(traj).chunks(np.arange(len(traj.steps)), "embedding", 1)]
     assert max(sizes) == settings["CHUNK_STEPS"]
     assert sum(sizes) == len(traj.steps)
-    sizes = [len(part) for part in view.Source(traj).chunks(np.arange(len(traj.steps)), "answer", 1)]
+    sizes = [len(part) for part in view.RunContext(traj).chunks(np.arange(len(traj.steps)), "answer", 1)]
     assert len(sizes) > 1 or which != "grokked_run"
     chunked = interp.measure(traj, cache=False)
     assert chunked.attrs == whole.attrs
@@ -796,12 +796,12 @@ def test_chunks_make_no_difference(which, settings, request, monkeypatch):
 def test_activations_fit_into_the_bound(grokked_run, monkeypatch, at_once):
     bytes_per_step = 4 * 23**2 * (128 + 2 * 23)
     monkeypatch.setattr(view, "CHUNK_BYTES", 6 * bytes_per_step + 1)
-    source, everything = view.Source(grokked_run), np.arange(len(grokked_run.steps))
+    source, everything = view.RunContext(grokked_run), np.arange(len(grokked_run.steps))
     pieces = list(source.chunks(everything, "answer", at_once))
     np.testing.assert_array_equal(np.concatenate(pieces), everything)
     assert len(pieces) == -(-33 // (6 // at_once))  # of 33 steps: not more chunks than need be
     for piece in pieces[:3]:
-        part = view.View(source, piece)
+        part = view.CheckpointBatch(source, piece)
         held = part.logits_of_all_classes.nbytes + part.neurons.nbytes + part.neuron_logits.nbytes
         assert at_once * held <= view.CHUNK_BYTES
 
@@ -843,7 +843,7 @@ def test_the_second_time_nothing_is_computed(own_run, passes, monkeypatch):
     assert sorted(path.stem for path in (own_run.folder / "measures").iterdir()) == sorted(names)
     passes.clear()
     for attribute in ("W_E", "weights", "_answers"):
-        monkeypatch.setattr(view.View, attribute, None)  # nothing is read of the weights either
+        monkeypatch.setattr(view.CheckpointBatch, attribute, None)  # nothing is read of the weights either
     again = interp.measure(interp.load(own_run.folder), names)
     assert passes == []
     assert again.identical(first)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import interp
-from interp.analysis.changepoints import phase_boundaries
-from interp.analysis.measures import key_agreement, key_frequencies
+from interp.analysis.measures import key_frequencies, key_frequency_votes
+from interp.milestones.changepoints import phase_boundaries
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def test_it_memorises_and_then_generalises(data):
 
 
 def test_the_criteria_agree_on_few_key_frequencies(nanda):
-    table = key_agreement(nanda)
+    table = key_frequency_votes(nanda)
     keys = key_frequencies(nanda)
     assert 3 <= len(keys) <= 6  # the paper's run has five
     at_keys = table.sel(frequency=keys)

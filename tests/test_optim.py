@@ -11,7 +11,6 @@ from torch import nn
 import interp
 from interp.config import SGD, Adam, AdamW, Gaussian, Interventions, Logistic, Muon, RunConfig
 from interp.errors import ConfigError
-from interp.objective import answer_loss, log_stablemax_term
 from interp.optim import build_interventions, build_optimizer, learning_rate, set_learning_rate
 from interp.optim.interventions import (
     ConstantNorm,
@@ -24,7 +23,9 @@ from interp.optim.interventions import (
 )
 from interp.optim.muon import orthogonalized
 from interp.optim.optimizers import load_optimizer_arrays
-from interp.session import Session, TrainingStep
+from interp.tasks.objective import answer_loss, log_stablemax_term
+from interp.training.state import TrainState
+from interp.training.step import TrainingStep
 
 CPU = torch.device("cpu")
 
@@ -61,7 +62,7 @@ def equal_bits(a, b):
 
 def trained(config, steps=12):
     """Weights after some updates, as one dictionary."""
-    session = Session(config, CPU)
+    session = TrainState(config, CPU)
     update = TrainingStep(session)
     for step in range(steps):
         update(step)
@@ -299,7 +300,7 @@ def test_the_variance_of_update_noise_is_lr_squared():
 def test_muon_leaves_biases_to_adamw():
     """Those of heads are [head, d_head]; the one of the keys has a gradient of nothing but rounding."""
     config = RunConfig().replace({"model.attention_biases": "trainable", "optimizer": Muon()})
-    model = Session(config, CPU).model
+    model = TrainState(config, CPU).model
     matrices, others = build_optimizer(Muon(), model.named_parameters()).param_groups
     names = {id(W): name.rpartition(".")[2] for name, W in model.named_parameters()}
     assert {names[id(W)] for W in matrices["params"]} == {"W_Q", "W_K", "W_V", "W_O", "W_in", "W_out"}
@@ -308,7 +309,7 @@ def test_muon_leaves_biases_to_adamw():
 
 def test_update_noise_has_the_rate_of_its_parameter():
     config = RunConfig().replace({"optimizer": Muon(lr=0.02, adam_lr=3e-4), "interventions.update_noise": 1.0})
-    session = Session(config, CPU)
+    session = TrainState(config, CPU)
     (noise,) = session.interventions
     noise.prepare(0, 0.02)
     std = {name: float(e.std()) for name, e in zip(noise.names, noise._noise.tensors)}
@@ -321,7 +322,7 @@ def test_nothing_is_orthogonal_to_a_number():
         task=Gaussian(n=50, d=5), model=Logistic(), optimizer=SGD(lr=0.05),
         interventions=Interventions(orthogonal_gradient=True),
     )  # fmt: skip
-    session = Session(config, CPU)
+    session = TrainState(config, CPU)
     update, before = TrainingStep(session), session.weights()["b"].copy()
     for step in range(5):
         update(step)
@@ -460,7 +461,7 @@ NULLS = {
 
 @pytest.mark.parametrize(("kind", "arguments"), NULLS.values(), ids=NULLS)
 def test_an_intervention_of_strength_0_changes_no_bit(toy_config, kind, arguments):
-    session = Session(toy_config, CPU)
+    session = TrainState(toy_config, CPU)
     session.interventions = (kind(session.model, *arguments),)
     update = TrainingStep(session)
     for step in range(12):
@@ -484,7 +485,7 @@ def test_without_a_rate_the_forms_of_decay_and_annealing_are_the_plain_optimiser
 
 def test_settings_of_what_is_off_change_no_bit_and_build_nothing(toy_config):
     quiet = toy_config.replace({"interventions.grokfast_lambda": 9.0, "interventions.grokfast_window": 3})
-    assert Session(quiet, CPU).interventions == ()
+    assert TrainState(quiet, CPU).interventions == ()
     assert same(trained(quiet), trained(toy_config))
 
 
@@ -511,7 +512,7 @@ def test_each_is_another_run_and_goes_on_bit_for_bit(toy_config, change):
     assert RunConfig.from_json(config.to_json()) == config
     whole = trained(config, 20)
     assert not same(whole, trained(toy_config, 20))
-    first, second = Session(config, CPU), Session(config, CPU)
+    first, second = TrainState(config, CPU), TrainState(config, CPU)
     update = TrainingStep(first)
     for step in range(11):
         update(step)
@@ -526,7 +527,7 @@ def test_each_is_another_run_and_goes_on_bit_for_bit(toy_config, change):
 @pytest.mark.parametrize("change", ALL.values(), ids=ALL)
 def test_what_a_capture_tries_out_can_be_undone(toy_config, change):
     """As before a CUDA graph: updates without draws, then weights and moments back in place."""
-    session = Session(toy_config.replace(change), CPU)
+    session = TrainState(toy_config.replace(change), CPU)
     update = TrainingStep(session)
     for step in range(5):
         update(step)
@@ -564,7 +565,7 @@ def test_a_constant_norm_is_kept_through_a_run(toy_config, tmp_path):
 
 def test_interventions_stand_in_their_order(toy_config):
     everything = {name: value for change in list(ALL.values())[:7] for name, value in change.items()}
-    model = Session(toy_config, CPU).model
+    model = TrainState(toy_config, CPU).model
     config = toy_config.replace(everything)
     built = build_interventions(config, model, lambda: dict(copy.deepcopy(model).named_parameters()))
     kinds = [WeightNoise, Grokfast, OrthoGrad, DecayToInit, UpdateNoise, ConstantNorm]

@@ -8,8 +8,8 @@ import torch
 
 from interp.config import Parity, RunConfig, Transformer
 from interp.errors import ConfigError
-from interp.session import Session
 from interp.tasks import build_task
+from interp.training.state import TrainState
 
 
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (5, 2), (8, 8), (40, 3)])
@@ -95,6 +95,6 @@ def test_a_config_that_breaks_a_rule_is_refused(values, message):
 def test_few_bits_are_learned_by_a_transformer_too(n):
     """Three bits are as many positions as a, b and '=' have, and end in either of two tokens."""
     model = Transformer(d_model=8, n_heads=2, d_head=4, d_mlp=8)
-    session = Session(RunConfig(task=Parity(n=n, k=2, samples=2**n), model=model), torch.device("cpu"))
+    session = TrainState(RunConfig(task=Parity(n=n, k=2, samples=2**n), model=model), torch.device("cpu"))
     pairs, _ = session.train
     torch.testing.assert_close(session.outputs(pairs), session.model(pairs.tokens)[:, -1], atol=1e-5, rtol=1e-5)

@@ -4,20 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from interp.analysis.phases import (
+from interp.analysis.curves import as_generator, first_step, sustained_step
+from interp.errors import InvalidArgumentError
+from interp.milestones.phases import (
     Lag,
     Phases,
     Transition,
-    as_generator,
     bootstrap_over_seeds,
-    first_step,
     grokking_delay,
     lag,
     phases,
-    sustained_step,
     transition,
 )
-from interp.errors import InvalidArgumentError
 
 
 def slow_sustained(steps, values, threshold, hold):

@@ -5,9 +5,9 @@ import pytest
 import xarray as xr
 
 from interp.errors import InvalidArgumentError
+from interp.execution.sweeps import PHASES
 from interp.plots.style import template
 from interp.plots.sweeps import PHASE_COLOURS, phase_diagram, steps_against
-from interp.sweeps import PHASES
 
 FRACTIONS, DECAYS, SEEDS = [0.3, 0.5, 0.7], [0.1, 1.0], [0, 1, 2]
 GRID = ("task.train_fraction", "optimizer.weight_decay")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from interp.analysis.prediction import lead_time, lead_times, score_predictors, spectral_signature
 from interp.errors import InvalidArgumentError
+from interp.milestones.prediction import lead_time, lead_times, score_predictors, spectral_signature
 
 
 def slow_signature(values, spacing, period):

@@ -18,9 +18,9 @@ from interp.config import (
     Symbolic,
     Transformer,
 )
+from interp.config.recipes import RECIPES
+from interp.config.schedule import Every
 from interp.errors import NotAvailableError
-from interp.recipes import RECIPES
-from interp.schedule import Every
 
 
 def toy(config):

@@ -12,9 +12,9 @@ from plotly.offline import get_plotlyjs
 import interp
 from interp.config import Decoder, FeedForward, RunConfig, Sums, Symbolic
 from interp.errors import InvalidArgumentError
-from interp.reporting import render, report
-from interp.summary import describe, headline, milestones, phase_changes
-from interp.training import replay, train
+from interp.milestones.words import describe, headline, milestones, phase_changes
+from interp.reporting.page import render, report
+from interp.training.api import replay, train
 from tests.browser.planted import EVENTS, KEYS, PHASES, never_grokked, planted_run
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}"
@@ -268,7 +268,7 @@ def test_a_run_that_never_grokked():
     assert "test accuracy is 0.02 at step 900: the run has memorised and not generalised." in said
     assert "No key frequency stands out" in said
     assert "No circle has formed." in said
-    assert "later" not in said
+    assert "added" not in said
 
 
 def accuracies(train, test, **more):

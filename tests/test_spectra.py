@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from interp.analysis import spectra
-from interp.analysis.arrays import as_count, as_floats, as_probability
+from interp.analysis.arrays import as_floats
 from interp.errors import InvalidArgumentError
+from interp.literals import as_count, as_probability
 from tests.planted import random
 
 MODULI = [3, 4, 7, 8, 9, 12, 13]

@@ -29,9 +29,9 @@ from interp.errors import (
     StoreError,
     UnknownNameError,
 )
-from interp.segments import publish, run_json
 from interp.store import RunReader, RunWriter
 from interp.store.reader import OPEN_MAPS
+from interp.store.segments import publish, run_json
 
 DTYPES = [np.float32, np.float64, np.int64, np.uint8, np.bool_]
 
@@ -240,7 +240,7 @@ def test_create_open_and_replace(tmp_path):
 
 
 def test_a_newer_format_is_refused_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr("interp.segments.FORMAT", 2)
+    monkeypatch.setattr("interp.store.segments.FORMAT", 2)
     folder = build(tmp_path / "run")
     monkeypatch.undo()
     with pytest.raises(StoreError, match=r"run\.json has format 2; this version reads 1"):

@@ -15,22 +15,23 @@ import pytest
 import torch
 
 import interp
-from interp import dispatch, sweeps
-from interp.analysis.phases import sustained_step
-from interp.comparison import compare
+from interp.analysis.curves import sustained_step
 from interp.config import Recurrent
-from interp.engines import dask_executor, process_pool, slurm_executor
 from interp.errors import ConfigError, InvalidArgumentError, NotAvailableError, UnknownNameError
-from interp.session import TrainingStep
-from interp.store import RunWriter
-from interp.sweeps import (
+from interp.execution import queue as dispatch
+from interp.execution import sweeps
+from interp.execution.executors import dask_executor, process_pool, slurm_executor
+from interp.execution.sweeps import (
     PHASES,
     learning_phase,
     parse_grid,
     sweep,
     train_all,
 )
-from interp.training import RunInterrupted
+from interp.milestones.comparison import compare
+from interp.store import RunWriter
+from interp.training.api import RunInterrupted
+from interp.training.step import TrainingStep
 from tests.cluster.processes import SECONDS, SMALL, assert_same_runs, lives, until, writes
 from tests.runs import AT, TINY
 
@@ -221,7 +222,7 @@ def test_runs_of_equal_shape_are_trained_together(noting, tmp_path):
 
 
 def test_a_partial_ensemble_is_one_piece(noting, tmp_path, monkeypatch):
-    from interp.ensemble import EnsembleStep
+    from interp.training.ensemble import EnsembleStep
 
     whole = train_all(SEEDS, root=tmp_path / "whole", together=4, **HERE).trajectories
     update = EnsembleStep.__call__
@@ -331,7 +332,7 @@ def test_a_process_killed_in_mid_run_costs_nothing_but_time(tmp_path):
 
 SCRIPT = """
 import sys
-from interp.sweeps import train_all
+from interp.execution.sweeps import train_all
 from tests.cluster.processes import SECONDS
 
 if __name__ == "__main__":

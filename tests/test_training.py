@@ -16,7 +16,6 @@ import pytest
 import torch
 
 import interp
-from interp import training
 from interp.config import Muon, Recurrent, RunConfig, Symbolic
 from interp.errors import (
     CorruptRunError,
@@ -27,9 +26,11 @@ from interp.errors import (
     RunExistsError,
     UnknownNameError,
 )
-from interp.objective import answer_loss
-from interp.session import Session, TrainingStep
-from interp.training import RunInterrupted
+from interp.tasks.objective import answer_loss
+from interp.training import api as training
+from interp.training.api import RunInterrupted
+from interp.training.state import TrainState
+from interp.training.step import TrainingStep
 from tests.host_sync import NoHostSync
 
 CPU = torch.device("cpu")
@@ -72,7 +73,7 @@ def test_full_states_do_not_wait_for_a_checkpoint(toy_config, toy_run, tmp_path,
     assert traj.steps.tolist() == [3, 40]
     assert traj.full_state_steps == [0, 16, 32, 40]
     assert np.array_equal(traj.full_state(16)["model/embed.W_E"], toy_run.param("embed.W_E").sel(16))
-    monkeypatch.setattr("interp.loop.SAFETY_SECONDS", 0.0)  # at every step; the last two of them stay
+    monkeypatch.setattr("interp.training.loop.SAFETY_SECONDS", 0.0)  # at every step; the last two of them stay
     traj = interp.train(sparse.replace({"save.state": "steps(10)"}), root=tmp_path / "safety", device="cpu")
     assert traj.steps.tolist() == [3, 40]
     assert traj.full_state_steps == [10, 39, 40]
@@ -143,7 +144,7 @@ def test_killed_and_resumed_is_the_same_run(toy_config, toy_run, tmp_path):
     script = f"""
         import interp, os, sys
         from interp.config import RunConfig
-        from interp.session import TrainingStep
+        from interp.training.step import TrainingStep
         update = TrainingStep.__call__
         def call(self, step):
             if step == 27:
@@ -413,7 +414,7 @@ def test_a_step_never_waits_for_the_device(recipe, batch_size, precision, as_on_
     config = interp.recipes.get(recipe).replace(
         {"task.p": 7, "optimizer.batch_size": batch_size, "optimizer.loss_precision": precision}
     )
-    session = Session(config, CPU)
+    session = TrainState(config, CPU)
     update = TrainingStep(session)
     with NoHostSync():
         for step in range(3):
@@ -426,7 +427,7 @@ def test_a_recurrent_model_reads_the_answer_and_closes_it(cell):
     """What it says at the last two positions is that of the plain pass; dropout acts on both."""
     task = Symbolic(p=5, closing=True)
     config = RunConfig(task=task, model=Recurrent(cell=cell, d_model=6, d_hidden=8, n_layers=2, dropout=0.5))
-    session = Session(config, CPU)
+    session = TrainState(config, CPU)
     pairs, _ = session.train
     torch.testing.assert_close(session.outputs(pairs), session.model(pairs.tokens)[:, -2:], atol=1e-6, rtol=1e-5)
     nothing = session.outputs(dataclasses.replace(pairs, dropout=torch.zeros(len(pairs.tokens), 8)))
@@ -436,7 +437,7 @@ def test_a_recurrent_model_reads_the_answer_and_closes_it(cell):
 def test_dropout_is_there_in_an_update_and_not_in_an_evaluation():
     """One draw per (seed, step), the same whatever came before; a dropped update is not the plain one."""
     config = RunConfig().replace({"task.p": 7, "model": Recurrent(d_model=6, d_hidden=8, dropout=0.5)})
-    sessions = [Session(config.replace({"model.dropout": share}), CPU) for share in (0.5, 0.5, 0.0)]
+    sessions = [TrainState(config.replace({"model.dropout": share}), CPU) for share in (0.5, 0.5, 0.0)]
     assert [session.exact_pass for session in sessions] == [False, False, True]
     assert torch.equal(sessions[0].evaluate("train"), sessions[2].evaluate("train"))
     updates = [TrainingStep(session) for session in sessions]
@@ -462,7 +463,7 @@ def test_no_intervention_waits_for_the_device(as_on_cuda):
         {"interventions.grokfast": "ma", "interventions.grokfast_window": 2, "optimizer.decay": "jiggle"},
         {"optimizer": Muon()},
     ):
-        session = Session(config.replace(more), CPU)
+        session = TrainState(config.replace(more), CPU)
         update = TrainingStep(session)
         with NoHostSync():
             for step in range(3):
@@ -476,7 +477,7 @@ def test_the_sync_guard_can_fail():
 
 def test_put_back_restores_weights_and_moments_in_place(toy_config):
     """What follows the warm-up of a CUDA graph: everything as before, in the same memory."""
-    session = Session(toy_config, CPU)
+    session = TrainState(toy_config, CPU)
     before = {name: value.copy() for name, value in session.weights().items()}
     addresses = [parameter.data_ptr() for parameter in session.model.parameters()]
     update = TrainingStep(session)
@@ -484,7 +485,7 @@ def test_put_back_restores_weights_and_moments_in_place(toy_config):
         update(0)
     session.put_back(before, {})
     assert addresses == [parameter.data_ptr() for parameter in session.model.parameters()]
-    fresh = Session(toy_config, CPU)
+    fresh = TrainState(toy_config, CPU)
     for step in range(4):
         update(step)
         if step == 0:
@@ -495,7 +496,7 @@ def test_put_back_restores_weights_and_moments_in_place(toy_config):
 
 
 def test_minibatches_are_epochs_and_a_function_of_the_step(toy_config):
-    session = Session(toy_config.replace({"optimizer.batch_size": 8}), CPU)
+    session = TrainState(toy_config.replace({"optimizer.batch_size": 8}), CPU)
     n = len(session.train[1])  # 29 pairs: three batches of 8, five pairs sit out
     epoch = torch.cat([session.batch_indices(step) for step in range(n // 8)])
     assert len(epoch.unique()) == 8 * (n // 8)
@@ -548,7 +549,7 @@ def test_provenance_and_run_file(toy_run):
 
 
 def test_dense_budget_is_kept(toy_config, tmp_path):
-    size = Session(toy_config, CPU).bytes_per_checkpoint
+    size = TrainState(toy_config, CPU).bytes_per_checkpoint
     traj = interp.train(toy_config.replace({"save.weights": f"dense({11 * size})"}), root=tmp_path, device="cpu")
     assert traj.steps.tolist() == list(range(0, 41, 4))
 
@@ -560,7 +561,7 @@ def test_the_published_initial_weights(tmp_path):
         torch.manual_seed(2)
         order = torch.randperm(53 * 53)
         layers = torch.nn.Embedding(53, 128), torch.nn.Linear(256, 128), torch.nn.Linear(128, 53)
-    session = Session(config, CPU)
+    session = TrainState(config, CPU)
     state = session.model.state_dict()
     assert torch.equal(state["embed.W_E"], layers[0].weight)
     assert torch.equal(state["blocks.0.mlp.W_in"], layers[1].weight.T)

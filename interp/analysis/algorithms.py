@@ -29,13 +29,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.analysis.arrays import Array, as_count, as_floats, as_frequency, as_modulus
+from interp.analysis.arrays import Array, as_floats, as_frequency, as_modulus
 from interp.analysis.geometry import circularity_of_pair, embedding_pca
 from interp.analysis.keys import Keys, as_key_mask
 from interp.analysis.logits import logit_variance_explained
 from interp.analysis.loss import Labels, as_targets
 from interp.analysis.spectra import Operation, frequencies, operation_sign
 from interp.errors import InvalidArgumentError
+from interp.literals import as_count
 from interp.tasks.base import shuffled
 
 __all__ = [

@@ -11,17 +11,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import InvalidArgumentError
-from interp.words import is_whole
+from interp.literals import as_count, is_whole
 
 __all__ = [
     "Array",
-    "as_count",
     "as_floats",
     "as_frequency",
     "as_logits_of",
     "as_modulus",
     "as_neurons",
-    "as_probability",
     "l2_norm",
     "ratio",
 ]
@@ -72,20 +70,6 @@ def as_floats(name: str, value: Array, shape: str) -> Tensor:
 def as_modulus(p: int) -> int:
     """The modulus, at least 3; otherwise `InvalidArgumentError`."""
     return as_count("p", p, minimum=3)
-
-
-def as_count(name: str, value: int, *, minimum: int = 1) -> int:
-    """A whole number not below `minimum`; otherwise `InvalidArgumentError`."""
-    if not is_whole(value) or value < minimum:
-        raise InvalidArgumentError(f"`{name}` must be a whole number >= {minimum}; got {value!r}.")
-    return int(value)
-
-
-def as_probability(name: str, value: float) -> float:
-    """A number in [0, 1]; otherwise `InvalidArgumentError`."""
-    if not 0 <= value <= 1:
-        raise InvalidArgumentError(f"`{name}` must lie in [0, 1]; got {value!r}. Per cent are divided by 100.")
-    return float(value)
 
 
 def as_frequency(name: str, k: int, p: int) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from interp.segments import digest
+from interp.store.segments import digest
 
 __all__ = ["MeasureCache"]
 

@@ -1,7 +1,7 @@
 """The table of all measures: name, axes, definition, and what a run must have for it to be defined.
 
-A measure is one line: a function of `View`, which hands it arrays, and a sentence for reports. The definition is in the
-function that the line names. `measures` streams the table over runs.
+A measure is one line: a function of `CheckpointBatch`, which hands it arrays, and a sentence for reports. The
+definition is in the function that the line names. `measures` streams the table over runs.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,23 +13,23 @@ import torch
 from torch import Tensor
 
 from interp.analysis import (
+    ablations,
     algorithms,
     circuits,
     geometry,
     irreps,
     keys,
+    logistic,
     logits,
     norms,
     numerics,
     parallelograms,
-    points,
     progress,
-    reruns,
     spectra,
     subspaces,
 )
+from interp.analysis.context import CheckpointBatch, RunContext
 from interp.analysis.loss import cross_entropy
-from interp.analysis.view import Source, View
 from interp.config import Logistic, Transformer
 
 __all__ = ["MEASURES", "REQUIREMENTS", "Measure", "Requirement"]
@@ -41,7 +41,7 @@ class Measure:
 
     name: str
     dims: tuple[str, ...]
-    compute: Callable[[View], Tensor]
+    compute: Callable[[CheckpointBatch], Tensor]
     meaning: str
     """One line for reports: what it is, whose definition, the unit."""
     reads: Literal["embedding", "weights", "answer"] = "answer"
@@ -68,7 +68,7 @@ class Measure:
 class Requirement(NamedTuple):
     """What a run must have for a measure to be defined."""
 
-    met: Callable[[Source], bool]
+    met: Callable[[RunContext], bool]
     rule: str
     """Continues the sentence '`measure` ...'."""
 
@@ -135,15 +135,15 @@ _F = ("step", "frequency")
 _C = ("step", "component")
 
 
-def _loss(mask: Callable[[Source], Tensor]) -> Callable[[View], Tensor]:
+def _loss(mask: Callable[[RunContext], Tensor]) -> Callable[[CheckpointBatch], Tensor]:
     return lambda v: v.losses[:, mask(v.source)].mean(-1)
 
 
-def _accuracy(mask: Callable[[Source], Tensor]) -> Callable[[View], Tensor]:
+def _accuracy(mask: Callable[[RunContext], Tensor]) -> Callable[[CheckpointBatch], Tensor]:
     return lambda v: v.right[:, mask(v.source)].double().mean(-1)
 
 
-def _update_norm(view: View) -> Tensor:
+def _update_norm(view: CheckpointBatch) -> Tensor:
     value = norms.sum_of_squares_by_parameter(view.updates, leading=1).value.sqrt()
     value[view.positions == 0] = torch.nan  # nothing is stored before
     return value
@@ -153,10 +153,10 @@ def _excluded(kind: str, what: str) -> tuple[Measure, Measure]:
     """An excluded loss without all key frequencies, and without each frequency alone."""
     name = f"excluded_loss_{kind}"
 
-    def together(view: View) -> Tensor:
+    def together(view: CheckpointBatch) -> Tensor:
         return view.excluded[kind].together
 
-    def by_frequency(view: View) -> Tensor:
+    def by_frequency(view: CheckpointBatch) -> Tensor:
         return view.excluded[kind].by_frequency
 
     return (
@@ -205,11 +205,11 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
                     "|S|, length of the weights without the bias (Beck et al., 2024)", **_POINTS),
             Measure("bias", _S, lambda v: v.weights["b"][:, 0], "bias b (Beck et al., 2024)", **_POINTS),
             Measure("positive_share", _S,
-                    lambda v: points.positive_share(v.source.traj.task.tokens, v.weights["S"]),
+                    lambda v: logistic.positive_share(v.source.traj.task.tokens, v.weights["S"]),
                     "share of points with S.x > 0, which the bias alone answers rightly (Beck et al., 2024), 0 to 1",
                     **_POINTS),
             Measure("late_direction_cosine", _S,
-                    lambda v: points.late_direction_cosine(v.source.late_direction, v.weights["S"]),
+                    lambda v: logistic.late_direction_cosine(v.source.late_direction, v.weights["S"]),
                     "cosine of S with what gradient descent tends to: S_inf, or the largest margin, -1 to 1",
                     **_POINTS),
             # --- the embedding
@@ -303,7 +303,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
                     "logit similarity above 0.005 (Chughtai et al., 2023)", **_SUM),
             # --- which algorithm
             Measure("gradient_symmetricity", _S,
-                    lambda v: algorithms.gradient_symmetricity(*reruns.symmetricity_gradients(v)),
+                    lambda v: algorithms.gradient_symmetricity(*ablations.symmetricity_gradients(v)),
                     "mean cosine of a logit's gradients by the two embeddings (Zhong et al., 2023), 1 for a pizza",
                     "weights", needs=("pairs", "table", "classes")),
             Measure("distance_irrelevance", _S,
@@ -345,20 +345,20 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
                     "share of the neurons' variance in a, b and a b of each irrep (Chughtai et al., 2023), 0 to 1",
                     **_GROUP),
             # --- with a part of the network taken away; each runs the network again
-            Measure("head_ablation_loss", ("step", "head"), reruns.head_ablation_loss,
+            Measure("head_ablation_loss", ("step", "head"), ablations.head_ablation_loss,
                     "loss over all pairs without what one head writes [nats]",
                     needs=("attention", "classes"), **_COSTLY),
-            Measure("frequency_ablation_loss", _F, reruns.frequency_ablation_loss,
+            Measure("frequency_ablation_loss", _F, ablations.frequency_ablation_loss,
                     "loss over all pairs without one frequency of the embedding [nats]",
                     needs=("cyclic", "table", "classes"), revision=1, **_COSTLY),
-            Measure("neuron_cluster_ablation_loss", _F, reruns.neuron_cluster_ablation_loss,
+            Measure("neuron_cluster_ablation_loss", _F, ablations.neuron_cluster_ablation_loss,
                     "loss over all pairs with the neurons of one frequency at their means [nats]",
                     needs=("cyclic",), costly=True),
-            Measure("circle_isolation_accuracy", ("step", "circle"), reruns.circle_isolation_accuracy,
+            Measure("circle_isolation_accuracy", ("step", "circle"), ablations.circle_isolation_accuracy,
                     "accuracy over all pairs with components (1, 2), (3, 4), ... of the embedding alone (Zhong et al., "
                     "2023)", needs=("pairs", "table", "classes"), revision=1, **_COSTLY),
             Measure("attention_periodicity", ("step", "head", "frequency"),
-                    lambda v: reruns.attention_periodicity(v).first,
+                    lambda v: ablations.attention_periodicity(v).first,
                     "share of the attention to the first number that is a wave in it (Nanda et al., 2023), 0 to 1",
                     needs=("attention", "cyclic"), **_COSTLY),
             Measure("local_learning_coefficient", _S, lambda v: v.llc[0],

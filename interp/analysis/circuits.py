@@ -30,7 +30,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.analysis.arrays import Array, as_floats, as_logits_of, as_neurons, as_probability
+from interp.analysis.arrays import Array, as_floats, as_logits_of, as_neurons
 from interp.analysis.keys import Keys, as_key_mask
 from interp.analysis.spectra import (
     Operation,
@@ -42,6 +42,7 @@ from interp.analysis.spectra import (
     line_mean,
 )
 from interp.errors import InvalidArgumentError
+from interp.literals import as_probability
 
 __all__ = [
     "AttentionPower",

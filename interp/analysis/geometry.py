@@ -20,8 +20,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.analysis.arrays import Array, as_count, as_floats, as_frequency, as_modulus
+from interp.analysis.arrays import Array, as_floats, as_frequency, as_modulus
 from interp.errors import InvalidArgumentError
+from interp.literals import as_count
 
 __all__ = [
     "AngularOrder",

@@ -18,9 +18,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.analysis.arrays import Array, as_count, as_floats
+from interp.analysis.arrays import Array, as_floats
 from interp.analysis.spectra import frequencies, neuron_cluster_size
 from interp.errors import InvalidArgumentError
+from interp.literals import as_count
 
 __all__ = ["Keys", "as_key_mask", "key_frequency_embedding", "key_frequency_logit", "key_frequency_neuron"]
 

@@ -22,16 +22,16 @@ from tqdm.auto import tqdm
 from interp.analysis import keys, spectra
 from interp.analysis.cache import MeasureCache
 from interp.analysis.catalogue import MEASURES, REQUIREMENTS, Measure
-from interp.analysis.view import Source, View
-from interp.environment import keep_large_buffers, release_buffers
+from interp.analysis.context import CheckpointBatch, RunContext
 from interp.errors import InvalidArgumentError, NotAvailableError, UnknownNameError, did_you_mean
 from interp.models import Model
+from interp.training.environment import keep_large_buffers, release_buffers
 from interp.trajectory import Trajectory, as_trajectory
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["key_agreement", "key_frequencies", "measure"]
+__all__ = ["key_frequencies", "key_frequency_votes", "measure"]
 
 RELEASE_AFTER = 16
 """Chunks after which freed memory goes back to the kernel."""
@@ -88,7 +88,7 @@ def measure(
     if not len(traj.steps):
         raise NotAvailableError(f"{traj.folder.name} has no checkpoint yet, so there is nothing to measure.")
     keep_large_buffers(8 * 2**20)
-    source = Source(traj)
+    source = RunContext(traj)
     chosen = _choose(source, names)
     positions = _positions(traj, steps)
     values = dict(_computed(source, chosen, positions, MeasureCache(traj.folder, enabled=cache), progress))
@@ -117,12 +117,12 @@ def key_frequencies(traj: Trajectory) -> list[int]:
     Raises:
         NotAvailableError: the task's answer is no sum, in whatever order of the numbers.
     """
-    source = Source(traj)
+    source = RunContext(traj)
     _require(source, "key_frequencies", "sum")
     return source.key_list
 
 
-def key_agreement(
+def key_frequency_votes(
     traj: Trajectory,
     step: int | None = None,
     *,
@@ -146,10 +146,10 @@ def key_agreement(
     """
     import xarray
 
-    source = Source(traj)
+    source = RunContext(traj)
     for need in ("sum", "embedding"):
-        _require(source, "key_agreement", need)
-    view = View(source, np.array([traj.position(step)]))
+        _require(source, "key_frequency_votes", need)
+    view = CheckpointBatch(source, np.array([traj.position(step)]))
     norm = spectra.embedding_power(view.W_E).sqrt()
     verdicts = {
         "by_neuron": keys.key_frequency_neuron(view.neuron_power, threshold=neuron_share),
@@ -171,7 +171,7 @@ def key_agreement(
 
 
 def _computed(
-    source: Source, chosen: Sequence[Measure], positions: np.ndarray, cache: MeasureCache, show: bool
+    source: RunContext, chosen: Sequence[Measure], positions: np.ndarray, cache: MeasureCache, show: bool
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Each measure with its values at these positions: what the cache holds, and the rest computed chunk by chunk."""
     fingerprints = source.traj.fingerprints()
@@ -210,7 +210,7 @@ def _computed(
 
 
 def _streamed(
-    source: Source, items: Sequence[Measure], positions: np.ndarray, reads: str
+    source: RunContext, items: Sequence[Measure], positions: np.ndarray, reads: str
 ) -> Iterator[list[np.ndarray]]:
     """The values of all items for one chunk of checkpoints after the other.
 
@@ -219,7 +219,7 @@ def _streamed(
     """
     threads = torch.get_num_threads()
     chunks = list(source.chunks(positions, reads, threads))
-    sources: SimpleQueue[Source] = SimpleQueue()  # a model holds one checkpoint at a time
+    sources: SimpleQueue[RunContext] = SimpleQueue()  # a model holds one checkpoint at a time
     for _ in range(min(threads, len(chunks))):
         sources.put(source.twin())
 
@@ -227,13 +227,16 @@ def _streamed(
         torch.set_num_threads(1)
         own = sources.get()
         try:
-            view = View(own, chunk)
+            view = CheckpointBatch(own, chunk)
             return [item.compute(view).cpu().numpy() for item in items]
         finally:
             sources.put(own)
 
     if threads == 1 or len(chunks) < 2:
-        yield from ([item.compute(view).cpu().numpy() for item in items] for view in (View(source, c) for c in chunks))
+        yield from (
+            [item.compute(view).cpu().numpy() for item in items]
+            for view in (CheckpointBatch(source, c) for c in chunks)
+        )
         return
     try:
         with ThreadPoolExecutor(threads) as pool:
@@ -246,7 +249,7 @@ def _streamed(
         torch.set_num_threads(threads)
 
 
-def _rows(item: Measure, source: Source, fingerprints: Sequence[str]) -> tuple[str, str, Sequence[str]]:
+def _rows(item: Measure, source: RunContext, fingerprints: Sequence[str]) -> tuple[str, str, Sequence[str]]:
     """What the cache knows the rows of a measure by: its name, its setting, and what each row depends on."""
     setting = f"keys={source.key_list}" if "keys" in item.needs else ""
     if item.relative_to == "last":
@@ -260,7 +263,7 @@ def _rows(item: Measure, source: Source, fingerprints: Sequence[str]) -> tuple[s
     return item.name, setting, fingerprints
 
 
-def _choose(source: Source, names: Sequence[str | Own] | str | Own | None) -> list[Measure]:
+def _choose(source: RunContext, names: Sequence[str | Own] | str | Own | None) -> list[Measure]:
     if isinstance(names, str) or callable(names):
         names = [names]
     if names is not None:
@@ -300,7 +303,7 @@ def _own(function: Own) -> Measure:
         except (TypeError, ValueError, RuntimeError):
             raise InvalidArgumentError(f"`{name}` must return a number or an array; got {value!r}.") from None
 
-    def compute(view: View) -> torch.Tensor:
+    def compute(view: CheckpointBatch) -> torch.Tensor:
         with torch.no_grad():
             values = view.each(number)
         shape = first.setdefault("shape", values[0].shape)
@@ -314,7 +317,7 @@ def _own(function: Own) -> Measure:
     return Measure(name, ("step",), compute, meaning, reads="weights", kept=False)
 
 
-def _require(source: Source, name: str, need: str) -> None:
+def _require(source: RunContext, name: str, need: str) -> None:
     if not REQUIREMENTS[need].met(source):
         config = source.traj.config
         raise NotAvailableError(

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.analysis.arrays import Array, as_count, as_floats
+from interp.analysis.arrays import Array, as_floats
 from interp.errors import InvalidArgumentError
+from interp.literals import as_count
 
 __all__ = ["SumOfSquares", "sum_of_squares_by_parameter", "weight_norm"]
 

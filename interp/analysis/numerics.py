@@ -27,11 +27,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.analysis.arrays import Array, as_count, as_floats, as_probability
+from interp.analysis.arrays import Array, as_floats
+from interp.analysis.curves import Curve, as_curve, sustained_step
 from interp.analysis.loss import Labels, Mask, as_targets, cross_entropy
 from interp.analysis.norms import sum_of_squares_by_parameter
-from interp.analysis.phases import Curve, as_curve, sustained_step
 from interp.errors import InvalidArgumentError
+from interp.literals import as_count, as_probability
 
 __all__ = [
     "Collapse",

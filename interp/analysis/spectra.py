@@ -20,8 +20,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.analysis.arrays import Array, as_floats, as_modulus, as_probability
+from interp.analysis.arrays import Array, as_floats, as_modulus
 from interp.errors import InvalidArgumentError
+from interp.literals import as_probability
 
 __all__ = [
     "FamilyPower",

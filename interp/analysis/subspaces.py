@@ -18,9 +18,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.analysis.arrays import Array, as_count, as_floats
+from interp.analysis.arrays import Array, as_floats
 from interp.analysis.geometry import angular_order, circularity_of_pair, embedding_pca
 from interp.errors import InvalidArgumentError
+from interp.literals import as_count
 
 __all__ = ["ComponentCircles", "component_circles", "effective_rank", "participation_ratio", "subspace_angles"]
 

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import AvoidSubcommands, Positional, arg
 
-from interp import recipes
 from interp.cli.printing import (
     as_table,
     changed,
@@ -25,10 +24,10 @@ from interp.cli.printing import (
     size_on_disk,
     summarise,
 )
-from interp.config import RunConfig
+from interp.config import RunConfig, recipes
+from interp.config.events import AtStep, parse_event
 from interp.errors import ConfigError, InterpError, StoreError
-from interp.events import AtStep, parse_event
-from interp.words import read_value
+from interp.literals import read_value
 
 __all__ = ["COMMANDS", "Train"]
 
@@ -48,7 +47,7 @@ class Demo:
 
     def __call__(self) -> None:
         """Train `kitouni-circle`, report, and say what was found."""
-        from interp.training import train
+        from interp.training.api import train
 
         config = recipes.get("kitouni-circle")
         print(f"Training {config.run_id}: {recipes.RECIPES['kitouni-circle'].summary}.")
@@ -70,7 +69,7 @@ class Train:
 
     def __call__(self) -> None:
         """Train and say what came out."""
-        from interp.training import train
+        from interp.training.api import train
 
         folder = self.root / self.config.run_id
         if self.existing == "resume" and (folder / "run.json").exists():
@@ -103,7 +102,7 @@ class Resume:
 
     def __call__(self) -> None:
         """Resume and say what came out."""
-        from interp.training import resume
+        from interp.training.api import resume
 
         print_state(self.run)
         print_outcome(resume(self.run, device=self.device, progress=True, threads=self.threads))
@@ -122,7 +121,7 @@ class Replay:
 
     def __call__(self) -> None:
         """Replay, and say at which steps equality was proven."""
-        from interp.training import replay
+        from interp.training.api import replay
         from interp.trajectory import load
 
         zoom = replay(
@@ -154,7 +153,7 @@ class Import:
 
     def __call__(self) -> None:
         """Import, and say what was found, assumed and proven."""
-        from interp.foreign import import_checkpoints
+        from interp.importers import import_checkpoints
 
         assume: dict[str, Any] = {}
         for words in self.assume:
@@ -232,7 +231,7 @@ class Compare:
 
     def __call__(self) -> None:
         """Compare, print the tables, and write the file."""
-        from interp.comparison import compare, predictors
+        from interp.milestones.comparison import compare, predictors
         from interp.trajectory import load
 
         _require_writable(self.output, ".csv")
@@ -307,9 +306,9 @@ class Sweep:
 
     def __call__(self) -> None:
         """Train the grid, print the table, and write the file."""
-        from interp.engines import dask_executor, slurm_executor
+        from interp.execution.executors import dask_executor, slurm_executor
+        from interp.execution.sweeps import parse_grid, sweep
         from interp.plots import phase_diagram, steps_against
-        from interp.sweeps import parse_grid, sweep
 
         _require_writable(self.output, ".csv", ".html")
         recipes.get(self.recipe)  # a wrong name is known before the libraries are loaded
@@ -385,8 +384,8 @@ class Reproduce:
 
     def __call__(self) -> None:
         """Reproduce one figure after the other and print its verdicts."""
-        from interp.reproduce.running import figures, reproduce, stored
-        from interp.reproduce.table import counts, draw, finished_recipes, table
+        from interp.papers.running import figures, reproduce, stored
+        from interp.papers.table import counts, draw, finished_recipes, table
 
         if not self.labels and self.table is None:
             paper = ""

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp import recipes
-from interp.words import write_value
+from interp.config import recipes
+from interp.literals import write_value
 
 if TYPE_CHECKING:
     from interp.trajectory import Trajectory
@@ -45,7 +45,7 @@ def print_state(folder: Path) -> None:
 
 def print_outcome(traj: "Trajectory") -> None:
     """What came of a run, where it is and what it ran on."""
-    from interp.summary import describe
+    from interp.milestones.words import describe
 
     print(f"Run:       {traj.folder}")
     config = None if traj.complete else traj.config.to_dict()
@@ -62,8 +62,8 @@ def print_outcome(traj: "Trajectory") -> None:
 def summarise(traj: "Trajectory", output: Path | None = None) -> None:
     """Write the report and print the five lines that sum a run up."""
     from interp.analysis.measures import measure
-    from interp.reporting import report
-    from interp.summary import describe, headline
+    from interp.milestones.words import describe, headline
+    from interp.reporting.page import report
 
     data = measure(traj, progress=True)
     path = report(traj, output, data=data)

@@ -15,11 +15,10 @@ from typing import Any
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from interp import recipes
 from interp.cli.commands import COMMANDS, Train
-from interp.config import SGD, Adam, AdamW, Muon, RunConfig
+from interp.config import SGD, Adam, AdamW, Muon, RunConfig, recipes
+from interp.config.schedule import Schedule, parse_schedule
 from interp.errors import ConfigError, UnknownNameError, did_you_mean
-from interp.schedule import Schedule, parse_schedule
 
 __all__ = ["parse"]
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from interp.record import Record, later
+from interp.config.base import Record, added_field
 
 __all__ = ["Decoder", "FeedForward", "Logistic", "ModelConfig", "Recurrent", "Transformer"]
 
@@ -26,7 +26,7 @@ class Transformer(Record):
     activation: Literal["relu", "gelu"] = "relu"
     attention: Literal["causal", "bidirectional"] = "causal"
     """Which positions a position attends to; for the last position of one layer the two are the same."""
-    attention_rate: float = later(1.0)
+    attention_rate: float = added_field(1.0)
     """r in [0, 1]: a position attends with r * softmax + (1 - r), 1 being full attention and 0 the same weight 1 for
     all positions ("The Clock and the Pizza", Zhong et al., 2023, section 5)."""
     attention_biases: Biases = "absent"
@@ -78,7 +78,7 @@ class FeedForward(Record):
     embedding: Literal["shared", "separate", "one-hot", "scalars"] = "shared"
     """One table for both operands, or one each (`embed.W_E`, `embed_b.W_E`); one-hot: none, but then the rows of the
     first layer's weights are the embedding; scalars: the tokens are read as numbers, '=' as p (encoding direct)."""
-    scalars: Literal["raw", "divided"] = later("divided")
+    scalars: Literal["raw", "divided"] = added_field("divided")
     """How numbers are read: as they are, or divided by the largest token, p."""
     combine: Literal["concatenate", "sum", "product"] = "concatenate"
     """What the first layer reads of the two operands' embeddings; numbers are always concatenated."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from interp.record import Record, later
+from interp.config.base import Record, added_field
 
 __all__ = ["SGD", "Adam", "AdamW", "Interventions", "Muon"]
 
@@ -19,13 +19,13 @@ class _Optimizer(Record):
     """Pairs per step; None: the whole training set."""
     loss_precision: Literal["float64", "float32"] = "float64"
     """Precision of the log-softmax; float32 makes late training unstable (Nanda et al., appendix)."""
-    loss: Literal["cross-entropy", "stablemax", "exponential"] = later("cross-entropy")
+    loss: Literal["cross-entropy", "stablemax", "exponential"] = added_field("cross-entropy")
     """What is minimised; stablemax: cross-entropy with StableMax for the softmax ("Grokking at the edge of numerical
     stability", Prieto et al., 2025); exponential: e^z, of the logit z of points (Beck et al.). Others than
     cross-entropy are logged as batch_loss: train_loss and test_loss are cross-entropies always."""
-    anneal_steps: int | None = later(None)
+    anneal_steps: int | None = added_field(None)
     """Updates, after the warm-up, in which half a cosine leads from lr to anneal_to * lr; None: lr stays."""
-    anneal_to: float = later(0.1)
+    anneal_to: float = added_field(0.1)
     """Share of lr that is left in the end, in [0, 1]; 0.1 is that of github.com/openai/grok."""
 
     def _rules(self) -> None:
@@ -55,7 +55,7 @@ class AdamW(Adam):
     """Adam with decoupled weight decay: each step multiplies every trained parameter by 1 - lr * weight_decay."""
 
     weight_decay: float = 1.0
-    decay: Literal["to_zero", "to_init", "jiggle"] = later("to_zero")
+    decay: Literal["to_zero", "to_init", "jiggle"] = added_field("to_zero")
     """What weight decay does to a parameter W, as in github.com/openai/grok: to_zero is W (1 - lr wd); to_init draws it
     to its initial value, W + lr wd (W_0 - W); jiggle is W exp(lr wd x) with one x of N(0, 1) per tensor and update."""
 

@@ -4,13 +4,13 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
+from interp.config.base import Record, added_field
+from interp.config.events import Event, parse_event
 from interp.config.models import FeedForward, Logistic, ModelConfig, Recurrent, Transformer
 from interp.config.optimizers import SGD, Adam, AdamW, Interventions, Muon
+from interp.config.schedule import Every, Schedule
 from interp.config.tasks import Gaussian, Modular, TaskConfig
 from interp.errors import ConfigError
-from interp.events import Event, parse_event
-from interp.record import Record, later
-from interp.schedule import Every, Schedule
 
 __all__ = ["Log", "RunConfig", "Save"]
 
@@ -51,10 +51,10 @@ class RunConfig(Record):
     """Seed of the initial weights and of every later draw; `task.seed` is that of the split."""
     save: Save = field(default_factory=Save)
     log: Log = field(default_factory=Log)
-    interventions: Interventions = later(Interventions())
-    events: tuple[str, ...] = later(())
+    interventions: Interventions = added_field(Interventions())
+    events: tuple[str, ...] = added_field(())
     """Changes of `optimizer` and `interventions` in the course of the run: "step 200: optimizer.weight_decay=0",
-    "epoch 60: ...", "test_accuracy>=0.99: ..." (see `interp.events`)."""
+    "epoch 60: ...", "test_accuracy>=0.99: ..." (see `interp.config.events`)."""
 
     def _rules(self) -> None:
         self._require("steps", self.steps >= 1, ">= 1")

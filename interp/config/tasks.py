@@ -5,9 +5,9 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
+from interp.config.base import Record
 from interp.config.polynomials import polynomial
 from interp.errors import ConfigError
-from interp.record import Record
 
 __all__ = [
     "Gaussian",

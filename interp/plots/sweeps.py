@@ -1,8 +1,8 @@
 """Figures of sweeps: which phase of learning is where, and how many steps it takes to generalise.
 
-They take what `interp.sweeps.Sweep.results` returns and compute nothing. The phase diagram is in the manner of Towards
-Understanding Grokking (Liu et al., 2022, arXiv:2205.10343, section 4), the curves against the train fraction in that of
-Grokking (Power et al., 2022, arXiv:2201.02177, figure 1).
+They take what `interp.execution.sweeps.Sweep.results` returns and compute nothing. The phase diagram is in the manner
+of Towards Understanding Grokking (Liu et al., 2022, arXiv:2205.10343, section 4), the curves against the train fraction
+in that of Grokking (Power et al., 2022, arXiv:2201.02177, figure 1).
 """
 
 from collections.abc import Hashable

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from interp.errors import CorruptRunError, InvalidArgumentError, StoreError, UnknownNameError, did_you_mean
-from interp.segments import (
+from interp.store.segments import (
     DIGEST,
     Holdings,
     SealedFile,

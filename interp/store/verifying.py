@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from interp.errors import CorruptRunError
-from interp.segments import SealedFile
+from interp.store.segments import SealedFile
 
 __all__ = ["VerifyReport", "WeightsReport", "check_weights"]
 

@@ -17,7 +17,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from interp.errors import CorruptRunError, InvalidArgumentError, RunExistsError, RunLockedError, StoreError
-from interp.segments import (
+from interp.store.reader import RunReader
+from interp.store.segments import (
     Holdings,
     append_to,
     check_dtype,
@@ -34,7 +35,6 @@ from interp.segments import (
     run_json,
     sync_folder,
 )
-from interp.store.reader import RunReader
 
 __all__ = ["RunWriter"]
 

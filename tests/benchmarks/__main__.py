@@ -22,12 +22,13 @@ import torch
 import interp
 from interp.analysis.measures import key_frequencies
 from interp.config import SGD, FeedForward, Gaussian, Logistic, Modular, Recurrent
-from interp.ensemble import EnsembleStep
-from interp.environment import run_environment
-from interp.session import Session, TrainingStep
 from interp.store import RunWriter
 from interp.theory.gradient_flow import flow
 from interp.theory.separability import asymptotic_weights, margin
+from interp.training.ensemble import EnsembleStep
+from interp.training.environment import run_environment
+from interp.training.state import TrainState
+from interp.training.step import TrainingStep
 from tests.benchmarks.elsewhere import Elsewhere, seconds, turns
 from tests.benchmarks.feedforward import make as make_feedforward
 from tests.benchmarks.ours import stepping
@@ -66,7 +67,7 @@ def row(what: str, a: float, b: float, ratio: float, goal: str) -> None:
 
 def training_step() -> None:
     """The recipe tl-demo against the demo's own loop around TransformerLens's bridge, and against its products."""
-    ours = stepping([Session(interp.recipes.get("tl-demo"), CPU)])
+    ours = stepping([TrainState(interp.recipes.get("tl-demo"), CPU)])
     demo, (floor_train, floor_test) = make("cpu"), matmul_floor("cpu")
 
     def floor() -> None:
@@ -97,7 +98,7 @@ def checkpoints_and_metrics(n: int = 120) -> None:
 
 def reading(n: int = 1000) -> None:
     """One [114, 128] parameter over 1000 checkpoints of the p = 113 transformer."""
-    weights = Session(interp.recipes.get("tl-demo"), CPU).weights()
+    weights = TrainState(interp.recipes.get("tl-demo"), CPU).weights()
     config = interp.recipes.get("tl-demo").replace({"steps": n - 1, "save.weights": "every(1)"})
     with tempfile.TemporaryDirectory() as folder:
         run, flat, loose = Path(folder) / "run", Path(folder) / "flat.bin", Path(folder) / "loose"
@@ -139,7 +140,7 @@ def recurrent() -> None:
             for encoding in ("direct", "sentence")
         }
         for name, config in {**cases, f"ahmed-{cell}, batches of 32": interp.recipes.get(f"ahmed-{cell}")}.items():
-            session, steps = Session(config, CPU), itertools.count()
+            session, steps = TrainState(config, CPU), itertools.count()
             update = TrainingStep(session)
 
             def ours(update: TrainingStep = update, steps: Iterator[int] = steps) -> None:
@@ -151,7 +152,7 @@ def recurrent() -> None:
 
 def feedforward() -> None:
     """The recipe simple-grokking, both metrics at every step, against the plain loop of the published script."""
-    session = Session(interp.recipes.get("simple-grokking"), CPU)
+    session = TrainState(interp.recipes.get("simple-grokking"), CPU)
     assert session.exact_pass
     step = stepping([session])
     against(
@@ -167,8 +168,8 @@ def feedforward() -> None:
 def against(
     what: str,
     ours: Callable[[], None],
-    make: Callable[[Session], Callable[[], None]],
-    session: Session,
+    make: Callable[[TrainState], Callable[[], None]],
+    session: TrainState,
     goal: str,
     block: int = 10,
 ) -> None:
@@ -190,8 +191,8 @@ def ensembles(members: int = 8) -> None:
         ("LSTM p=53 hidden 20, batch 64", lstm.replace({"optimizer.batch_size": 64})),
     ):
         configs = [config.replace({"seed": seed, "task.seed": seed}) for seed in range(members)]
-        apart = [TrainingStep(Session(config, CPU)) for config in configs]
-        together = EnsembleStep([Session(config, CPU) for config in configs])
+        apart = [TrainingStep(TrainState(config, CPU)) for config in configs]
+        together = EnsembleStep([TrainState(config, CPU) for config in configs])
         steps, same_steps = iter(range(10**9)), iter(range(10**9))
 
         def alone(apart: list[TrainingStep] = apart, steps: Iterator[int] = steps) -> None:

@@ -13,9 +13,9 @@ from functools import partial
 import torch
 
 import interp
-from interp.analysis.phases import first_step
+from interp.analysis.curves import first_step
 from interp.config import FeedForward, Modular, Recurrent
-from interp.session import Session
+from interp.training.state import TrainState
 from tests.benchmarks.elsewhere import seconds
 from tests.benchmarks.feedforward import Plain as PlainFeedForward
 from tests.benchmarks.ours import stepping
@@ -45,7 +45,7 @@ def compare(what: str, ours: Callable[[], object], theirs: Callable[[], object],
     print(f"| {what} | {a * 1e3:.3f} ms | {b * 1e3:.3f} ms | {ratio:.1f} |", flush=True)
 
 
-def plain_loop(model: torch.nn.Module, session: Session, with_test: bool) -> Callable[[], None]:
+def plain_loop(model: torch.nn.Module, session: TrainState, with_test: bool) -> Callable[[], None]:
     """A full-batch step as scripts make it, losses read at every step."""
     model, task, settings = model.to(CUDA), session.task, session.config.optimizer
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
@@ -67,17 +67,17 @@ def plain_loop(model: torch.nn.Module, session: Session, with_test: bool) -> Cal
 def steps() -> None:
     """Steps of single runs, against the loops that people write."""
     demo = make_demo("cuda")
-    ours = stepping([Session(interp.recipes.get("tl-demo"), CUDA)])
+    ours = stepping([TrainState(interp.recipes.get("tl-demo"), CUDA)])
     compare("tl-demo, with test loss: ours, the demo's loop", partial(ours, True), partial(demo, True))
     compare("tl-demo: ours, the demo's loop", partial(ours, False), partial(demo, False))
-    session = Session(interp.recipes.get("simple-grokking"), CUDA)
+    session = TrainState(interp.recipes.get("simple-grokking"), CUDA)
     assert isinstance(session.config.model, FeedForward)
     plain = PlainFeedForward(session.config.model, session.task.d_vocab, session.task.d_vocab_out)
     mlp = partial(stepping([session]), True)
     compare("simple-grokking, both metrics: ours, the plain loop", mlp, plain_loop(plain, session, True))
     for cell in ("lstm", "rnn"):
         task = Modular(p=97, train_fraction=0.3, encoding="sentence")
-        session = Session(interp.RunConfig(task=task, model=Recurrent(cell=cell)), CUDA)
+        session = TrainState(interp.RunConfig(task=task, model=Recurrent(cell=cell)), CUDA)
         assert isinstance(session.config.model, Recurrent)
         plain = PlainRecurrent(session.config.model, session.task.d_vocab, session.task.d_vocab_out)
         recurrent = partial(stepping([session]), False)
@@ -91,10 +91,10 @@ def ensembles() -> None:
     )
     lstm = interp.RunConfig(task=Modular(p=53, train_fraction=0.4), model=Recurrent(d_model=20, d_hidden=20))
     for name, config in (("MLP p=53", mlp), ("LSTM p=53", lstm), ("nanda", interp.recipes.get("nanda"))):
-        one = partial(stepping([Session(config, CUDA)]), True)
+        one = partial(stepping([TrainState(config, CUDA)]), True)
         for members in (8, 64, 256) if name != "nanda" else (8, 32):
             configs = [config.replace({"seed": seed, "task.seed": seed}) for seed in range(members)]
-            together = partial(stepping([Session(config, CUDA) for config in configs]), True)
+            together = partial(stepping([TrainState(config, CUDA) for config in configs]), True)
             compare(f"{name}: one run, {members} in one step", one, together, n=5)
             peak = torch.cuda.max_memory_allocated() / 2**30
             print(f"|  |  |  | (memory so far at most {peak:.1f} GiB) |", flush=True)

@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 
 from interp.config import RunConfig
-from interp.session import Session
+from interp.training.state import TrainState
 
 __all__ = ["Elsewhere", "seconds", "turns"]
 
@@ -31,7 +31,7 @@ class Elsewhere:
     `make` builds the rival from a session of `config`; its turns are timed where they are made.
     """
 
-    def __init__(self, make: Callable[[Session], Callable[[], None]], config: RunConfig) -> None:
+    def __init__(self, make: Callable[[TrainState], Callable[[], None]], config: RunConfig) -> None:
         self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _settle, (make, config))
 
     def turns(self, block: int) -> float:
@@ -51,8 +51,8 @@ class Elsewhere:
 _settled: dict[str, Callable[[], None]] = {}
 
 
-def _settle(make: Callable[[Session], Callable[[], None]], config: RunConfig) -> None:
-    _settled["rival"] = make(Session(config, torch.device("cpu")))
+def _settle(make: Callable[[TrainState], Callable[[], None]], config: RunConfig) -> None:
+    _settled["rival"] = make(TrainState(config, torch.device("cpu")))
 
 
 def _turns(block: int) -> float:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from interp.config import FeedForward
-from interp.session import Session
+from interp.training.state import TrainState
 
 __all__ = ["make"]
 
@@ -27,7 +27,7 @@ class Plain(nn.Module):
         return self.layers(self.embedding(tokens).flatten(1))
 
 
-def make(session: Session) -> Callable[[], None]:
+def make(session: TrainState) -> Callable[[], None]:
     """A full-batch step on the session's training pairs with AdamW, and the loss and accuracy of both splits."""
     config, task = session.config, session.task
     assert isinstance(config.model, FeedForward)

@@ -3,20 +3,20 @@
 import itertools
 from collections.abc import Callable, Sequence
 
-from interp.environment import run_environment
-from interp.loop import build_update
-from interp.session import Numbers, Session
+from interp.training.environment import run_environment
+from interp.training.loop import build_update
+from interp.training.state import MetricsBuffer, TrainState
 
 __all__ = ["stepping"]
 
 
-def stepping(sessions: Sequence[Session]) -> Callable[[bool], None]:
+def stepping(sessions: Sequence[TrainState]) -> Callable[[bool], None]:
     """`step(with_test)` of one run or of several at once, whose numbers are fetched when their buffer is full.
 
     On CUDA it is captured here, in the trainer's settings, which are put back.
     """
     device = sessions[0].device
-    numbers, steps = Numbers(device, len(sessions)), itertools.count()
+    numbers, steps = MetricsBuffer(device, len(sessions)), itertools.count()
     with run_environment(device, None):
         update = build_update(sessions)
 

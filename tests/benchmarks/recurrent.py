@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from interp.config import Recurrent
-from interp.session import Session
+from interp.training.state import TrainState
 
 __all__ = ["make"]
 
@@ -27,7 +27,7 @@ class Plain(nn.Module):
         return self.readout(self.recurrent(self.embedding(tokens))[0][:, -1])
 
 
-def make(session: Session) -> Callable[[], None]:
+def make(session: TrainState) -> Callable[[], None]:
     """A step on the session's training pairs or its next minibatch: forward, loss, backward, torch's AdamW."""
     config, task = session.config, session.task
     assert isinstance(config.model, Recurrent)

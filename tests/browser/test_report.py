@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from planted import EVENTS, PHASES, planted_run
 
-from interp.reporting import render
-from interp.summary import headline
+from interp.milestones.words import headline
+from interp.reporting.page import render
 
 pytestmark = pytest.mark.browser
 

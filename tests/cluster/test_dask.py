@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import interp
-from interp.engines import dask_executor
-from interp.sweeps import train_all
+from interp.execution.executors import dask_executor
+from interp.execution.sweeps import train_all
 from tests.cluster.processes import SECONDS, SMALL, assert_same_runs, require, until, writes
 
 CONFIGS = [SECONDS.replace({"seed": seed}) for seed in range(4)]

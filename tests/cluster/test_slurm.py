@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import interp
-from interp import engines
-from interp.engines import slurm_executor
 from interp.errors import InvalidArgumentError, NotAvailableError
-from interp.sweeps import train_all
+from interp.execution import executors as engines
+from interp.execution.executors import slurm_executor
+from interp.execution.sweeps import train_all
 from tests.cluster.processes import SECONDS, SMALL, assert_same_runs, until, writes
 
 CONFIGS = [SECONDS.replace({"seed": seed}) for seed in range(4)]

@@ -1,0 +1,290 @@
+"""Many runs, made by processes of this machine or by workers elsewhere.
+
+A run is named by its config, so that no journal is needed: what is complete is not trained again, what is partial goes
+on from its last full state, and work that was killed at any moment is continued by calling it again. A run that fails
+is noted, and the others go on.
+
+Runs are independent of each other, so that any `concurrent.futures.Executor` will do (`interp.execution.executors` has
+those for this machine, Dask and SLURM), one that does a piece of work twice included: a run has one writer, by its
+lock; whoever comes second waits as long as the run grows, and then finds it complete. A worker that is lost (killed,
+out of memory, preempted) costs what its run had computed since its last full state, at most a minute. All workers must
+see `root` under the same path, on a file system with flock.
+"""
+
+import contextlib
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from tqdm.auto import tqdm
+
+from interp.config import RunConfig
+from interp.errors import (
+    ConfigError,
+    InterpError,
+    InvalidArgumentError,
+    RunExistsError,
+    RunLockedError,
+    StoreError,
+)
+from interp.execution.executors import cores, process_pool
+from interp.literals import as_count
+from interp.store import RunReader, RunWriter
+from interp.store.segments import read_run_json
+from interp.training.api import resume, train, train_many
+from interp.training.ensemble import shape_of
+from interp.training.environment import choose_device
+from interp.trajectory import Trajectory
+
+__all__ = ["Outcome", "train_all"]
+
+TRIES: Final = 3
+"""How often a piece of work is given to a worker, where workers are lost over it."""
+LOCK_SECONDS: Final = 1.0
+"""How long to wait before a run that another process writes to is looked at again."""
+
+Piece = tuple[RunConfig, ...]
+Work = Callable[[Piece], dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of runs: `trajectories` in the order of their configs, None where one failed; `failures` say why."""
+
+    trajectories: tuple[Trajectory | None, ...]
+    failures: Mapping[str, str]
+    """By run_id."""
+
+
+def train_all(
+    configs: Sequence[RunConfig],
+    *,
+    root: str | Path = "checkpoints",
+    executor: Executor | None = None,
+    workers: int | None = None,
+    together: int = 1,
+    device: str | None = None,
+    threads: int | None = None,
+    patience: float = 600.0,
+    progress: bool = False,
+) -> Outcome:
+    """Train runs, each stored in `root/<run_id>`, several at a time; what is complete stays, what is partial goes on.
+
+    A config that occurs twice is trained once. After Ctrl-C the runs that are under way in processes of this machine
+    finish their step and store everything; the same call goes on with them.
+
+    Arguments:
+        configs: what to run.
+        root: folder that holds runs.
+        executor: what does the work; None: a process pool of `workers`, or this process where that is one.
+        workers: processes; None: a CPU core each (on CUDA: one), and no more than there is work.
+        together: runs of equal shape that are trained in one batched step, at most (`train_many`); runs that turn out
+            not to fit together are trained one by one.
+        device: as for `train`.
+        threads: CPU threads of each worker; None: the cores divided by the workers, and with an executor whatever torch
+            finds there. A partial run goes on with the number that it began with.
+        patience: seconds for which a run that another process has locked may not grow before it counts as failed.
+        progress: show how many runs are done.
+
+    Returns:
+        The runs and the failures: runs that diverged, whose folder is damaged, that cannot be built, or over which
+        workers were lost three times.
+
+    Raises:
+        InvalidArgumentError: an argument breaks a rule.
+        KeyboardInterrupt: after Ctrl-C (`RunInterrupted` where the work was done in this process).
+    """
+    root = Path(root).resolve()  # workers may stand elsewhere
+    as_count("together", together)
+    if workers is not None:
+        as_count("workers", workers)
+    if executor is not None and workers is not None:
+        raise InvalidArgumentError(
+            f"`workers` must not be given with an `executor`, which has workers of its own; got {workers}."
+        )
+    runs = {config.run_id: config for config in configs}
+    left = [config for name, config in runs.items() if not _is_complete(root / name)]
+    pieces = _pieces(left, root, together)
+    work = partial(_train_piece, root=root, device=device, patience=patience)
+    with tqdm(total=len(runs), initial=len(runs) - len(left), unit="run", disable=not progress) as bar:
+        if executor is not None:
+            failures = _through(executor, pieces, partial(work, threads=threads), root, bar)
+        else:
+            most = 1 if choose_device(device).type == "cuda" else cores()
+            workers = min(most if workers is None else workers, max(1, len(pieces)))
+            threads = max(1, cores() // workers) if threads is None and workers > 1 else threads
+            if workers == 1:
+                failures = {}
+                for piece in pieces:
+                    failures |= work(piece, threads=threads)
+                    bar.update(len(piece))
+            else:
+                with process_pool(workers, threads) as pool:
+                    failures = _through(pool, pieces, partial(work, threads=threads), root, bar)
+    found = {name: Trajectory(root / name) for name in runs if name not in failures}
+    for name, traj in list(found.items()):
+        if traj.problems:
+            failures[name] = f"{traj.problems[0]} Restore it; `interp verify {traj.folder}` says what is lost."
+            del found[name]
+    return Outcome(tuple(found.get(config.run_id) for config in configs), failures)
+
+
+# --- a piece of work --------------------------------------------------------------------------------------------------
+
+
+def _pieces(configs: Sequence[RunConfig], root: Path, together: int) -> list[Piece]:
+    """What is given to a worker at a time: the members of an ensemble that was begun, or new runs of equal shape."""
+    begun: dict[tuple[str, ...], list[RunConfig]] = {}
+    fresh: dict[str, list[RunConfig]] = {}
+    for config in configs:
+        try:
+            run = read_run_json(root / config.run_id / "run.json")[0]
+        except StoreError:  # not there, or damaged, which whoever trains it will find and say
+            fresh.setdefault(shape_of(config) if together > 1 else config.run_id, []).append(config)
+        else:
+            begun.setdefault(tuple(run.get("ensemble", [config.run_id])), []).append(config)
+    chunks = [tuple(runs[i : i + together]) for runs in fresh.values() for i in range(0, len(runs), together)]
+    return [*map(tuple, begun.values()), *chunks]
+
+
+def _train_piece(
+    piece: Piece, *, root: Path, device: str | None, threads: int | None, patience: float
+) -> dict[str, str]:
+    """Train some runs, new ones together and partial ones from where they are; returns what failed, by run_id."""
+    failures: dict[str, str] = {}
+    left, apart, growth = list(piece), False, _Growth()
+    while left:
+        begun = [config for config in left if _is_begun(root / config.run_id)]
+        fresh = [config for config in left if config not in begun]
+        groups = [[config] for config in begun]
+        groups += [[config] for config in fresh] if apart else [fresh] if fresh else []
+        left, locked = [], False
+        for group in groups:
+            folders = [root / config.run_id for config in group]
+            try:
+                if group[0] in begun:
+                    resume(folders[0], device=device)  # with as many threads as it began with
+                elif len(group) == 1:
+                    train(group[0], root=root, device=device, threads=threads)
+                else:
+                    train_many(group, root=root, device=device, threads=threads)
+            except Exception as error:
+                text = str(error) if isinstance(error, InterpError) else f"{type(error).__name__}: {error}"
+                if isinstance(error, RunLockedError) and growth.pause(folders) < patience:
+                    left, locked = left + group, True
+                elif isinstance(error, RunLockedError):
+                    text += f" It has not grown for {patience:g} seconds."
+                    failures |= {config.run_id: text for config in group}
+                elif isinstance(error, ConfigError | RunExistsError) and len(group) > 1:
+                    left, apart = left + group, True  # their operands differ, or somebody has begun one of them
+                elif isinstance(error, RunExistsError) and (folders[0] / "run.json").exists():
+                    left += group  # begun by somebody since it was looked at
+                else:
+                    failures |= {config.run_id: text for config in group if not _is_complete(root / config.run_id)}
+        if locked:
+            time.sleep(LOCK_SECONDS)
+    return failures
+
+
+class _Growth:
+    """For how long folders have not grown."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, tuple[int, float]] = {}
+
+    def pause(self, folders: Sequence[Path]) -> float:
+        """Seconds since they were first seen at the size that they have now."""
+        size = sum(map(_size, folders))
+        if size != self._seen.get(folders[0], (None,))[0]:
+            self._seen[folders[0]] = size, time.monotonic()
+        return time.monotonic() - self._seen[folders[0]][1]
+
+
+def _size(folder: Path) -> int:
+    size = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a writer's temporary file
+            size += path.stat().st_size
+    return size
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        return read_run_json(folder / "run.json")[1]
+    except StoreError:
+        return False
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether there is a run to go on with; one that was to be trained in company and holds nothing yet is deleted.
+
+    Killed while its ensemble was being set up, it may name members that were never made, or are in other company now.
+    """
+    with contextlib.suppress(StoreError):  # locked: somebody is at it; damaged: `resume` will say so
+        if _is_empty(folder):
+            with RunWriter.open(folder):
+                if _is_empty(folder):
+                    shutil.rmtree(folder)
+    return (folder / "run.json").exists()
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether neither a member of an ensemble nor its companions hold any step."""
+    members = read_run_json(folder / "run.json")[0].get("ensemble")
+    if members is None:
+        return False
+    readers = [RunReader(folder.parent / name) for name in members if (folder.parent / name / "run.json").exists()]
+    company = [reader for reader in readers if reader.run.get("ensemble") == members]
+    return not any(len(reader.steps) or reader.state_steps for reader in company)
+
+
+def _through(executor: Executor, pieces: Sequence[Piece], work: Work, root: Path, bar: "tqdm[Any]") -> dict[str, str]:
+    """Have the pieces done and collect the failures; a piece whose worker was lost is given to another one."""
+    failures: dict[str, str] = {}
+    tries: Counter[Piece] = Counter()
+    running: dict[Future[dict[str, str]], Piece] = {executor.submit(_remotely, work, one): one for one in pieces}
+    try:
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                piece = running.pop(future)
+                tries[piece] += 1
+                error = None if future.cancelled() else future.exception()
+                if error is None and not future.cancelled():
+                    failures |= future.result()
+                elif error is not None and tries[piece] < TRIES and _submitted(executor, work, piece, running):
+                    continue
+                else:
+                    reason = f"{type(error).__name__}: {error}" if error else "the executor has cancelled it"
+                    text = f"Its worker was lost, {tries[piece]} times out of {TRIES} at most; at last {reason}"
+                    failures |= {one.run_id: text for one in piece if not _is_complete(root / one.run_id)}
+                bar.update(len(piece))
+    except KeyboardInterrupt:
+        for future in running:
+            future.cancel()
+        raise KeyboardInterrupt(
+            f"Interrupted; {bar.n} of {bar.total} runs are done. The same sweep, started again, goes on with the rest."
+        ) from None
+    return failures
+
+
+def _submitted(executor: Executor, work: Work, piece: Piece, running: dict[Future[dict[str, str]], Piece]) -> bool:
+    """Whether the executor still takes work: one that is broken with its worker does not."""
+    try:
+        running[executor.submit(_remotely, work, piece)] = piece
+    except BrokenExecutor:
+        return False
+    return True
+
+
+def _remotely(work: Work, piece: Piece) -> dict[str, str]:
+    """Do a piece of work; `RunInterrupted`, which holds a path of that machine, does not travel."""
+    try:
+        return work(piece)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(str(error)) from None

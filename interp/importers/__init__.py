@@ -1,0 +1,10 @@
+"""Somebody else's checkpoints become a trajectory that every measure and the report accept.
+
+Files are read as plain data (`files`), the layout of their weights is recognised and undone (`layouts`), the run's own
+losses are computed again as a proof (`proof`), and a normal run folder is written (`importing`).
+"""
+
+from interp.importers.importing import import_checkpoints
+from interp.importers.layouts import LAYOUTS
+
+__all__ = ["LAYOUTS", "import_checkpoints"]

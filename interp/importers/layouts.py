@@ -1,0 +1,370 @@
+"""How others name and lay out the weights of the same networks, and what their configurations say about the run.
+
+A layout is known by names and shapes. With p numbers, heads i, and Python's order of axes:
+
+    hooked-transformer   embed.W_E [token, d_model]   attn.W_Q [i, d_model, d_head]   attn.W_O [i, d_head, d_model]
+    progress-measures    embed.W_E [d_model, token]   attn.W_Q [i, d_head, d_model]   attn.W_O [d_model, i d_head]
+    pizza                the same for two tokens without '=', every position attending to both
+    simple-grokking      embedding.weight [p, d], fc1.weight [neuron, 2 d], readout.weight [p, neuron], with biases
+    group-mlp            W_x [p, d], W_y [p, d], W [2 d, neuron], W_U [neuron, p]
+
+In order: TransformerLens and its Grokking demo; "Progress measures for grokking" (Nanda et al., 2023); "The Clock and
+the Pizza" (Zhong et al., 2023); github.com/okitouni/simple-grokking; "A Toy Model of Universality" (Chughtai et al.,
+2023).
+Only the first two agree on names and not on shapes, and `attn.W_O`, with its two or three axes, tells them apart.
+
+Two of these repositories write folders of files with nothing but a number in their names, and both write them after
+`optimizer.step()` under the index of that update, from 0, so that file e has seen e + 1 updates: simple-grokking
+(<epoch>.pt, by train.py and log.py) and that of the group MLPs, github.com/bilal-chughtai/rep-theory-mech-interp
+(epoch_<epoch>.pt, by rep_theory/train_with_checkpoints.py). Of anybody else's files a number is that of the updates.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor
+
+from interp.config import AdamW, FeedForward, Modular, RunConfig
+from interp.config.recipes import RECIPES
+from interp.config.tasks import Operation
+from interp.errors import ForeignFormatError
+from interp.models.lens import from_state_dict
+
+__all__ = ["LAYOUTS", "Description", "Layout", "detect"]
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Description:
+    """A run as well as its files describe it."""
+
+    config: RunConfig
+    knows_operation: bool = False
+    knows_split: bool = False
+    """Whether the task's split is that of the run, and no guess."""
+    unshuffled: bool = False
+    """Whether the first pairs, in lexicographic order, are the training set."""
+    assumed: tuple[str, ...] = ()
+    """What the files do not say and was taken from the recipe of the same kind."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Somebody's way to write weights down."""
+
+    name: str
+    meaning: str
+    matches: Callable[[State], bool]
+    translate: Callable[[State], dict[str, Tensor]]
+    """The same parameters under the names and in the shapes of this package's models."""
+    describe: Callable[[State, Mapping[str, Any]], Description]
+    """The run, from the translated weights of its last checkpoint and the configuration beside them."""
+    tests_after_update: bool
+    """Whether a test loss belongs to the weights after the update whose loss is the train loss of the same number."""
+    script: str = ""
+    """The script that numbers its folders' files by the update just made, from 0; none is known to do so if empty."""
+
+
+def detect(state: State, about: Mapping[str, Any], name: str | None = None) -> Layout:
+    """The layout of a state dict; `name` demands one.
+
+    Raises:
+        ForeignFormatError: it is none that is known, or not the one that was demanded.
+    """
+    found = [layout for layout in LAYOUTS.values() if layout.matches(state)]
+    if len(found) > 1:  # the same names and shapes: only the number of tokens and the configuration tell
+        two_tokens = state["pos_embed.W_pos"].shape[0] == 2 or "attn_coeff" in about
+        found = [LAYOUTS["pizza" if two_tokens else "progress-measures"]]
+    if name is not None and name not in LAYOUTS:
+        raise ForeignFormatError(f"`format` must be one of {', '.join(LAYOUTS)}; got {name!r}.")
+    if found and name in (None, found[0].name):
+        return found[0]
+    shapes = ", ".join(f"{key} {list(x.shape)}" for key, x in list(state.items())[:6])
+    if name is not None:
+        is_one = f"is of the format {found[0].name}" if found else "is of no known format"
+        raise ForeignFormatError(f"The state dict is not of the format {name}, it {is_one}: {shapes}, ...")
+    known = "; ".join(f"{layout.name} ({layout.meaning})" for layout in LAYOUTS.values())
+    raise ForeignFormatError(f"The state dict is of no known format. It holds {shapes}, ... Known: {known}.")
+
+
+# --- transformers -----------------------------------------------------------------------------------------------------
+
+
+def _is_transformer(state: State, axes_of_W_O: int) -> bool:
+    W_O = state.get("blocks.0.attn.W_O")
+    return W_O is not None and W_O.ndim == axes_of_W_O and "embed.W_E" in state
+
+
+def _same(state: State) -> dict[str, Tensor]:
+    return {name: x for name, x in state.items() if not name.endswith((".attn.mask", ".attn.IGNORE"))}
+
+
+def _transposed(state: State) -> dict[str, Tensor]:
+    """From matrices that act from the left, W x, to matrices that act from the right, x W."""
+    out = {}
+    for name, x in _same(state).items():
+        match name.rpartition(".")[2]:
+            case "W_E" | "W_in" | "W_out":
+                out[name] = _axes(name, x, 2).T
+            case "W_Q" | "W_K" | "W_V":
+                out[name] = _axes(name, x, 3).transpose(1, 2)
+            case "W_O":  # [d_model, head d_head] -> [head, d_head, d_model]
+                heads = _axes(name.replace("W_O", "W_V"), state[name.replace("W_O", "W_V")], 3).shape[0]
+                if x.shape[1] % heads:
+                    raise ForeignFormatError(
+                        f"`{name}` must be [d_model, {heads} heads * d_head]; got shape {tuple(x.shape)}."
+                    )
+                out[name] = x.T.unflatten(0, (heads, -1))
+            case _:
+                out[name] = x
+    return {name: x.contiguous() for name, x in out.items()}
+
+
+def _hooked(state: State, about: Mapping[str, Any]) -> Description:
+    for key, allowed in (
+        ("normalization_type", (None,)),
+        ("positional_embedding_type", ("standard",)),
+        ("use_attn_scale", (True,)),
+        ("attn_only", (False,)),
+    ):
+        if about.get(key, allowed[0]) not in allowed:
+            raise ForeignFormatError(f"`{key}` of the configuration must be {allowed[0]}; got {about[key]!r}.")
+    unsaid = {"act_fn": "activation relu", "attention_dir": "causal attention"}
+    assumed = [text for key, text in unsaid.items() if key not in about]
+    imported = from_state_dict(
+        state,
+        activation=_activation(about.get("act_fn", "relu")),
+        attention="bidirectional" if about.get("attention_dir") == "bidirectional" else "causal",
+    )
+    recipe, published = _recipe("tl-demo")
+    task = _numbers(imported.d_vocab, imported.n_ctx, imported.d_vocab_out, published)
+    config = replace(recipe, task=task, model=replace(imported.config, init="tl"))
+    return Description(_optimizer(config, about), assumed=tuple(assumed))
+
+
+def _progress_measures(state: State, about: Mapping[str, Any]) -> Description:
+    recipe, published = _recipe("nanda")
+    imported = from_state_dict(state, activation=_activation(about.get("act_type", "ReLU")))
+    task = _numbers(imported.d_vocab, imported.n_ctx, imported.d_vocab_out, published)
+    if int(about.get("p", task.p)) != task.p:
+        raise ForeignFormatError(f"`p` of the configuration must be that of the weights, {task.p}; got {about['p']}.")
+    operations: dict[str, Operation] = {"add": "add", "subtract": "subtract", "x2xyy2": "x2+xy+y2"}
+    fn_name = about.get("fn_name", "add")
+    if fn_name not in operations:
+        raise ForeignFormatError(f"`fn_name` must be one of {', '.join(operations)}; got {fn_name!r}.")
+    task = replace(
+        task,
+        operation=operations[fn_name],
+        seed=int(about.get("seed", task.seed)),
+        train_fraction=float(about.get("frac_train", task.train_fraction)),
+    )
+    config = replace(recipe, task=task, model=replace(imported.config, init="nanda"), seed=task.seed)
+    assumed = () if "seed" in about else ("the split of the mainline run",)
+    return Description(
+        _optimizer(config, about),
+        knows_operation="fn_name" in about,
+        knows_split="seed" in about and "frac_train" in about,
+        assumed=assumed,
+    )
+
+
+def _pizza(state: State, about: Mapping[str, Any]) -> Description:
+    if "attn_coeff" not in about:
+        raise ForeignFormatError(
+            "A clock-and-pizza model needs its configuration, which says how attention is mixed (`attn_coeff`): put "
+            "config_<id>.json beside model_<id>.pt."
+        )
+    if about.get("diff_vocab"):
+        raise ForeignFormatError(
+            "`diff_vocab` of the configuration must be false: with tokens of its own for the second number the model "
+            "has two embeddings, and the transformer of this package one."
+        )
+    imported = from_state_dict(
+        state,
+        activation=_activation(about.get("act_fn", "ReLU")),
+        attention="bidirectional",
+        attention_rate=float(about["attn_coeff"]),
+    )
+    task = _numbers(imported.d_vocab, imported.n_ctx, imported.d_vocab_out, Modular(train_fraction=0.8))
+    formula = str(about.get("funcs", f"(x[0]+x[1])%{task.p}")).replace(" ", "")
+    match = re.search(r"\(x\[0\]([+*-])x\[1\]\)%(\d+)$", formula)
+    if not match or int(match[2]) != task.p:
+        raise ForeignFormatError(f"`funcs` must be (x[0]+x[1])%{task.p}, or the same with - or *; got {formula}.")
+    operations: dict[str, Operation] = {"+": "add", "-": "subtract", "*": "multiply"}
+    task = replace(task, operation=operations[match[1]], train_fraction=float(about.get("frac", 0.8)))
+    config = RunConfig(
+        task=task,
+        model=replace(imported.config, init="nanda"),
+        optimizer=AdamW(lr=1e-3, weight_decay=2.0, betas=(0.9, 0.98), warmup_steps=10),
+    )
+    return Description(_optimizer(config, about), knows_operation="funcs" in about)
+
+
+def _numbers(d_vocab: int, n_ctx: int, d_vocab_out: int, task: Modular) -> Modular:
+    """The task on as many numbers as these sizes say: with three positions the last token is '='."""
+    p = d_vocab - (n_ctx == 3)
+    if n_ctx not in (2, 3) or d_vocab_out not in (p, d_vocab) or p < 3:
+        raise ForeignFormatError(
+            "A transformer on a b = must have 3 positions, p + 1 tokens and p or p + 1 classes, one on a b 2 positions "
+            f"and p of both; got {n_ctx} positions, {d_vocab} tokens and {d_vocab_out} classes."
+        )
+    return replace(
+        task,
+        p=p,
+        encoding="direct" if n_ctx == 3 else "operands",
+        outputs="numbers" if d_vocab_out == p else "tokens",
+    )
+
+
+def _activation(name: object) -> Any:
+    if str(name).lower() not in ("relu", "gelu"):
+        raise ForeignFormatError(f"The activation of the configuration must be relu or gelu; got {name!r}.")
+    return str(name).lower()
+
+
+# --- feed-forward networks --------------------------------------------------------------------------------------------
+
+
+def _from_linear(state: State) -> dict[str, Tensor]:
+    """nn.Linear acts from the left as well."""
+    return {
+        "embed.W_E": state["embedding.weight"],
+        "blocks.0.mlp.W_in": _axes("fc1.weight", state["fc1.weight"], 2).T.contiguous(),
+        "blocks.0.mlp.b_in": state["fc1.bias"],
+        "unembed.W_U": _axes("readout.weight", state["readout.weight"], 2).T.contiguous(),
+        "unembed.b_U": state["readout.bias"],
+    }
+
+
+def _simple_grokking(state: State, about: Mapping[str, Any]) -> Description:
+    recipe, published = _recipe("simple-grokking")
+    p, d_model = _axes("embedding.weight", state["embed.W_E"], 2).shape
+    model = FeedForward(
+        d_model=d_model, d_hidden=(state["blocks.0.mlp.W_in"].shape[1],), init="torch", init_stream="split"
+    )
+    config = replace(recipe, task=replace(published, p=p), model=model)
+    assumed = ("seed 2 and 60 % of the pairs", "weight decay 0.03: the script has 5 without --grok")
+    return Description(config, assumed=assumed)
+
+
+def _from_group(state: State) -> dict[str, Tensor]:
+    names = {"W_x": "embed.W_E", "W_y": "embed_b.W_E", "W": "blocks.0.mlp.W_in", "W_U": "unembed.W_U"}
+    return {ours: _axes(theirs, state[theirs], 2) for theirs, ours in names.items()}
+
+
+def _group_mlp(state: State, about: Mapping[str, Any]) -> Description:
+    p, d_model = state["embed.W_E"].shape
+    group = about.get("group", "CyclicGroup")
+    if group != "CyclicGroup":
+        raise ForeignFormatError(
+            f"`group` of the configuration must be CyclicGroup, addition mod p; got {group!r}, whose elements the "
+            "script numbers in an order of its own."
+        )
+    seed = int(about.get("seed", 0))
+    task = Modular(
+        p=p,
+        encoding="operands",
+        split="torch-randperm",
+        seed=seed,
+        train_fraction=float(about.get("frac_train", 0.3)),
+    )
+    model = FeedForward(
+        embedding="separate",
+        d_model=d_model,
+        d_hidden=(state["blocks.0.mlp.W_in"].shape[1],),
+        biases="absent",
+        init="fan-in",
+    )
+    config = RunConfig(
+        task=task,
+        model=model,
+        optimizer=AdamW(lr=1e-3, weight_decay=1.0, betas=(0.9, 0.98)),
+        seed=seed,
+    )
+    known = "seed" in about and "frac_train" in about
+    return Description(
+        _optimizer(config, about),
+        knows_operation="group" in about,
+        knows_split=known,
+        unshuffled=known and seed == 0,  # the script takes seed 0 for no seed
+        assumed=() if "group" in about else ("the cyclic group",),
+    )
+
+
+# --- what all of them share -------------------------------------------------------------------------------------------
+
+
+def _recipe(name: str) -> tuple[RunConfig, Modular]:
+    """A recipe of the literature, and its task."""
+    config = RECIPES[name].config
+    assert isinstance(config.task, Modular)
+    return config, config.task
+
+
+def _optimizer(config: RunConfig, about: Mapping[str, Any]) -> RunConfig:
+    """The run with the optimiser's values that a configuration gives."""
+    given = {key: about[key] for key in ("lr", "weight_decay", "betas") if key in about}
+    return config.replace({f"optimizer.{key}": value for key, value in given.items()})
+
+
+def _axes(name: str, x: Tensor, n: int) -> Tensor:
+    if x.ndim != n:
+        raise ForeignFormatError(f"`{name}` must have {n} axes; got shape {tuple(x.shape)}.")
+    return x
+
+
+LAYOUTS: Mapping[str, Layout] = MappingProxyType(
+    {
+        layout.name: layout
+        for layout in (
+            Layout(
+                "hooked-transformer",
+                "TransformerLens's state dicts, alone or in the Grokking demo's file",
+                lambda state: _is_transformer(state, 3),
+                _same,
+                _hooked,
+                tests_after_update=True,
+            ),
+            Layout(
+                "progress-measures",
+                "the dumps of Nanda et al., with blocks.0.attn.W_O [d_model, heads * d_head]",
+                lambda state: _is_transformer(state, 2),
+                _transposed,
+                _progress_measures,
+                tests_after_update=False,
+            ),
+            Layout(
+                "pizza",
+                "Zhong et al.'s model_<id>.pt, with config_<id>.json beside it",
+                lambda state: _is_transformer(state, 2),
+                _transposed,
+                _pizza,
+                tests_after_update=False,
+            ),
+            Layout(
+                "simple-grokking",
+                "Kitouni's folders of <epoch>.pt, with embedding.weight, fc1 and readout",
+                lambda state: (
+                    {"embedding.weight", "fc1.weight", "fc1.bias", "readout.weight", "readout.bias"} == set(state)
+                ),
+                _from_linear,
+                _simple_grokking,
+                tests_after_update=True,
+                script="okitouni/simple-grokking's train.py",
+            ),
+            Layout(
+                "group-mlp",
+                "Chughtai et al.'s networks with W_x, W_y, W and W_U",
+                lambda state: {"W_x", "W_y", "W", "W_U"} == set(state),
+                _from_group,
+                _group_mlp,
+                tests_after_update=False,
+                script="bilal-chughtai/rep-theory-mech-interp's train_with_checkpoints.py",
+            ),
+        )
+    }
+)

@@ -1,0 +1,390 @@
+"""Many runs side by side: what differs between them, when each memorised and generalised, and what foretold it.
+
+Two kinds of care separate this from a column of final accuracies. A run that has not generalised when it ends is
+right-censored: it bounds its transition from below, and enters the quantiles over runs as such (`phases`). And only
+what lies ahead can be foretold: `predictors` looks at each run up to one early step, asks the runs alone that had not
+generalised by then, and takes nothing from a later step, least of all the key frequencies.
+
+Will this run grok? Predicting Grokking Long Before it Happens (Notsawo et al., 2023, arXiv:2306.13253) answers from the
+oscillations of the early training loss, Progress measures for grokking via mechanistic interpretability (Nanda et al.,
+2023, arXiv:2301.05217) from what forms inside. `prediction` scores both in the same way.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from interp.analysis import progress
+from interp.analysis.catalogue import MEASURES, REQUIREMENTS
+from interp.analysis.context import CheckpointBatch, RunContext
+from interp.analysis.loss import cross_entropy
+from interp.analysis.measures import key_frequencies, measure
+from interp.config.base import flat
+from interp.errors import InvalidArgumentError, NotAvailableError
+from interp.literals import as_count, as_probability
+from interp.milestones.phases import Lag, Transition, bootstrap_over_seeds, lag, transition
+from interp.milestones.prediction import lead_times, score_predictors, spectral_signature
+from interp.trajectory import Trajectory, as_trajectory
+
+__all__ = ["EARLY", "LAST", "accuracy_curve", "compare", "predictors"]
+
+LAST: Final = (
+    "train_accuracy",
+    "test_accuracy",
+    "test_accuracy_mirrored",
+    "test_accuracy_unmirrored",
+    "test_loss",
+    "weight_norm",
+    "circularity",
+    "circle_order_correlation",
+    "gini_embedding",
+    "effective_rank_embedding",
+    "gradient_symmetricity",
+    "distance_irrelevance",
+    "trig_loss_ratio",
+)
+"""Measures that `compare` takes at the last stored step."""
+
+EARLY: Final[Mapping[str, bool]] = {
+    "test_accuracy": True,
+    "test_accuracy_mirrored": True,
+    "test_loss": False,
+    "weight_norm": False,
+    "circularity": True,
+    "gini_embedding": True,
+    "effective_rank_embedding": False,
+    "rqi": True,
+}
+"""Measures that `predictors` scores, and whether high values are the warning (its lead times need a side in advance);
+none of them depends on a later step."""
+
+SIGNATURE: Final = ("activity", "fast", "mobility")
+"""What it takes of the spectral signature of the train loss, as `train_loss_activity` and so on."""
+
+
+def compare(
+    runs: Sequence[Trajectory | str | Path],
+    *,
+    hold: int | None = 5,
+    train_threshold: float = 0.99,
+    test_threshold: float = 0.95,
+    circle_threshold: float = 0.9,
+    probabilities: Sequence[float] = (0.25, 0.5, 0.75),
+    generator: np.random.Generator | None = None,
+) -> xr.Dataset:
+    """Two runs or more, or their folders, side by side, complete or still growing.
+
+    Arguments:
+        hold: evaluations for which a threshold must be held (`phases.sustained_step`).
+        train_threshold, test_threshold: accuracies in [0, 1] at which a run has memorised and generalised.
+        circle_threshold: `circle_resultant` in [0, 1] at which the tokens lie in order on a circle.
+        probabilities: of the quantiles over runs.
+        generator: draws the runs for the intervals of the quantiles; None: the same draws at every call.
+
+    Returns:
+        Over `run`: `seed`, `task`, `model`; the config fields in which the runs differ, by their dotted names;
+        `memorised_step` and `generalised_step`, each in (`..._after`, `..._step`] and NaN where it has not been
+        sustained; `last_step`, the last evaluation; `delay`, from the one to the other, and `circle_lag`, from order on
+        the circle (PC 1-2 of the last step) to generalisation, each with `..._lower` and `..._upper` (`phases.Lag`);
+        `key_frequencies` as words; the measures `LAST` at the last stored step. Over `quantile`:
+        `steps_to_generalise` with `..._lower` and `..._upper`, infinite where too few runs have generalised
+        (`phases.bootstrap_over_seeds`). NaN and "" where something is not defined for a run: what is about
+        generalising, for an imported run of which no pair is known to have been held out.
+
+    Raises:
+        InvalidArgumentError: fewer than two runs, or one of them twice.
+        NotAvailableError: a run has no checkpoint yet.
+    """
+    trajs = [as_trajectory(run) for run in runs]
+    names = _names(trajs)
+    as_probability("train_threshold", train_threshold)
+    as_probability("test_threshold", test_threshold)
+    as_probability("circle_threshold", circle_threshold)
+    rows = []
+    for traj in trajs:
+        accuracy = {who: accuracy_curve(traj, who) for who in ("train", "test")}
+        memorised = transition(*accuracy["train"], train_threshold, hold=hold)
+        generalised = transition(*accuracy["test"], test_threshold, hold=hold)
+        delay = lag(
+            *accuracy["train"], accuracy["test"][1], x_threshold=train_threshold, y_threshold=test_threshold,
+            hold=hold, y_steps=accuracy["test"][0],
+        )  # fmt: skip
+        circle = _circle_lag(traj, accuracy["test"], circle_threshold, test_threshold, hold)
+        if not traj.task.held_out:  # an import whose test numbers are of all pairs
+            generalised, delay, circle = Transition(None, None), Lag(None, None, None), Lag(None, None, None)
+        last = measure(traj, _defined(traj, LAST), steps=[int(traj.steps[-1])])
+        rows.append(
+            {
+                "seed": np.nan if "import" in traj.run else traj.config.seed,
+                "task": traj.config.task.slug,
+                "model": traj.config.model.slug,
+                **_bounds("memorised", memorised),
+                **_bounds("generalised", generalised),
+                "last_step": float(accuracy["test"][0][-1]),
+                **_lag("delay", delay),
+                **_lag("circle_lag", circle),
+                "key_frequencies": _keys(traj),
+                **{name: float(last[name][0]) if name in last else np.nan for name in LAST},
+            }
+        )
+    data = xr.Dataset(coords={"run": names})
+    configs = _differences([_known_fields(traj) for traj in trajs])
+    for name in ("seed", "task", "model"):
+        data[name] = ("run", np.array([row[name] for row in rows]))
+    for name, values in configs.items():
+        data[name] = ("run", values)
+    for name in list(rows[0])[3:]:
+        meaning = {"long_name": f"{MEASURES[name].meaning}, at the last stored step"} if name in LAST else {}
+        data[name] = ("run", np.array([row[name] for row in rows]), meaning)
+
+    # A threshold that is passed but not yet held may still turn out to have been sustained from its first evaluation
+    # on: such a run is known to be late only up to the last evaluation that fails.
+    steps = [None if np.isnan(step) else step for step in data["generalised_step"].values]
+    ends = np.where(np.isnan(data["generalised_step"]), data["generalised_after"].fillna(0), data["last_step"])
+    draws = np.random.default_rng(0) if generator is None else generator
+    found = bootstrap_over_seeds(steps, ends, generator=draws, probabilities=probabilities)
+    data = data.assign_coords(quantile=list(found.probabilities))
+    data["steps_to_generalise"] = ("quantile", np.array(found.steps))
+    for i, side in enumerate(("lower", "upper")):
+        data[f"steps_to_generalise_{side}"] = ("quantile", np.array([interval[i] for interval in found.intervals]))
+    return data.assign_attrs(
+        train_threshold=train_threshold, test_threshold=test_threshold, circle_threshold=circle_threshold,
+        hold="to the end" if hold is None else hold, generalised=found.reached, differ=list(configs),
+    )  # fmt: skip
+
+
+def predictors(
+    runs: Sequence[Trajectory | str | Path],
+    *,
+    until: int,
+    hold: int | None = 5,
+    test_threshold: float = 0.95,
+    period: float = 20.0,
+    generator: np.random.Generator | None = None,
+) -> xr.Dataset:
+    """How well what can be seen of a run up to step `until` tells whether it generalises later.
+
+    Runs that had generalised by `until` are left out (`run` holds the others): there is nothing left to foretell. A run
+    counts as one that does not generalise if it had not when it ended, so that all should be of about one length.
+
+    Arguments:
+        until: an early step that every run has reached; measures are taken at the last checkpoint not after it.
+        hold, test_threshold: what generalised means, as for `compare`.
+        period: in steps; what oscillates as fast is `fast` (`prediction.spectral_signature`).
+        generator: draws the runs for the intervals; None: the same draws at every call.
+
+    Returns:
+        Over `run`: `generalised` and `generalised_step`. Over `feature` (`EARLY`, `train_loss_activity`, `..._fast`,
+        `..._mobility`, and `trig_loss_ratio` with the key frequencies of its own step): `auc` with `auc_lower`,
+        `auc_upper` and `p_value` (`prediction.score_predictors`), the shares `detected` and `false_alarms` of
+        `prediction.lead_times`. Over both: the `value` and the `lead_time` in steps. NaN where a feature is not defined
+        for every run, and where there are too few runs of a kind; `attrs["undefined"]` then says why.
+
+    Raises:
+        InvalidArgumentError: fewer than two runs or one of them twice, a step that not every run has reached, or no two
+            runs that had not generalised by then, or a run that holds no pairs out.
+    """
+    trajs = [as_trajectory(run) for run in runs]
+    names = _names(trajs)
+    as_count("until", until, minimum=1)
+    as_probability("test_threshold", test_threshold)
+    blind = [name for name, traj in zip(names, trajs) if not traj.task.held_out]
+    if blind:
+        raise InvalidArgumentError(
+            f"`runs` must hold pairs out, or nothing can generalise later; of {blind[0]} all pairs are trained on, "
+            "or its split is not known."
+        )
+    tests = [accuracy_curve(traj, "test") for traj in trajs]
+    reached = min(int(min(steps[-1], traj.steps[-1])) for traj, (steps, _) in zip(trajs, tests))
+    earliest = max(int(traj.steps[0]) for traj in trajs)
+    if not earliest <= until <= reached:
+        raise InvalidArgumentError(
+            f"`until` must be a step that every run has reached, {earliest}..{reached}; got {until}."
+        )
+    ends = [transition(*curve, test_threshold, hold=hold).upper for curve in tests]
+    open_ = [i for i, end in enumerate(ends) if end is None or end > until]
+    if len(open_) < 2:
+        raise InvalidArgumentError(
+            f"`until` must leave at least two runs that have not generalised by then; got {until}, which leaves "
+            f"{len(open_)} of {len(trajs)}. Pass an earlier step."
+        )
+    kept, steps = [trajs[i] for i in open_], [ends[i] for i in open_]
+    seen = [_seen(traj, until, period) for traj in kept]
+    features = list(dict.fromkeys(name for row in seen for name in row))
+    value = np.array([[row.get(name, np.nan) for name in features] for row in seen])
+    grokked = np.array([step is not None for step in steps])
+
+    scores = {name: np.full(len(features), np.nan) for name in SCORES}
+    lead = np.full(value.shape, np.nan)
+    undefined = _undefined(grokked)
+    whole = np.isfinite(value).all(axis=0)
+    if grokked.any() and not grokked.all():
+        draws = np.random.default_rng(0) if generator is None else generator
+        columns = {name: value[:, i] for i, name in enumerate(features) if whole[i]}
+        for name, score in score_predictors(columns, grokked, generator=draws).items():
+            at = features.index(name)
+            for key, number in zip(SCORES, (score.auc, *score.interval, score.p_value)):
+                scores[key][at] = number
+    if 2 <= grokked.sum() <= len(kept) - 2:
+        warn = [name for name in EARLY if name in features and whole[features.index(name)]]
+        curves = [measure(traj, warn) for traj in kept]
+        for name in warn:
+            values = [curve[name].values for curve in curves]
+            if not all(np.isfinite(x).all() for x in values):
+                continue
+            found = lead_times([curve["step"].values for curve in curves], values, steps, above=EARLY[name])
+            at = features.index(name)
+            lead[:, at] = _floats(found.steps)
+            scores["detected"][at], scores["false_alarms"][at] = found.detected, found.false_alarms
+    return xr.Dataset(
+        {
+            "generalised": ("run", grokked),
+            "generalised_step": ("run", _floats(steps)),
+            "value": (("run", "feature"), value),
+            **{name: ("feature", column) for name, column in scores.items()},
+            "lead_time": (("run", "feature"), lead),
+        },
+        coords={"run": [names[i] for i in open_], "feature": features},
+        attrs={
+            "until": until,
+            "left_out": [name for i, name in enumerate(names) if i not in open_],
+            "undefined": undefined,
+        },
+    )
+
+
+SCORES: Final = ("auc", "auc_lower", "auc_upper", "p_value", "detected", "false_alarms")
+
+
+# --- one run ---
+
+
+def accuracy_curve(traj: Trajectory, who: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of an accuracy, from the log, or from checkpoints where these are more than twice as many."""
+    if not len(traj.steps):
+        raise NotAvailableError(f"{traj.folder.name} has no checkpoint yet, so there is nothing to compare.")
+    name = f"{who}_accuracy"
+    metrics = traj.metrics
+    logged = metrics[name].dropna("step") if name in metrics else None
+    if logged is None or (2 * logged.size < len(traj.steps) and _defined(traj, [name])):
+        logged = measure(traj, [name])[name]
+    return logged["step"].values, logged.values
+
+
+def _circle_lag(
+    traj: Trajectory, test: tuple[np.ndarray, np.ndarray], circle: float, threshold: float, hold: int | None
+) -> Lag:
+    if not _defined(traj, ["circle_resultant"]):
+        return Lag(None, None, None)
+    order = measure(traj, ["circle_resultant"])["circle_resultant"]
+    return lag(
+        order["step"].values, order.values, test[1],
+        x_threshold=circle, y_threshold=threshold, hold=hold, y_steps=test[0],
+    )  # fmt: skip
+
+
+def _keys(traj: Trajectory) -> str:
+    try:
+        return ", ".join(map(str, key_frequencies(traj)))
+    except NotAvailableError:
+        return ""
+
+
+def _seen(traj: Trajectory, until: int, period: float) -> dict[str, float]:
+    """What can be known of a run at step `until`."""
+    step = int(traj.steps[np.searchsorted(traj.steps, until, "right") - 1])
+    early = measure(traj, _defined(traj, list(EARLY)), steps=[step])
+    found = {name: float(early[name][0]) for name in EARLY if name in early}
+    loss = traj.metrics.get("train_loss")
+    if loss is not None:
+        loss = loss.dropna("step")
+        try:
+            signature = spectral_signature(loss["step"].values, loss.values, until=until, period=period)
+            found |= {f"train_loss_{name}": getattr(signature, name) for name in SIGNATURE}
+        except InvalidArgumentError:  # logged too seldom, or not evenly
+            pass
+    if REQUIREMENTS["sum"].met(RunContext(traj)):
+        found["trig_loss_ratio"] = _trig_loss_ratio(traj, step)
+    return found
+
+
+def _trig_loss_ratio(traj: Trajectory, step: int) -> float:
+    """With the key frequencies of this very step; the measure of that name takes those of the last one."""
+    source = RunContext(traj)
+    view = CheckpointBatch(source, np.array([traj.position(step)]))
+    restricted = progress.restricted_loss_logit(view.logits, source.sums, view.own_keys[0], operation=view.operation)
+    test = cross_entropy(view.logits, source.sums, source.sums_tested)
+    return float(progress.trig_loss_ratio(test, restricted))
+
+
+def _defined(traj: Trajectory, names: Sequence[str]) -> list[str]:
+    source = RunContext(traj)
+    return [name for name in names if all(REQUIREMENTS[need].met(source) for need in MEASURES[name].requires)]
+
+
+# --- many runs ---
+
+
+def _names(trajs: Sequence[Trajectory]) -> list[str]:
+    """The folders' names, or their paths where two have one name."""
+    if len(trajs) < 2:
+        raise InvalidArgumentError(f"`runs` must be at least two runs; got {len(trajs)}. One run has a report.")
+    folders = [traj.folder.resolve() for traj in trajs]
+    twice = [folder.name for i, folder in enumerate(folders) if folder in folders[:i]]
+    if twice:
+        raise InvalidArgumentError(f"`runs` must be different runs; got {twice[0]} twice.")
+    names = [folder.name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(traj.folder) for traj in trajs]
+
+
+def _known_fields(traj: Trajectory) -> dict[str, Any]:
+    """The config as JSON, without what an import does not know: seeds and fraction where its split is not known."""
+    config = traj.config.to_dict()
+    if "import" in traj.run and not traj.task.held_out:
+        config["task"] = {name: x for name, x in config["task"].items() if name not in ("seed", "train_fraction")}
+    return config
+
+
+def _differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """The fields in which configs differ, but for the seed: numbers, or words where one of them is none."""
+    leaves = [flat(config) for config in configs]
+    names = dict.fromkeys(name for config in leaves for name in config)
+    found = {}
+    for name in names:
+        values = [config.get(name, "") for config in leaves]
+        if name != "seed" and any(value != values[0] for value in values):
+            numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+            found[name] = np.array(values if numbers else [_word(value) for value in values])
+    return found
+
+
+def _word(value: Any) -> str:
+    return "unset" if value is None else str(value)
+
+
+def _undefined(grokked: np.ndarray) -> str:
+    """Why some scores are not defined; empty where all are."""
+    runs, some = len(grokked), int(grokked.sum())
+    if some in (0, runs):
+        what = "None" if some == 0 else "Each"
+        return f"{what} of these {runs} runs generalises later: there is nothing to tell apart, and no AUC."
+    if min(some, runs - some) < 2:
+        return f"Lead times need two runs of each kind; {some} of these {runs} runs generalise later."
+    return ""
+
+
+def _bounds(name: str, found: Transition) -> dict[str, float]:
+    after, step = _floats([found.lower, found.upper])
+    return {f"{name}_after": float(after), f"{name}_step": float(step)}
+
+
+def _lag(name: str, found: Lag) -> dict[str, float]:
+    step, lower, upper = _floats([found.step, found.lower, found.upper])
+    return {name: float(step), f"{name}_lower": float(lower), f"{name}_upper": float(upper)}
+
+
+def _floats(values: Sequence[int | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values], dtype=float)

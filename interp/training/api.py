@@ -1,0 +1,350 @@
+"""Training, resuming and replaying a run.
+
+A run is a pure function of its config (per device model and torch version), hence resuming from a full state gives the
+same weights, bit for bit, and a stretch can be replayed at any density. That holds for its events too: run.json lists
+those that happened, so that a run goes on, and is replayed, with what was in force. The loop itself is in `loop`.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from interp.config import RunConfig, recipes
+from interp.config.schedule import Schedule
+from interp.errors import (
+    ConfigError,
+    CorruptRunError,
+    DivergedError,
+    InvalidArgumentError,
+    NotAvailableError,
+    RunExistsError,
+)
+from interp.literals import is_whole
+from interp.store import RunWriter
+from interp.training.ensemble import require_equal_inputs, require_equal_shape
+from interp.training.environment import choose_device, provenance, run_environment
+from interp.training.loop import RunInterrupted, advance, build_update, divergence, note_events
+from interp.training.state import TrainState
+from interp.trajectory import Trajectory, as_trajectory
+
+__all__ = ["RunInterrupted", "replay", "resume", "train", "train_many"]
+
+
+def train(
+    config: RunConfig | str,
+    *,
+    root: str | Path = "checkpoints",
+    device: str | None = None,
+    progress: bool = False,
+    existing: Literal["resume", "overwrite", "error"] = "resume",
+    threads: int | None = None,
+) -> Trajectory:
+    """Run `config` and return its trajectory, stored in `root/<run_id>`.
+
+    Arguments:
+        config: what to run, or the name of a recipe.
+        root: folder that holds runs.
+        device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one.
+        progress: show a progress bar with losses and accuracies.
+        existing: what to do with a run of the same config: "resume" goes on with it, or returns it where it is
+            complete, "overwrite" trains it again in its place, "error" refuses.
+        threads: CPU threads; None leaves torch's setting. Bit-exactness holds for one number of threads.
+
+    Raises:
+        InvalidArgumentError: a value of `existing`, `device` or `threads` that there is not; nothing is deleted then.
+        RunExistsError: the run exists and `existing` is "error".
+        RunLockedError: another process is writing to it.
+        DeviceMemoryError: it does not fit into the memory of the device; then there is no run, and none is deleted.
+        DivergedError: a loss or a weight is not a number; what was stored before is kept.
+        RunInterrupted: (a KeyboardInterrupt) after Ctrl-C or SIGTERM; the run can be resumed.
+    """
+    config = recipes.get(config) if isinstance(config, str) else config
+    folder = Path(root) / config.run_id
+    if _settled(folder, existing):
+        return resume(folder, device=device, progress=progress, threads=threads)
+    _start([config], Path(root), device, progress, existing, threads)
+    return Trajectory(folder)
+
+
+def train_many(
+    configs: Sequence[RunConfig | str],
+    *,
+    root: str | Path = "checkpoints",
+    device: str | None = None,
+    progress: bool = False,
+    existing: Literal["resume", "overwrite", "error"] = "resume",
+    threads: int | None = None,
+) -> list[Trajectory]:
+    """Train runs of equal shape together, in one batched step; each is stored as its own run, as by `train`.
+
+    They may differ in seeds, splits and their sizes, learning rates and all other hyper-parameters of the optimiser,
+    interventions and events: in everything that leaves the arrays of a step as they are
+    (`interp.training.ensemble.shape_of`). A member equals the run of its config alone up to the rounding of batched
+    products. Its run.json lists the whole ensemble: resuming one member resumes all, and a replay runs them all again,
+    since rounding depends on the company.
+
+    Runs that are there already are treated one by one as `train` treats them. A member whose loss is not finite is
+    given up, the others go on, and `DivergedError` is raised when they are done.
+
+    Arguments: as `train`.
+
+    Raises:
+        ConfigError: the configs are not of equal shape (the message names the fields), or two are the same.
+        RunExistsError, RunLockedError, DeviceMemoryError, DivergedError, RunInterrupted: as `train`.
+    """
+    if not configs:
+        raise InvalidArgumentError("`configs` must hold at least one run; got none.")
+    chosen = [recipes.get(config) if isinstance(config, str) else config for config in configs]
+    require_equal_shape(chosen)
+    if len({config.run_id for config in chosen}) < len(chosen):
+        raise ConfigError("Each of the runs that are trained together must be another one; two configs are the same.")
+    folders = [Path(root) / config.run_id for config in chosen]
+    settled = [_settled(folder, existing) for folder in folders]
+    lost: list[DivergedError] = []
+    for folder, there in zip(folders, settled):
+        if there:
+            try:
+                resume(folder, device=device, progress=progress, threads=threads)
+            except DivergedError as error:
+                lost.append(error)
+    fresh = [config for config, there in zip(chosen, settled) if not there]
+    _start(fresh, Path(root), device, progress, existing, threads)
+    if lost:
+        raise lost[0]
+    return [Trajectory(folder) for folder in folders]
+
+
+def resume(
+    path: str | Path, *, device: str | None = None, progress: bool = False, threads: int | None = None
+) -> Trajectory:
+    """Go on with an unfinished run, from its last full state, to weights bitwise equal to the uninterrupted run's.
+
+    Checkpoints stored after that state are computed again and must come out the same. A finished run is returned as it
+    is. The device kind and the number of threads default to those that the run began with.
+
+    Raises:
+        StoreError: `path` is no run folder.
+        CorruptRunError: a recomputed checkpoint differs from the stored one (another device, torch or thread count), or
+            the run was complete and has lost something.
+        NotAvailableError: the run is a replay, or was imported.
+        DivergedError: it diverged, which it would do again.
+        RunInterrupted, RunLockedError: as `train`.
+    """
+    traj = Trajectory(Path(path))
+    _refuse_imported(traj)
+    if traj.diverged is not None:
+        raise divergence(traj)
+    if traj.complete and traj.problems:
+        raise CorruptRunError(f"{traj.problems[0]} Restore it; `interp verify {traj.folder}` says what is lost.")
+    if traj.complete:
+        return traj
+    if "replay" in traj.run:
+        raise NotAvailableError(f"{path} is a replay; run `interp replay` again with the same range instead.")
+    began = traj.provenance
+    place = choose_device(device or began.get("device"))
+    with run_environment(place, threads or began.get("threads")), contextlib.ExitStack() as stack:
+        members = _members(traj)
+        writers = [stack.enter_context(RunWriter.open(member.folder)) for member in members]
+        # under the locks, so that nobody adds to them
+        states = [set(member.refresh().full_state_steps) for member in members if member.diverged is None]
+        common = set.intersection(*states)
+        first = max(common, default=0)
+        sessions = [TrainState(member.config, place) for member in members]
+        for session, member, writer in zip(sessions, members, writers):
+            if member.diverged is not None:
+                continue
+            if common:
+                session.restore(member.full_state(first), first, member.events)
+            writer.truncate_after(first)
+            note_events(session, writer, first)
+        # one that has diverged runs along for its shape alone, from wherever
+        going = [writer if member.diverged is None else None for member, writer in zip(members, writers)]
+        advance(sessions, going, first=first, last=traj.config.steps, weights=_schedule(sessions[0]), progress=progress)
+    return Trajectory(traj.folder)
+
+
+def replay(
+    traj: Trajectory | str | Path,
+    start: int,
+    stop: int,
+    every: int = 1,
+    *,
+    device: str | None = None,
+    progress: bool = False,
+    threads: int | None = None,
+) -> Trajectory:
+    """Run a stretch again and store every `every`-th step of it: a microscope for the moment of grokking.
+
+    The run begins at the nearest full state at or before `start`. Wherever it passes a checkpoint of the original, the
+    weights must be bitwise equal; `traj.run["replay"]["proven"]` lists those steps. The replay is a trajectory of its
+    own, in `<run>/replay/<start>-<stop>-every<k>`; asked for again, it is returned as it is.
+
+    Raises:
+        InvalidArgumentError: start, stop or every do not fit the run.
+        NotAvailableError: the run holds no full state at or before `start`, or was imported.
+        CorruptRunError: a replayed step differs from the stored one.
+    """
+    traj = as_trajectory(traj)
+    _refuse_imported(traj)
+    for name, value in (("start", start), ("stop", stop), ("every", every)):
+        if not is_whole(value) or (name == "every" and value < 1):
+            least = ">= 1" if name == "every" else "stored"
+            raise InvalidArgumentError(f"`{name}` must be a whole number of steps, {least}; got {value!r}.")
+    start, stop, every = int(start), int(stop), int(every)  # numpy's, too
+    end = int(traj.steps[-1]) if len(traj.steps) else 0
+    if not 0 <= start < stop <= end:
+        raise InvalidArgumentError(
+            f"`start` and `stop` must be 0 <= start < stop <= {end}, the last stored step; got {start} and {stop}."
+        )
+    states = [step for step in traj.full_state_steps if step <= start]
+    if not states:
+        raise NotAvailableError(f"{traj.folder.name} holds no full state at or before step {start} to replay from.")
+    folder = traj.folder / "replay" / f"{start:08d}-{stop:08d}-every{every}"
+    if (folder / "run.json").exists():
+        done = Trajectory(folder)
+        if done.complete and not done.problems:
+            return done
+        _delete(folder)
+
+    began = traj.provenance
+    place = choose_device(device or began.get("device"))
+    with run_environment(place, threads or began.get("threads")):
+        members, first = _members(traj), states[-1]
+        sessions = [TrainState(member.config, place) for member in members]
+        for session, member in zip(sessions, members):
+            if member.diverged is not None and member.folder != traj.folder:
+                continue  # it runs along for its shape alone
+            if first not in member.full_state_steps:
+                raise NotAvailableError(
+                    f"{traj.folder.name} was trained together with {member.folder.name}, which holds no full state of "
+                    f"step {first}."
+                )
+            session.restore(member.full_state(first), first, member.events)
+            session.agenda.follow(member.events, first)
+        stretch = {"start": start, "stop": stop, "every": every, "of": traj.folder.name, "from_state": first}
+        run = {"config": traj.config.to_dict(), "replay": stretch, "provenance": provenance(place)}
+        own = [member.folder.name for member in members].index(traj.folder.name)
+        with RunWriter.create(folder, run) as writer:
+            note_events(sessions[own], writer, first)
+            proven: list[int] = []
+            stored = set(traj.steps.tolist())
+
+            def on_checkpoint(step: int, weights: dict[str, np.ndarray]) -> None:
+                if step in stored:
+                    traj.require_equal(step, weights)
+                    proven.append(step)
+
+            advance(
+                sessions,
+                [writer if i == own else None for i in range(len(members))],
+                first=first,
+                last=stop,
+                weights=_Stretch(start, stop, every),
+                progress=progress,
+                on_checkpoint=on_checkpoint,
+                record_from=start,
+            )
+            run = Trajectory(folder).run  # with the events
+            writer.replace_run({**run, "replay": {**stretch, "proven": proven}}, complete=True)
+    return Trajectory(folder)
+
+
+def _settled(folder: Path, existing: str) -> bool:
+    """Whether a run is there, to be gone on with."""
+    if existing not in ("resume", "overwrite", "error"):
+        raise InvalidArgumentError(f"`existing` must be resume, overwrite or error; got {existing!r}.")
+    there = (folder / "run.json").exists()
+    if there and existing == "error":
+        raise RunExistsError(f"{folder} already holds this run; resume it, load it, or overwrite it.")
+    return there and existing == "resume"
+
+
+def _start(
+    configs: list[RunConfig], root: Path, device: str | None, progress: bool, existing: str, threads: int | None
+) -> None:
+    """Train from the initial weights; what is to be overwritten is deleted once all is ready to replace it."""
+    if not configs:
+        return
+    place = choose_device(device)
+    with run_environment(place, threads), contextlib.ExitStack() as stack:
+        sessions = [TrainState(config, place) for config in configs]
+        if len(sessions) > 1:
+            require_equal_inputs(sessions)
+        update = build_update(sessions)
+        schedule = _schedule(sessions[0])
+        together = {"ensemble": [config.run_id for config in configs]} if len(configs) > 1 else {}
+        about = {"schedule": str(schedule), "provenance": provenance(place), **together}
+        for folder in (root / config.run_id for config in configs):
+            if existing == "overwrite" and folder.exists():
+                _delete(folder)
+        writers = [
+            stack.enter_context(RunWriter.create(root / config.run_id, {"config": config.to_dict(), **about}))
+            for config in configs
+        ]
+        last = configs[0].steps
+        advance(sessions, writers, first=0, last=last, weights=schedule, progress=progress, update=update)
+
+
+def _delete(folder: Path) -> None:
+    """Delete a run, whole or damaged, unless somebody is writing to it."""
+    with contextlib.suppress(CorruptRunError):
+        if (folder / "run.json").exists():
+            RunWriter.open(folder).close()
+    # killed at any point of this, it can be deleted again, or be trained from the start: states go first, run.json last
+    shutil.rmtree(folder / "state", ignore_errors=True)
+    for child in folder.iterdir():
+        if child.name != "run.json":
+            shutil.rmtree(child) if child.is_dir() else child.unlink()
+    shutil.rmtree(folder)
+
+
+def _schedule(session: TrainState) -> Schedule:
+    """When weights are stored."""
+    return session.config.save.weights.resolve(session.bytes_per_checkpoint, session.config.steps)
+
+
+def _members(traj: Trajectory) -> list[Trajectory]:
+    """The runs that are trained together with this one, itself included, in their order.
+
+    Raises:
+        NotAvailableError: one of them is missing, or is in other company now: without it the others cannot be computed
+            again.
+    """
+    company = traj.run.get("ensemble")
+    members: list[Trajectory] = []
+    for folder in [traj.folder] if company is None else [traj.folder.parent / run_id for run_id in company]:
+        there = (folder / "run.json").exists()
+        if there:
+            members.append(Trajectory(folder))
+        if not there or members[-1].run.get("ensemble") != company:
+            what = "has been trained again without it" if there else "is not beside it"
+            raise NotAvailableError(
+                f"{traj.folder.name} was trained together with {folder.name}, which {what}; its steps cannot be "
+                "computed again alone. To train it alone, overwrite it: `interp train --existing overwrite`."
+            )
+    return members
+
+
+def _refuse_imported(traj: Trajectory) -> None:
+    if "import" in traj.run:
+        raise NotAvailableError(
+            f"{traj.folder} was imported: its weights are known, the state of the optimiser is not, so no step of it "
+            "can be computed again. `interp train` trains a run of its own."
+        )
+
+
+@dataclass(frozen=True)
+class _Stretch(Schedule):
+    """Every `every`-th step of a replayed stretch."""
+
+    start: int
+    stop: int
+    every: int
+
+    def at(self, step: int, last: int) -> bool:
+        return step == last or (step - self.start) % self.every == 0

@@ -1,0 +1,379 @@
+"""Runs of equal shape in one batched step: the weights of all members lie in one tensor per parameter.
+
+    W [member, ...]      stacked over members; each member's own model and optimiser state are views of it
+    outputs              torch.func.vmap of the fast pass, over members, their inputs and their batches
+    gradient             of the sum of the members' losses, which is each member's own gradient
+    update               one optimiser for all members with the same hyper-parameters, of their stacked weights on CUDA,
+                         of each member's own on the CPU; interventions member by member
+
+A member differs from the run of its config alone by the rounding of its products, if at all: seeds, splits, batches,
+draws and events are its own. Training sets may differ in size: the shorter ones are filled up with inputs of weight 0.
+"""
+
+import contextlib
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from interp.config import RunConfig
+from interp.config.events import AtStep, parse_event
+from interp.errors import ConfigError
+from interp.models import Model, Pairs
+from interp.optim import build_optimizer, learning_rate, set_learning_rate
+from interp.tasks import build_task
+from interp.tasks.objective import mean_of
+from interp.training.capture import CapturedEvaluations, Split
+from interp.training.state import TrainState
+from interp.training.step import captured_update
+
+__all__ = ["EnsembleStep", "require_equal_inputs", "require_equal_shape", "shape_of"]
+
+FREE = {
+    "": ("seed", "interventions", "events"),
+    "task": ("seed", "train_fraction", "split", "operation", "noisy_answers"),
+    "model": ("init_scale", "initial_norm", "initial_bias"),
+}
+"""Fields of a config in which members may differ; of the optimiser's, all may but those of `BOUND`."""
+BOUND = ("batch_size", "loss", "loss_precision")
+_BOUND = {f"optimizer.{name}" for name in BOUND}
+
+
+def require_equal_inputs(sessions: Sequence[TrainState]) -> None:
+    """Raise a `ConfigError` where the inputs of runs of equal shape cannot lie side by side."""
+    for own, others in (("train", "test"), ("test", "train")):
+        _Stacked(sessions[0].model, [(getattr(session, own), getattr(session, others)) for session in sessions])
+
+
+def shape_of(config: RunConfig) -> str:
+    """What runs must have in common to be trained in one batched step, as text: equal shapes give equal texts.
+
+    Example:
+        >>> config = RunConfig()
+        >>> shape_of(config) == shape_of(config.replace({"seed": 1, "optimizer.lr": 0.01, "task.train_fraction": 0.4}))
+        True
+        >>> shape_of(config) == shape_of(config.replace({"task.p": 97}))
+        False
+    """
+    return repr(sorted(_fields(config).items()))
+
+
+def require_equal_shape(configs: Sequence[RunConfig]) -> None:
+    """Raise a `ConfigError` that names where configs differ in what an ensemble must have in common."""
+    first = _fields(configs[0])
+    for i, config in enumerate(configs):
+        other = _fields(config)
+        differing = sorted(path for path in first | other if first.get(path) != other.get(path))
+        if differing:
+            raise ConfigError(
+                f"Runs that are trained together must agree in {', '.join(f'`{path}`' for path in differing)}; "
+                f"the first and number {i + 1} do not. Train them apart, or in ensembles of equal shape."
+            )
+
+
+class EnsembleStep:
+    """One update of several sessions of equal shape; on CUDA it is captured once as a graph and replayed.
+
+    It has the interface of `TrainingStep`, with an axis of members, in the order of `sessions`.
+
+    Optimisers change weights as they are stacked where `stacked_updates`, by default on CUDA and for logistic
+    regression: on the CPU the fused optimisers round the last numbers of a tensor differently, wherever a member's lie,
+    which deep networks amplify.
+    """
+
+    def __init__(self, sessions: Sequence[TrainState], stacked_updates: bool | None = None) -> None:
+        require_equal_shape([session.current for session in sessions])
+        device = sessions[0].device
+        kinds = [f"{session.current.optimizer} {_remembered(session)}" for session in sessions]
+        if stacked_updates is None:
+            stacked_updates = device.type == "cuda" or sessions[0].task.sigma is not None
+        order = sorted(range(len(sessions)), key=lambda i: kinds.index(kinds[i]))  # equal ones side by side
+        self._sessions = [sessions[i] for i in order]
+        self._first = self._sessions[0]
+        self._place = torch.tensor(order, device=device).argsort()
+        self._module = _Outputs(self._first)
+        self._inputs = {
+            "train": _Stacked(self._first.model, [(session.train, session.test) for session in self._sessions]),
+            "test": _Stacked(self._first.model, [(session.test, session.train) for session in self._sessions]),
+        }
+        self._weights = self._stack_weights()
+        self._groups: list[_Group] = []
+        for count in Counter(kinds).values():  # in the order in which they first occur
+            start = sum(len(group.sessions) for group in self._groups)
+            rows = slice(start, start + count)
+            weights = {name: W.detach()[rows] for name, W in self._weights.items()} if stacked_updates else None
+            self._groups.append(_Group(self._sessions[rows], weights, rows))
+        self._result = torch.zeros(len(sessions), 2, dtype=torch.float64, device=device)
+        self._batch = self._draw_batches(0) if self._first.minibatches else None
+        self._dropout = self._draw_dropout(0)
+        self._graph = captured_update(self._update, self._sessions) if device.type == "cuda" else None
+        self._evaluations = None if self._graph is None else CapturedEvaluations(self._graph)
+
+    def evaluate(self, split: Split) -> Float[Tensor, "member 2"]:
+        """Cross-entropy and accuracy of each member over all its inputs of a split, on the device.
+
+        On CUDA the next evaluation of the same split overwrites it.
+        """
+        evaluate = self._evaluate
+        return evaluate(split) if self._evaluations is None else self._evaluations(evaluate, split)
+
+    def _evaluate(self, split: Split) -> Float[Tensor, "member 2"]:
+        inputs = self._inputs[split]
+        with torch.no_grad():
+            if split == "test" and self._first.task.sigma is not None:
+                return self._first.population(self._weights)[self._place]
+            precision = self._first.config.optimizer.loss_precision
+            loss, right = self._first.loss(self._outputs(inputs), inputs.labels, precision, weights=inputs.weights)
+            return _numbers(loss, right, inputs.weights)[self._place]
+
+    def __call__(self, step: int) -> Float[Tensor, "member 2"]:
+        """Make the update that leads every member from `step` to `step + 1`."""
+        for group in self._groups:
+            group.prepare(step)
+        if self._batch is not None:
+            self._batch.copy_(self._draw_batches(step))
+        if self._dropout is not None and (masks := self._draw_dropout(step)) is not None:
+            self._dropout.copy_(masks)
+        if self._graph is None:
+            self._update()
+        else:
+            self._graph.replay()
+        return self._result[self._place]
+
+    def _update(self) -> None:
+        inputs, optimizer = self._inputs["train"], self._first.current.optimizer
+        labels, weights = inputs.labels, inputs.weights
+        if self._batch is not None:
+            labels, weights = torch.stack([own[batch] for own, batch in zip(labels, self._batch)]), None
+        with contextlib.ExitStack() as stack:
+            for group in self._groups:
+                for intervention in group.interventions:
+                    stack.enter_context(intervention.around())
+            if self._first.task.sigma is not None and self._batch is None:
+                loss, right, gradients = self._first.closed_form(inputs.leaves[0], self._weights)
+            else:
+                outputs = self._outputs(inputs, self._batch, self._dropout)
+                loss, right = self._first.loss(outputs, labels, optimizer.loss_precision, optimizer.loss, weights)
+                trained = {name: W for name, W in self._weights.items() if W.requires_grad}
+                found = torch.autograd.grad(loss.sum(), list(trained.values()))
+                gradients = {name: g.contiguous() for name, g in zip(trained, found)}  # as the fused optimisers need
+        for group in self._groups:
+            group.update(gradients)
+        self._result.copy_(_numbers(loss.detach(), right, weights))
+
+    def _outputs(self, inputs: "_Stacked", batch: Tensor | None = None, dropout: Tensor | None = None) -> Tensor:
+        """What every member says to its inputs, by its own weights."""
+
+        def of_member(
+            weights: dict[str, Tensor], leaves: list[Tensor], batch: Tensor | None, dropout: Tensor | None
+        ) -> Tensor:
+            pairs = inputs.rebuilt(leaves)
+            pairs = pairs if batch is None else pairs.select(batch)
+            pairs = pairs if dropout is None else replace(pairs, dropout=dropout)
+            named = {f"model.{name}": W for name, W in weights.items()}
+            return torch.func.functional_call(self._module, named, (pairs,))
+
+        in_dims = (0, 0, None if batch is None else 0, None if dropout is None else 0)
+        return torch.func.vmap(of_member, in_dims)(self._weights, inputs.leaves, batch, dropout)
+
+    def _stack_weights(self) -> dict[str, Tensor]:
+        """One tensor for each parameter of all members, whose rows become the members' own parameters."""
+        own = [dict(session.model.named_parameters()) for session in self._sessions]
+        stacks = {name: torch.stack([parameters[name].detach() for parameters in own]) for name in own[0]}
+        for row, parameters in enumerate(own):
+            for name, W in parameters.items():
+                W.data = stacks[name][row]
+        return {name: stack.requires_grad_(own[0][name].requires_grad) for name, stack in stacks.items()}
+
+    def _draw_batches(self, step: int) -> Tensor:
+        return torch.stack([session.batch_indices(step) for session in self._sessions])
+
+    def _draw_dropout(self, step: int) -> Tensor | None:
+        drawn = [session.dropout_mask(step) for session in self._sessions]
+        masks = [mask for mask in drawn if mask is not None]
+        longest = max((len(mask) for mask in masks), default=0)
+        filled = [F.pad(mask, (0, 0, 0, longest - len(mask))) for mask in masks]
+        return torch.stack(filled).to(self._result.device) if filled else None
+
+
+class _Group:
+    """Neighbouring members with the same hyper-parameters: one optimiser for them all.
+
+    It changes their `weights` where these are given, stacked, and else each member's own tensors.
+    """
+
+    def __init__(self, sessions: list[TrainState], weights: dict[str, Tensor] | None, rows: slice) -> None:
+        self.sessions, self.rows = sessions, rows
+        self.interventions = [one for session in sessions for one in session.interventions]
+        self._own = [dict(session.model.named_parameters()) for session in sessions]
+        self._stacks = {
+            name: nn.Parameter(W, requires_grad=self._own[0][name].requires_grad) for name, W in (weights or {}).items()
+        }
+        changed = [self._stacks] if self._stacks else self._own
+        names = ((f"{name} {i}", W) for i, parameters in enumerate(changed) for name, W in parameters.items())
+        self.config = sessions[0].current.optimizer
+        self.optimizer = build_optimizer(self.config, names, stacked=bool(self._stacks))
+        for name in self._own[0]:
+            states = [session.optimizer.state.get(own[name], {}) for session, own in zip(sessions, self._own)]
+            if states[0] and self._stacks:
+                stacked = {key: _stacked([state[key] for state in states]) for key in states[0]}
+                self.optimizer.state[self._stacks[name]] = stacked
+            elif states[0]:
+                self.optimizer.state.update((own[name], state) for own, state in zip(self._own, states))
+        self._share_state()
+
+    def prepare(self, step: int) -> None:
+        """Set the learning rate of the update that leaves `step`, and make the draws of its interventions."""
+        lr = learning_rate(self.config, step)
+        set_learning_rate(self.optimizer, lr)
+        for intervention in self.interventions:
+            intervention.prepare(step, lr)
+
+    def update(self, gradients: dict[str, Tensor]) -> None:
+        """Change the weights of these members, by the gradients of all."""
+        for name, gradient in gradients.items():
+            if self._stacks:
+                self._stacks[name].grad = gradient[self.rows]
+            if self.interventions or not self._stacks:
+                for own, of_member in zip(self._own, gradient[self.rows].unbind()):
+                    own[name].grad = of_member
+        for intervention in self.interventions:
+            intervention.before()
+        fresh = not self.optimizer.state
+        self.optimizer.step()
+        if fresh:
+            self._share_state()
+        for intervention in self.interventions:
+            intervention.after()
+
+    def _share_state(self) -> None:
+        """What the optimiser remembers becomes the members' own, by rows, to be stored and restored as ever."""
+        for row, (session, own) in enumerate(zip(self.sessions, self._own)):
+            for name, W in own.items():
+                state = self.optimizer.state.get(self._stacks.get(name, W))
+                if state is not None:
+                    session.optimizer.state[W] = _row(state, row) if self._stacks else state
+
+
+class _Outputs(nn.Module):
+    """What a session's model says to a batch, as the module that `functional_call` needs."""
+
+    def __init__(self, session: TrainState) -> None:
+        super().__init__()
+        self.session, self.model = session, session.model
+
+    def forward(self, pairs: Pairs) -> Tensor:
+        return self.session.outputs(pairs)
+
+
+class _Stacked:
+    """The inputs of all members and their labels; the shorter ones are filled up with inputs of weight 0.
+
+    Each member has a pair of inputs with labels, its own and others to fill up with: held-out inputs, if it is trained.
+    """
+
+    def __init__(self, model: Model, inputs: list[tuple[tuple[Pairs, Tensor], tuple[Pairs, Tensor]]]) -> None:
+        own = [own for own, _ in inputs]
+        sizes = [len(labels) for _, labels in own]
+        longest = max(sizes)
+        self.weights: Float[Tensor, "member batch"] | None = None
+        if min(sizes) < longest:
+            first = torch.arange(longest, device=own[0][1].device)
+            self.weights = torch.stack([(first < n).double() / n for n in sizes])
+            own = [_filled(model, *both, longest) for both in inputs]
+        self.labels = torch.stack([labels for _, labels in own])
+        self._template = own[0][0]
+        everything = [list(_leaves(pairs)) for pairs, _ in own]
+        if len({tuple(leaf.shape for leaf in leaves) for leaves in everything}) > 1:
+            raise ConfigError(
+                "These runs cannot be trained together: their training sets do not hold the same operands, so that "
+                "what is computed once per operand differs. Train them apart, or on larger fractions."
+            )
+        self.leaves = [torch.stack(of_all) for of_all in zip(*everything, strict=True)]
+
+    def rebuilt(self, leaves: Sequence[Tensor]) -> Pairs:
+        """The pairs of one member, from its part of the leaves."""
+        return _with_leaves(self._template, iter(leaves))
+
+
+def _filled(model: Model, own: tuple[Pairs, Tensor], others: tuple[Pairs, Tensor], n: int) -> tuple[Pairs, Tensor]:
+    """The first `n` of a member's inputs, the others, and both again should they not be enough."""
+    tokens, labels = (torch.cat(both) for both in ((own[0].tokens, others[0].tokens), (own[1], others[1])))
+    chosen = torch.arange(n, device=labels.device) % len(labels)
+    return model.pairs(tokens[chosen]), labels[chosen]
+
+
+def _leaves(part: Any) -> Iterator[Tensor]:
+    """The tensors of prepared pairs, whatever they are nested in, in a fixed order."""
+    if isinstance(part, Tensor):
+        yield part
+    elif isinstance(part, tuple):
+        for entry in part:
+            yield from _leaves(entry)
+    elif dataclasses.is_dataclass(part):
+        for field in dataclasses.fields(part):
+            yield from _leaves(getattr(part, field.name))
+
+
+def _with_leaves(part: Any, leaves: Iterator[Tensor]) -> Any:
+    """The same with other tensors."""
+    if isinstance(part, Tensor):
+        return next(leaves)
+    if isinstance(part, tuple):
+        return tuple(_with_leaves(entry, leaves) for entry in part)
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+        fields = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+        return replace(part, **{name: _with_leaves(value, leaves) for name, value in fields.items()})
+    return part
+
+
+def _remembered(session: TrainState) -> list[str]:
+    """What the optimiser has a memory of: one without momentum so far has none to share with others."""
+    states = session.optimizer.state.values()
+    return sorted({key for state in states for key, value in state.items() if value is not None})
+
+
+def _stacked(values: list[Any]) -> Any:
+    """An entry of the optimiser's state for several members; a counter is the same for all."""
+    if not isinstance(values[0], Tensor):
+        return values[0]
+    return torch.stack(values) if values[0].ndim else values[0].clone()
+
+
+def _row(state: dict[str, Any], row: int) -> dict[str, Any]:
+    """One member's part of an entry of the optimiser's state."""
+    return {key: value[row] if isinstance(value, Tensor) and value.ndim else value for key, value in state.items()}
+
+
+def _numbers(loss: Tensor, right: Tensor, weights: Tensor | None) -> Float[Tensor, "member 2"]:
+    return torch.stack([loss.double(), mean_of(right.double(), weights)], dim=1)
+
+
+def _fields(config: RunConfig) -> dict[str, str]:
+    """What an ensemble must have in common, by dotted path."""
+    data = config.to_dict()
+    for part, names in FREE.items():
+        for name in names:
+            (data[part] if part else data).pop(name, None)
+    if data["task"].get("codes") is not None:
+        data["task"]["seed"] = config.task.seed  # by which they are drawn
+    data["optimizer"] = {name: data["optimizer"].get(name) for name in BOUND}
+    size = data["optimizer"]["batch_size"]
+    if size is not None and config.task.split != "stored" and size >= int(build_task(config.task).train.sum()):
+        data["optimizer"]["batch_size"] = None  # all are trained on at once
+    changes = [event for event in map(parse_event, config.events) if any(path in _BOUND for path, _ in event.changes)]
+    if changes:  # at one step in all members, or in one that is trained alone
+        data["events"] = [str(event) for event in changes]
+        if not all(isinstance(event.when, AtStep) for event in changes):
+            data["events"].append(config.run_id)
+    return {
+        f"{part}.{name}" if name else part: repr(value)
+        for part, values in data.items()
+        for name, value in (values.items() if isinstance(values, dict) else [("", values)])
+    }

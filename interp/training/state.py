@@ -1,0 +1,279 @@
+"""The parts of a run on its device: task, model, optimiser and prepared inputs, and the one update that is repeated.
+
+Nothing in an update waits for the device. Losses and accuracies stay there until `MetricsBuffer.fetch` takes many at
+once.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from interp.config import FeedForward, RunConfig
+from interp.config.events import Agenda, Event, parse_event
+from interp.models import Model, Pairs, build_model
+from interp.models.logistic import gradients, logits
+from interp.optim import (
+    Intervention,
+    build_interventions,
+    build_optimizer,
+    load_optimizer_arrays,
+    optimizer_arrays,
+    set_hyper_parameters,
+)
+from interp.rng import generator
+from interp.tasks import Task, build_task
+from interp.tasks.objective import answer_loss, mean_of, one_class_loss, population_numbers
+from interp.training.capture import Split
+
+__all__ = ["MetricsBuffer", "TrainState", "initial_model"]
+
+BUFFERED = 512
+"""Pairs of numbers that wait on the device before they are fetched."""
+
+
+def initial_model(config: RunConfig, task: Task) -> Model:
+    """The model of `config` with its initial weights, on the CPU.
+
+    Example:
+        >>> config = RunConfig()
+        >>> initial_model(config, build_task(config.task)).embed.W_E.shape
+        torch.Size([114, 128])
+    """
+    if isinstance(config.model, FeedForward) and config.model.init_stream == "split":
+        stream = torch.Generator().manual_seed(config.task.seed)
+        torch.randperm(int((task.train | task.test).sum()), generator=stream)
+    else:
+        stream = generator(config.seed, "init")
+    return build_model(config.model, task.d_vocab, task.n_ctx, task.d_vocab_out, generator=stream)
+
+
+class TrainState:
+    """The parts of a run, on its device: task, model, optimiser, interventions, prepared inputs."""
+
+    def __init__(self, config: RunConfig, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.current = config
+        """The config in force: that of the run, as its events so far have made it."""
+        self.task = build_task(config.task)
+        self.model = initial_model(config, self.task).to(device)
+        self._parameters = dict(self.model.named_parameters())
+        self.optimizer = build_optimizer(config.optimizer, self.model.named_parameters())
+        inputs = (self.task.tokens, self.task.labels) if self.task.closing is None else self.task.closed
+        tokens, labels = (x.to(device) for x in inputs)
+        self._codes = None if self.task.codes is None else self.task.codes.to(next(self.model.parameters()))
+        train, test = (mask.nonzero().squeeze(1).to(device) for mask in (self.task.train, self.task.test))
+        self.train = self.model.pairs(tokens[train]), labels[train]
+        self.test = self.model.pairs(tokens[test]), labels[test]
+        size = config.optimizer.batch_size
+        self.batch_size = None if size is None or size >= len(train) else size
+        self._epoch: tuple[int, Tensor] = -1, torch.empty(0)
+        self.interventions: tuple[Intervention, ...] = self._build_interventions()
+        batches = 1 if self.batch_size is None else len(train) // self.batch_size
+        self.agenda = Agenda([parse_event(text) for text in config.events], batches)
+
+    @property
+    def minibatches(self) -> bool:
+        """Whether a step sees only a part of the training set."""
+        return self.batch_size is not None
+
+    @property
+    def exact_pass(self) -> bool:
+        """Whether the loss of an update's pass is the training loss: all pairs, clean weights, plain cross-entropy."""
+        clean = not any(intervention.changes_the_pass for intervention in self.interventions)
+        plain = self.current.optimizer.loss == "cross-entropy"
+        return clean and plain and not self.minibatches and self.dropout_mask(0) is None
+
+    @property
+    def bytes_per_checkpoint(self) -> int:
+        """Size of the weights of one step."""
+        return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
+
+    def evaluate(self, split: Split) -> Float[Tensor, "2"]:
+        """Cross-entropy and accuracy over all pairs of a split, on the device, whatever loss is minimised."""
+        pairs, labels = self.train if split == "train" else self.test
+        with torch.no_grad():
+            if split == "test" and self.task.sigma is not None:
+                return self.population(self._parameters)
+            loss, right = self.loss(self.outputs(pairs), labels, self.config.optimizer.loss_precision)
+            return torch.stack([loss.double(), right.double().mean()])
+
+    def population(self, weights: Mapping[str, Tensor]) -> Float[Tensor, "*members 2"]:
+        """Cross-entropy and accuracy of logistic regression over the population of points, for each member."""
+        assert self.task.sigma is not None
+        return population_numbers(weights["S"].norm(dim=-1), weights["b"][..., 0], self.task.sigma)
+
+    def outputs(self, pairs: Pairs) -> Float[Tensor, "*batch d_vocab_out"]:
+        """What the model says where an answer is due: [batch, 2, d_vocab_out] where a class is due after the answer."""
+        if self.task.closing is None:
+            return self.model.answer_logits(pairs)
+        return self.model.last_logits(pairs, 2)
+
+    def loss(
+        self,
+        outputs: Float[Tensor, "*batch d_vocab_out"],
+        labels: Int[Tensor, "*batch"],
+        precision: str,
+        kind: str = "cross-entropy",
+        weights: Float[Tensor, "*members batch"] | None = None,
+    ) -> tuple[Float[Tensor, " *members"], Bool[Tensor, "*members batch"]]:
+        """The loss of a batch, or of the batch of each member of an ensemble, and which inputs are answered rightly.
+
+        Where a class is due after the answer, outputs and labels have an axis of 2 for the two, the loss is their mean
+        and right is who has both. Where the task has codes, it is the squared error, and right is whose own code is the
+        nearest. `weights`, whose sum is 1, make the mean over the batch a weighted one.
+        """
+        if self.task.sigma is not None:
+            return one_class_loss(outputs[..., 0], kind)[:2]
+        if self._codes is not None:
+            right = torch.cdist(outputs.detach(), self._codes).argmin(-1) == labels
+            errors = F.mse_loss(outputs, self._codes[labels], reduction="none").mean(-1)
+            return mean_of(errors, weights), right
+        if self.task.closing is None:
+            return answer_loss(outputs, labels, precision, kind, weights)
+        if weights is not None:
+            weights = weights.repeat_interleave(2, -1) / 2
+        loss, right = answer_loss(outputs.flatten(-3, -2), labels.flatten(-2), precision, kind, weights)
+        return loss, right.view(labels.shape).all(-1)
+
+    def differentiate(self, pairs: Pairs, labels: Tensor) -> tuple[Float[Tensor, ""], Bool[Tensor, " batch"]]:
+        """The loss of a batch and which inputs are answered rightly; leaves the gradients with the parameters."""
+        if self.task.sigma is not None:
+            loss, right, by_name = self.closed_form(pairs.tokens, self._parameters)
+            for name, gradient in by_name.items():
+                self._parameters[name].grad = gradient
+            return loss, right
+        optimizer = self.current.optimizer
+        loss, right = self.loss(self.outputs(pairs), labels, optimizer.loss_precision, optimizer.loss)
+        for parameter in self._parameters.values():
+            parameter.grad = None  # what zero_grad does, without its 50 us of bookkeeping
+        loss.backward()
+        return loss.detach(), right
+
+    @torch.no_grad()
+    def closed_form(
+        self, points: Float[Tensor, "*members batch d"], weights: Mapping[str, Tensor]
+    ) -> tuple[Float[Tensor, " *members"], Bool[Tensor, "*members batch"], dict[str, Tensor]]:
+        """Loss, right answers and gradients of logistic regression, for each member: a tenth of autograd's time."""
+        z = logits(points, weights["S"], weights["b"])
+        loss, right, slopes = one_class_loss(z, self.current.optimizer.loss)
+        return loss, right, gradients(points, slopes)
+
+    def batch_indices(self, step: int) -> Int[Tensor, " batch"]:
+        """Which training pairs make the update after `step`: a pure function of (seed, step).
+
+        An epoch is a fresh permutation; a last batch that would be incomplete is dropped.
+        """
+        assert self.batch_size is not None
+        n = len(self.train[1])
+        epoch, batch = divmod(step, n // self.batch_size)
+        if self._epoch[0] != epoch:  # drawn once an epoch, kept only to save time
+            self._epoch = (
+                epoch,
+                torch.randperm(n, generator=generator(self.config.seed, "batch", epoch)).to(self.device),
+            )
+        return self._epoch[1][batch * self.batch_size : (batch + 1) * self.batch_size]
+
+    def dropout_mask(self, step: int) -> Tensor | None:
+        """What the pass of the update after `step` multiplies the neurons with, if the model drops any."""
+        if not getattr(self.config.model, "dropout", 0):
+            return None
+        batch = self.batch_size or len(self.train[1])
+        return self.model.dropout_mask(batch, generator(self.config.seed, "dropout", step))
+
+    def select(self, indices: Int[Tensor, " batch"]) -> tuple[Pairs, Tensor]:
+        """Some of the training pairs, with their answers."""
+        pairs, labels = self.train
+        return pairs.select(indices), labels.index_select(0, indices)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """All parameters on the host; on the CPU these are views, which the next update changes."""
+        return {name: value.detach().cpu().numpy() for name, value in self.model.state_dict().items()}
+
+    def moments(self) -> dict[str, np.ndarray]:
+        """What has to be known besides the weights to go on: states of the optimiser and of interventions, copied."""
+        own = optimizer_arrays(self.optimizer, self.model)
+        kept = self._intervention_states()
+        return {f"optimizer/{name}": array for name, array in own.items()} | {
+            f"intervention/{name}": value.cpu().numpy().copy() for name, value in kept.items()
+        }
+
+    def restore(self, arrays: dict[str, np.ndarray], step: int = 0, events: Iterable[tuple[int, str]] = ()) -> None:
+        """Continue from the full state of `step`, after those of `events` that had happened by then."""
+        for _, event in self.agenda.recall(events, step):
+            self._adopt(event)
+        weights = {n.removeprefix("model/"): a for n, a in arrays.items() if n.startswith("model/")}
+        moments = {n.removeprefix("optimizer/"): a for n, a in arrays.items() if n.startswith("optimizer/")}
+        self.model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
+        load_optimizer_arrays(self.optimizer, self.model, moments)
+        for name, value in self._intervention_states().items():
+            value.copy_(torch.from_numpy(arrays[f"intervention/{name}"]))
+
+    def put_back(self, weights: dict[str, np.ndarray], moments: dict[str, np.ndarray]) -> None:
+        """Undo updates in place: the tensors stay where a captured graph expects them."""
+        tensors = {f"intervention/{name}": value for name, value in self._intervention_states().items()}
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(torch.from_numpy(weights[name]))
+                for key, value in self.optimizer.state.get(parameter, {}).items():
+                    if isinstance(value, Tensor):
+                        tensors[f"optimizer/{key}/{name}"] = value
+            for name, value in tensors.items():
+                old = moments.get(name)
+                value.zero_() if old is None else value.copy_(torch.from_numpy(old))
+
+    def apply_events(self, step: int) -> bool:
+        """Let the events of `step` happen; whether there were any, so that a new `TrainingStep` is due."""
+        due = self.agenda.due(step)
+        for event in due:
+            self._adopt(event)
+        return bool(due)
+
+    def _adopt(self, event: Event) -> None:
+        self.current = self.current.after(event)
+        set_hyper_parameters(self.optimizer, self.current.optimizer)
+        before = self._intervention_states()
+        self.interventions = self._build_interventions()
+        for one in self.interventions:  # what goes on as it was remembers what it did, all or nothing
+            if all(name in before and before[name].shape == value.shape for name, value in one.state.items()):
+                for name, value in one.state.items():
+                    value.copy_(before[name])
+
+    def _build_interventions(self) -> tuple[Intervention, ...]:
+        return build_interventions(
+            self.current, self.model, lambda: dict(initial_model(self.config, self.task).named_parameters())
+        )
+
+    def _intervention_states(self) -> dict[str, Tensor]:
+        return {name: value for one in self.interventions for name, value in one.state.items()}
+
+
+class MetricsBuffer:
+    """Losses and accuracies of many steps, of one run or of several, kept on the device until they are fetched."""
+
+    def __init__(self, device: torch.device, runs: int = 1) -> None:
+        self._values = torch.zeros(BUFFERED, runs, 2, dtype=torch.float64, device=device)
+        self._keys: list[tuple[int, str]] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether the numbers of another step might not fit."""
+        return len(self._keys) > BUFFERED - 4
+
+    def add(self, step: int, split: str, values: Float[Tensor, "2"] | Float[Tensor, "run 2"]) -> None:
+        """Keep loss and accuracy of one step on a split."""
+        self._values[len(self._keys)].copy_(values)
+        self._keys.append((step, split))
+
+    def fetch(self) -> list[dict[int, dict[str, float]]]:
+        """For each run, records by step; empties the buffer. This waits for the device."""
+        kept = self._values[: len(self._keys)].transpose(0, 1).tolist()
+        runs: list[dict[int, dict[str, float]]] = [{} for _ in kept]
+        for records, values in zip(runs, kept):
+            for (step, split), (loss, accuracy) in zip(self._keys, values, strict=True):
+                records.setdefault(step, {}).update({f"{split}_loss": loss, f"{split}_accuracy": accuracy})
+        self._keys = []
+        return runs
