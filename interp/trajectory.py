@@ -24,9 +24,9 @@ from interp.errors import (
     UnknownNameError,
     did_you_mean,
 )
-from interp.models import Model, build_model
+from interp.models import Network, build_model
 from interp.store import RunReader, VerifyReport
-from interp.tasks import Task, build_task
+from interp.tasks import Examples, build_task
 
 if TYPE_CHECKING:  # xarray and transformer_lens take longer to import than this whole package
     import xarray
@@ -169,7 +169,7 @@ class Trajectory:
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
     @cached_property
-    def task(self) -> Task:
+    def task(self) -> Examples:
         """The task, rebuilt from the config: inputs, answers and split (an imported run's may be stored with it)."""
         return build_task(self.config.task, self.run.get("import", {}).get("split"))
 
@@ -231,7 +231,7 @@ class Trajectory:
         at = self.position(step)
         return {name: torch.from_numpy(np.array(self._reader.read(name, at))) for name in self.names}
 
-    def model(self, step: int | None = None) -> Model:
+    def model(self, step: int | None = None) -> Network:
         """The model with its weights of one step (None: the last), in evaluation mode, on the CPU."""
         task = self.task
         unused = torch.Generator()  # the draws are overwritten

@@ -8,7 +8,7 @@ from torch import nn
 
 from interp.config import FeedForward, Modular, RunConfig
 from interp.errors import ConfigError
-from interp.models import Model, build_model
+from interp.models import Network, build_model
 
 P = 7
 BILINEAR = {"combine": "product", "d_hidden": (), "d_model": 5}
@@ -28,7 +28,7 @@ def pairs_of(p: int = P) -> tuple[torch.Tensor, torch.Tensor]:
     return a, b
 
 
-def model_of(config: FeedForward, *, direct: bool = False, seed: int = 0) -> Model:
+def model_of(config: FeedForward, *, direct: bool = False, seed: int = 0) -> Network:
     generator = torch.Generator().manual_seed(seed)
     return build_model(config, P + direct, 2 + direct, P, generator=generator).double()
 
@@ -46,15 +46,15 @@ def test_logits_are_a_sum_over_products(embedding, biases):
     if biases == "trainable":
         expected = expected + model.unembed.b_U
     tokens = torch.stack([a, b], dim=1)
-    answer = model.answer(model.pairs(tokens))
-    for logits in (model(tokens)[:, -1], answer.logits, model.answer_logits(model.pairs(tokens))):
+    answer = model.answer(model.prepare(tokens))
+    for logits in (model(tokens)[:, -1], answer.logits, model.answer_logits(model.prepare(tokens))):
         torch.testing.assert_close(logits, expected, rtol=1e-12, atol=1e-13)
     torch.testing.assert_close(answer.neurons, W_x[a] * W_y[b], rtol=1e-14, atol=0)
     decomposed = answer.neurons @ answer.neuron_logit_map + answer.residual_logits
     torch.testing.assert_close(decomposed, expected, rtol=1e-12, atol=1e-13)
     plain, fast = (
         torch.autograd.grad(x.sin().sum(), list(model.parameters()))
-        for x in (expected, model.answer_logits(model.pairs(tokens)))
+        for x in (expected, model.answer_logits(model.prepare(tokens)))
     )
     for x, y in zip(fast, plain):
         torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)
@@ -69,7 +69,7 @@ def test_characters_multiply_to_characters_of_the_sum():
         model.embed.W_E.copy_(torch.stack([c, s, s, c], dim=1))
         model.embed_b.W_E.copy_(torch.stack([c, s, c, s], dim=1))
         model.unembed.W_U.copy_(torch.stack([c, -c, s, s]))
-        logits = model.answer_logits(model.pairs(torch.stack([a, b], dim=1)))
+        logits = model.answer_logits(model.prepare(torch.stack([a, b], dim=1)))
     expected = (2 * math.pi * 2 / P * ((a + b)[:, None] - torch.arange(P)).double()).cos()
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-14)
     assert torch.equal(logits.argmax(1), (a + b) % P)
@@ -110,7 +110,7 @@ def test_one_hot_operands_pick_rows_of_a_linear_layer(combine, biases):
     assert "blocks.0.mlp.W_in" not in model.state_dict()
     expected = readout.double()(hidden.double()(x).relu())  # the weights of the published script, too
     tokens = torch.stack([a, b], dim=1)
-    for logits in (model(tokens)[:, -1], model.answer_logits(model.pairs(tokens))):
+    for logits in (model(tokens)[:, -1], model.answer_logits(model.prepare(tokens))):
         torch.testing.assert_close(logits, expected, rtol=1e-12, atol=1e-13)
 
 
@@ -124,7 +124,7 @@ def test_numbers_are_read_as_they_are_or_divided_by_p(scalars, d_hidden):
     for block in model.blocks:
         x = (x @ block.mlp.W_in + block.mlp.b_in).relu()
     expected = x @ model.unembed.W_U + model.unembed.b_U
-    for logits in (model(tokens)[:, -1], model.answer_logits(model.pairs(tokens))):
+    for logits in (model(tokens)[:, -1], model.answer_logits(model.prepare(tokens))):
         torch.testing.assert_close(logits, expected, rtol=1e-12, atol=1e-13)
     assert model.embed is None
     assert "embed.W_E" not in model.state_dict()

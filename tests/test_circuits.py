@@ -11,7 +11,7 @@ from interp.analysis.loss import cross_entropy
 from interp.config import Transformer
 from interp.errors import InvalidArgumentError
 from interp.models import build_model
-from interp.models.transformer import TransformerModel
+from interp.models.transformer import TransformerNetwork
 from tests.planted import random
 
 P = 7
@@ -32,7 +32,7 @@ def network(biases="trainable", p=P):
     return model
 
 
-def scores_of(model: TransformerModel):
+def scores_of(model: TransformerNetwork):
     attn = model.blocks[0].attn
     return circuits.attention_scores(
         model.embed.W_E, model.pos_embed.W_pos, attn.W_Q, attn.W_K, b_Q=attn.b_Q, b_K=attn.b_K
@@ -284,7 +284,7 @@ def test_a_head_without_output_weights_adds_nothing_to_the_residual_stream():
 def test_ablated_logits_are_those_of_the_network_with_replaced_activations(replace):
     model, chosen = network(), torch.arange(20) % 3 == 0
     with torch.no_grad():
-        answer = model.answer(model.pairs(tokens()))
+        answer = model.answer(model.prepare(tokens()))
         A, W_L = answer.neurons.clone(), answer.neuron_logit_map
         A[:, chosen] = A[:, chosen].mean(0) if replace == "mean" else 0.0
         slow = (A @ W_L + answer.residual_logits).reshape(P, P, P)

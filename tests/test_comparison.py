@@ -4,15 +4,13 @@ import numpy as np
 import pytest
 
 import interp
-from interp.milestones import prediction
 from interp.analysis.curves import sustained_step
 from interp.analysis.measures import key_frequency_votes
 from interp.errors import InvalidArgumentError, NotAvailableError
-from interp.milestones import comparison
+from interp.milestones import comparison, prediction
 from interp.milestones.comparison import EARLY, LAST, compare, predictors
 from interp.milestones.phases import bootstrap_over_seeds, lag
 from interp.store import RunWriter
-from interp.tasks import Task
 from tests.runs import AT, TINY
 
 

@@ -9,7 +9,7 @@ from torch import nn
 import interp
 from interp.config import Decoder, Recurrent, RunConfig, Symbolic, Transformer
 from interp.errors import ConfigError
-from interp.models import Model, build_model
+from interp.models import Network, build_model
 from interp.tasks import build_task
 
 P = 7
@@ -44,7 +44,7 @@ def inputs(encoding: str = "equation") -> torch.Tensor:
     return tokens[torch.randint(len(tokens), (len(tokens),), generator=torch.Generator().manual_seed(1))]
 
 
-def model_of(config: Decoder, seed: int = 0) -> Model:
+def model_of(config: Decoder, seed: int = 0) -> Network:
     """A model whose gains and shifts are not those of the initialisation."""
     generator = torch.Generator().manual_seed(seed)
     model = build_model(config, V, 6, V, generator=generator).double()
@@ -59,7 +59,7 @@ def name_of(config: Decoder) -> str:
     return "-".join(str(value) for key, value in config.to_dict().items() if key not in ("kind", "schema"))
 
 
-def slowly(model: Model, row: list[int]) -> torch.Tensor:
+def slowly(model: Network, row: list[int]) -> torch.Tensor:
     """Logits at every position of one input, from the definition: a position at a time, a head at a time."""
     config, d = model.config, model.config.d_model
 
@@ -89,7 +89,7 @@ def slowly(model: Model, row: list[int]) -> torch.Tensor:
     return torch.stack(x) @ model.unembed.W_U
 
 
-def gradients(model: Model, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+def gradients(model: Network, logits: torch.Tensor) -> dict[str, torch.Tensor]:
     """Of a loss to which every logit matters, each differently."""
     target = torch.arange(logits.numel(), dtype=logits.dtype).reshape(logits.shape).sin()
     loss = (logits.log_softmax(-1) * target).sum() + (logits * target).pow(2).mean()
@@ -111,7 +111,7 @@ def test_the_plain_pass_is_the_definition(config):
 @pytest.mark.parametrize("config", CONFIGS, ids=name_of)
 def test_the_fast_pass_and_its_gradients_are_those_of_the_plain_pass(config, encoding):
     model, tokens = model_of(config), inputs(encoding)
-    pairs = model.pairs(tokens)
+    pairs = model.prepare(tokens)
     for some in (torch.arange(len(tokens)), torch.arange(30), torch.arange(5), torch.tensor([3])):
         chosen, plain = pairs.select(some), model(tokens[some])[:, -1]
         answer = model.answer(chosen)
@@ -129,7 +129,7 @@ def test_the_comparison_can_fail():
     plain = model(tokens)[:, -1]
     with torch.no_grad():
         model.blocks[0].ln1.b[0] += 1e-3
-    assert (model.answer_logits(model.pairs(tokens)) - plain).norm() > 1e-6 * plain.norm()
+    assert (model.answer_logits(model.prepare(tokens)) - plain).norm() > 1e-6 * plain.norm()
 
 
 def test_full_size_in_float32():
@@ -138,7 +138,7 @@ def test_full_size_in_float32():
     generator = torch.Generator().manual_seed(0)
     model = build_model(Decoder(), task.d_vocab, task.n_ctx, task.d_vocab_out, generator=generator)
     with torch.inference_mode():
-        fast, plain = model.answer_logits(model.pairs(tokens)), model(tokens)[:, -1]
+        fast, plain = model.answer_logits(model.prepare(tokens)), model(tokens)[:, -1]
     assert fast.shape == (len(tokens), 239)
     assert fast.dtype == torch.float32
     assert (fast - plain).norm() < 1e-5 * plain.norm()
@@ -147,7 +147,7 @@ def test_full_size_in_float32():
 @pytest.mark.parametrize("config", CONFIGS, ids=name_of)
 def test_neurons_over_the_scale_of_the_last_norm_and_the_rest_are_the_logits(config):
     model, tokens = model_of(config), inputs()
-    answer, (logits, cache) = model.answer(model.pairs(tokens)), model.run_with_cache(tokens)
+    answer, (logits, cache) = model.answer(model.prepare(tokens)), model.run_with_cache(tokens)
     decomposed = answer.neurons @ answer.neuron_logit_map + answer.residual_logits
     torch.testing.assert_close(decomposed, logits[:, -1], rtol=1e-12, atol=1e-12)
     last = f"blocks.{config.n_layers - 1}."
@@ -168,9 +168,9 @@ def test_neurons_over_the_scale_of_the_last_norm_and_the_rest_are_the_logits(con
 
 def test_the_answer_behind_the_equals_sign_changes_nothing_before_it():
     model, tokens = model_of(Decoder(**SMALL)), inputs("closed")
-    both = model.last_logits(model.pairs(tokens), 2)
+    both = model.last_logits(model.prepare(tokens), 2)
     torch.testing.assert_close(both, model(tokens)[:, -2:], rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(both[:, 0], model.answer_logits(model.pairs(tokens[:, :5])), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(both[:, 0], model.answer_logits(model.prepare(tokens[:, :5])), rtol=1e-12, atol=1e-12)
     expected, found = gradients(model, model(tokens)[:, -2:]), gradients(model, both)
     for name, grad in expected.items():
         assert (found[name] - grad).norm() <= 1e-11 * grad.norm(), name
@@ -178,7 +178,7 @@ def test_the_answer_behind_the_equals_sign_changes_nothing_before_it():
 
 def test_positions_that_repeated_inputs_share_are_computed_for_each():
     model, tokens = model_of(Decoder(**SMALL)), inputs("closed")[:3].repeat(4, 1)
-    pairs = model.pairs(tokens)
+    pairs = model.prepare(tokens)
     assert len(pairs.levels[-1].tokens) == 1
     for positions in (1, 2, 4):
         plain, fast = model(tokens)[:, -positions:], model.last_logits(pairs, positions)
@@ -189,13 +189,13 @@ def test_positions_that_repeated_inputs_share_are_computed_for_each():
 def test_other_causal_models_read_the_answer_at_the_last_position_only(config):
     model = build_model(config, V, 6, V, generator=torch.Generator().manual_seed(0)).double()
     closed = inputs("closed")
-    both = model.last_logits(model.pairs(closed), 2)
+    both = model.last_logits(model.prepare(closed), 2)
     torch.testing.assert_close(both, model(closed)[:, -2:], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(both[:, 0], model(closed[:, :5])[:, -1], rtol=1e-12, atol=1e-12)
 
 
 def test_prefixes_are_shared():
-    levels = model_of(Decoder(**SMALL)).pairs(inputs("closed")).levels
+    levels = model_of(Decoder(**SMALL)).prepare(inputs("closed")).levels
     assert [(level.n_rows, len(level.tokens)) for level in levels] == [(1, 1), (7, 2), (49, 3)]
 
 

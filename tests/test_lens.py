@@ -13,7 +13,7 @@ from interp.config import FeedForward, Transformer
 from interp.errors import ForeignFormatError, NotAvailableError
 from interp.models import build_model
 from interp.models.lens import _global_randomness_kept, from_state_dict, to_bridge
-from interp.models.transformer import TransformerModel
+from interp.models.transformer import TransformerNetwork
 
 SMALL = {"d_model": 16, "n_heads": 2, "d_head": 4, "d_mlp": 32}  # n_heads * d_head != d_model, on purpose
 # The bridge's attn.hook_attn_scores is left out: TransformerLens 4.3 fires it after the softmax, on the pattern. The
@@ -33,10 +33,10 @@ def one_thread():
     torch.set_num_threads(n)
 
 
-def transformer(p: int = 13, n_ctx: int = 3, *, seed: int = 0, **fields: object) -> TransformerModel:
+def transformer(p: int = 13, n_ctx: int = 3, *, seed: int = 0, **fields: object) -> TransformerNetwork:
     """A model whose biases, where it has any, are random and not zero."""
     generator = torch.Generator().manual_seed(seed)
-    model = TransformerModel(Transformer(**fields), p + (n_ctx == 3), n_ctx, p, generator)
+    model = TransformerNetwork(Transformer(**fields), p + (n_ctx == 3), n_ctx, p, generator)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ".b_" in name and parameter.requires_grad:
@@ -58,7 +58,7 @@ def error(x: torch.Tensor, y: torch.Tensor) -> float:
     return float((x - y).detach().abs().max() / y.detach().abs().max())
 
 
-def assert_same_activations(model: TransformerModel, tokens: torch.Tensor) -> None:
+def assert_same_activations(model: TransformerNetwork, tokens: torch.Tensor) -> None:
     with torch.inference_mode():
         logits, cache = model.run_with_cache(tokens)
         lens_logits, lens_cache = to_bridge(model).run_with_cache(tokens)
@@ -201,14 +201,14 @@ def test_the_package_imports_transformer_lens_only_for_a_bridge():
 
 def test_there_is_no_bridge_for_an_mlp():
     model = build_model(FeedForward(d_model=4, d_hidden=(8,)), 5, 2, 5, generator=torch.Generator())
-    with pytest.raises(NotAvailableError, match="bridges for transformers only; got a FeedForwardModel"):
+    with pytest.raises(NotAvailableError, match="bridges for transformers only; got a FeedForwardNetwork"):
         to_bridge(model)
 
 
 # --- state dicts ------------------------------------------------------------------------------------------------------
 
 
-def hooked_transformer_state(model: TransformerModel) -> dict[str, torch.Tensor]:
+def hooked_transformer_state(model: TransformerNetwork) -> dict[str, torch.Tensor]:
     """As HookedTransformer writes it: all biases, and two buffers per block."""
     config, state = model.config, dict(model.state_dict())
     for layer in range(config.n_layers):

@@ -14,7 +14,7 @@ from torch import nn
 
 from interp.analysis.llc import _batches, _sensitivity, calibrate, llc_over_steps, local_learning_coefficient
 from interp.errors import InvalidArgumentError, NotAvailableError
-from interp.models.base import Model
+from interp.models.base import Network
 from interp.rng import generator
 
 
@@ -379,7 +379,7 @@ def test_a_model_of_a_run_is_read_by_its_fast_pass_and_equals_its_plain_pass(toy
             return self.model(tokens)[:, -1]
 
     task, model = toy_run.task, toy_run.model(40).double()
-    assert isinstance(model, Model)
+    assert isinstance(model, Network)
     settings = {"step_size": 1e-5, "draws": 4, "burn_in": 0, "chains": 2, "batch_size": 16}
     train = task.tokens[task.train], task.labels[task.train]
     fast = local_learning_coefficient(model, *train, **settings)

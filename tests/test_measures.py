@@ -20,7 +20,7 @@ from interp.analysis.catalogue import MEASURES, REQUIREMENTS
 from interp.analysis.measures import key_frequencies, key_frequency_votes
 from interp.config import Group, Parity, Sums, Symbolic
 from interp.errors import InvalidArgumentError, NotAvailableError, UnknownNameError
-from interp.models.transformer import TransformerModel
+from interp.models.transformer import TransformerNetwork
 from interp.store import RunWriter
 
 NEED_SUM = {name for name, item in MEASURES.items() if "sum" in item.needs}
@@ -36,13 +36,13 @@ def own_run(toy_run, tmp_path):
 @pytest.fixture
 def passes(monkeypatch):
     """A list that gets an entry for each pass of a model over all pairs."""
-    seen, answer = [], TransformerModel.answer
+    seen, answer = [], TransformerNetwork.answer
 
     def counted(self, pairs):
         seen.append(len(pairs.tokens))
         return answer(self, pairs)
 
-    monkeypatch.setattr(TransformerModel, "answer", counted)
+    monkeypatch.setattr(TransformerNetwork, "answer", counted)
     return seen
 
 
@@ -828,7 +828,7 @@ def test_an_error_in_a_thread_is_raised(grokked_run, monkeypatch):
     def broken(*_):
         raise RuntimeError("no luck")
 
-    monkeypatch.setattr(TransformerModel, "answer", broken)
+    monkeypatch.setattr(TransformerNetwork, "answer", broken)
     with pytest.raises(RuntimeError, match="no luck"):
         interp.measure(grokked_run, ["train_loss"], cache=False)
 

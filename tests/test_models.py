@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from interp.config import FeedForward, Transformer
-from interp.models import Model, Pairs, build_model
-from interp.models.prefixes import PrefixPairs, Rows
+from interp.models import Batch, Network, build_model
+from interp.models.prefixes import PrefixBatch, Rows
 
 P = 11
 SMALL = {"d_model": 16, "n_heads": 2, "d_head": 4, "d_mlp": 24}  # n_heads * d_head != d_model, on purpose
@@ -86,7 +86,7 @@ def inputs(config: Transformer | FeedForward, encoding: str, p: int = P) -> torc
     return tokens[order]
 
 
-def model_of(config: Transformer | FeedForward, encoding: str = "operands", *, p: int = P, seed: int = 0) -> Model:
+def model_of(config: Transformer | FeedForward, encoding: str = "operands", *, p: int = P, seed: int = 0) -> Network:
     """A model whose trained biases are not zero, whatever the initialisation."""
     generator = torch.Generator().manual_seed(seed)
     extra = {"operands": 0, "direct": 1, "sentence": 4}[encoding]  # tokens that are no numbers
@@ -126,7 +126,7 @@ def test_the_fast_pass_is_the_plain_pass(config, encoding, dtype):
     tolerance = 1e-13 if dtype == torch.float64 else 1e-6
     with torch.inference_mode():
         logits, cache = model.run_with_cache(tokens)
-        pairs = model.pairs(tokens)
+        pairs = model.prepare(tokens)
         fast, answer = model.answer_logits(pairs), model.answer(pairs)
         last = cache[f"blocks.{len(model.blocks) - 1}.mlp.hook_post"]
         neurons = last[:, -1] if isinstance(config, Transformer) else last
@@ -148,7 +148,7 @@ def loss_of(logits: torch.Tensor) -> torch.Tensor:
     return (logits.log_softmax(-1) * target).sum() + (logits * target).pow(2).mean()
 
 
-def gradients(model: Model, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+def gradients(model: Network, logits: torch.Tensor) -> dict[str, torch.Tensor]:
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     return dict(zip(trained, torch.autograd.grad(loss_of(logits), list(trained.values()))))
 
@@ -157,7 +157,7 @@ def gradients(model: Model, logits: torch.Tensor) -> dict[str, torch.Tensor]:
 def test_the_fast_pass_has_the_gradients_of_the_plain_pass(config, encoding):
     model, tokens = model_of(config, encoding).double(), inputs(config, encoding)
     plain = gradients(model, model(tokens)[:, -1])
-    pairs = model.pairs(tokens)
+    pairs = model.prepare(tokens)
     for fast in (gradients(model, model.answer_logits(pairs)), gradients(model, model.answer(pairs).logits)):
         assert fast.keys() == plain.keys()
         scale = max(float(grad.norm()) for grad in plain.values())
@@ -173,16 +173,16 @@ def test_the_comparison_can_fail(config):
     with torch.inference_mode():
         plain = model(tokens)[:, -1]
         model.unembed.W_U[0, 0] += 1e-3
-        assert error(model.answer_logits(model.pairs(tokens)), plain) > 1e-6
+        assert error(model.answer_logits(model.prepare(tokens)), plain) > 1e-6
 
 
-def cuda_pairs(model: Model, tokens: torch.Tensor) -> Pairs:
-    """What `Model.pairs` prepares on CUDA: incidence[pos, token, pair] is 1 where the pair has the token there."""
+def cuda_pairs(model: Network, tokens: torch.Tensor) -> Batch:
+    """What `Network.prepare` prepares on CUDA: incidence[pos, token, pair] is 1 where the pair has the token there."""
     incidence = torch.zeros(tokens.shape[1], model.d_vocab, len(tokens))
     for pair, row in enumerate(tokens.tolist()):
         for pos, token in enumerate(row):
             incidence[pos, token, pair] = 1
-    return Pairs(tokens, incidence)
+    return Batch(tokens, incidence)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
@@ -198,8 +198,8 @@ def cuda_pairs(model: Model, tokens: torch.Tensor) -> Pairs:
 )
 def test_look_ups_summed_by_a_matrix_product_are_index_select(config, encoding, dtype):
     model, tokens = model_of(config, encoding).to(dtype), inputs(config, encoding)
-    by_index, by_product = (model.answer_logits(pairs) for pairs in (model.pairs(tokens), cuda_pairs(model, tokens)))
-    assert model.pairs(tokens).incidence is None  # on the CPU
+    by_index, by_product = (model.answer_logits(pairs) for pairs in (model.prepare(tokens), cuda_pairs(model, tokens)))
+    assert model.prepare(tokens).incidence is None  # on the CPU
     assert torch.equal(by_product, by_index)
     expected, found = gradients(model, by_index), gradients(model, by_product)
     scale = max(float(grad.norm()) for grad in expected.values())
@@ -210,8 +210,8 @@ def test_look_ups_summed_by_a_matrix_product_are_index_select(config, encoding, 
 
 def test_a_wrong_incidence_is_noticed():
     model, tokens = model_of(Transformer(**SMALL), "direct").double(), inputs(Transformer(**SMALL), "direct")
-    wrong = Pairs(tokens, cuda_pairs(model, tokens).incidence.roll(1, dims=1))
-    expected = gradients(model, model.answer_logits(model.pairs(tokens)))
+    wrong = Batch(tokens, cuda_pairs(model, tokens).incidence.roll(1, dims=1))
+    expected = gradients(model, model.answer_logits(model.prepare(tokens)))
     found = gradients(model, model.answer_logits(wrong))
     assert error(found["embed.W_E"], expected["embed.W_E"]) > 0.1
 
@@ -221,7 +221,7 @@ def test_full_size_in_float32(n_layers):
     config = Transformer(n_layers=n_layers)
     model, tokens = model_of(config, "direct", p=113), inputs(config, "direct", p=113)
     with torch.inference_mode():
-        assert error(model.answer_logits(model.pairs(tokens)), model(tokens)[:, -1]) < 1e-6
+        assert error(model.answer_logits(model.prepare(tokens)), model(tokens)[:, -1]) < 1e-6
 
 
 # --- the pass that shares prefixes ------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def assert_equal_gradients(found: dict[str, torch.Tensor], expected: dict[str, t
 @pytest.mark.parametrize("config", DEEP[4:], ids=name_of)
 def test_any_part_of_the_pairs_has_the_logits_and_gradients_of_the_plain_pass(config, encoding):
     model, tokens = model_of(config, encoding).double(), inputs(config, encoding)
-    pairs, draws = model.pairs(tokens), torch.randperm(len(tokens), generator=torch.Generator().manual_seed(2))
+    pairs, draws = model.prepare(tokens), torch.randperm(len(tokens), generator=torch.Generator().manual_seed(2))
     for some in (draws[:50], draws[:5], draws[:1], torch.tensor([4, 4, 7, 4])):
         chosen, plain = pairs.select(some), model(tokens[some])[:, -1]
         answer = model.answer(chosen)
@@ -252,7 +252,7 @@ def test_any_part_of_the_pairs_has_the_logits_and_gradients_of_the_plain_pass(co
 def test_the_last_positions_have_the_logits_and_gradients_of_the_plain_pass(config):
     model, tokens = model_of(config, "sentence").double(), inputs(config, "sentence")
     for some in (tokens, tokens[:3].repeat(5, 1)):  # in the second even the last position is shared by several
-        pairs = model.pairs(some)
+        pairs = model.prepare(some)
         for positions in (1, 2, 4):
             plain, fast = model(some)[:, -positions:], model.last_logits(pairs, positions)
             assert fast.shape == plain.shape
@@ -263,7 +263,7 @@ def test_the_last_positions_have_the_logits_and_gradients_of_the_plain_pass(conf
 def levels_of(config: Transformer, encoding: str) -> list[tuple[int, int]]:
     """Rows and positions of each level."""
     tokens = inputs(config, encoding)
-    return [(level.n_rows, len(level.tokens)) for level in model_of(config, encoding).pairs(tokens).levels]
+    return [(level.n_rows, len(level.tokens)) for level in model_of(config, encoding).prepare(tokens).levels]
 
 
 def test_prefixes_are_shared_where_a_position_knows_of_none_behind_it():
@@ -288,7 +288,7 @@ def test_prefixes_are_shared_where_a_position_knows_of_none_behind_it():
 def test_shared_prefixes_and_a_short_last_layer_save_products(n_layers, attention, encoding, most):
     config = Transformer(d_model=32, n_heads=4, d_head=8, d_mlp=128, n_layers=n_layers, attention=attention)
     model, tokens = model_of(config, encoding, p=31), inputs(config, encoding, p=31)
-    pairs = model.pairs(tokens)
+    pairs = model.prepare(tokens)
 
     def products(logits_of) -> int:
         with FlopCounterMode(display=False) as counted:
@@ -298,8 +298,8 @@ def test_shared_prefixes_and_a_short_last_layer_save_products(n_layers, attentio
     assert products(lambda: model.answer_logits(pairs)) < most * products(lambda: model(tokens)[:, -1])
 
 
-def with_incidences(pairs: PrefixPairs, d_vocab: int) -> PrefixPairs:
-    """What `Model.pairs` prepares on CUDA, without that of `Pairs`, which this pass does not read."""
+def with_incidences(pairs: PrefixBatch, d_vocab: int) -> PrefixBatch:
+    """What `Network.prepare` prepares on CUDA, without that of `Batch`, which this pass does not read."""
 
     def with_incidence(rows: Rows | int | None, entries: int) -> Rows | int | None:
         if not isinstance(rows, Rows):
@@ -314,7 +314,7 @@ def with_incidences(pairs: PrefixPairs, d_vocab: int) -> PrefixPairs:
         tokens = tuple(with_incidence(token, d_vocab) for token in level.tokens)
         levels.append(dataclasses.replace(level, tokens=tokens, parent=with_incidence(level.parent, entries)))
         entries = level.n_rows
-    return PrefixPairs(pairs.tokens, None, levels=tuple(levels))
+    return PrefixBatch(pairs.tokens, None, levels=tuple(levels))
 
 
 @pytest.mark.parametrize("encoding", ["direct", "sentence"])
@@ -323,7 +323,7 @@ def test_prefixes_summed_by_a_matrix_product_are_index_select(config, encoding):
     if config.n_layers == 1 and encoding == "direct":
         encoding = "operands"  # the other fast pass has `a b =`
     model, tokens = model_of(config, encoding).double(), inputs(config, encoding)
-    pairs = model.pairs(tokens)
+    pairs = model.prepare(tokens)
     by_product = with_incidences(pairs, model.d_vocab)
     assert all(token.incidence is None for level in pairs.levels for token in level.tokens if isinstance(token, Rows))
     for some in (torch.arange(len(tokens)), torch.arange(20)):
@@ -337,17 +337,17 @@ def test_prefixes_summed_by_a_matrix_product_are_index_select(config, encoding):
 def test_a_wrong_prefix_is_noticed():
     config = DEEP[4]
     model, tokens = model_of(config, "direct").double(), inputs(config, "direct")
-    pairs = model.pairs(tokens)
+    pairs = model.prepare(tokens)
     first, last = pairs.levels
     wrong = dataclasses.replace(last, parent=Rows(last.parent.index.roll(1), None))
-    expected, found = model.answer_logits(pairs), model.answer_logits(PrefixPairs(tokens, None, levels=(first, wrong)))
+    expected, found = model.answer_logits(pairs), model.answer_logits(PrefixBatch(tokens, None, levels=(first, wrong)))
     assert error(found, expected) > 0.1
 
 
 # --- meaning ----------------------------------------------------------------------------------------------------------
 
 
-def slowly(model: Model, row: list[int]) -> torch.Tensor:
+def slowly(model: Network, row: list[int]) -> torch.Tensor:
     """Logits at every position of one input, from the definition: a position at a time, a head at a time."""
     config = model.config
     x = [model.embed.W_E[token] + model.pos_embed.W_pos[pos] for pos, token in enumerate(row)]
@@ -433,7 +433,7 @@ def test_biases_of_a_transformer_are_trained_frozen_or_absent(kind, group, n_lay
     assert {name.rpartition(".")[2] for name in found} == (BIASES[group] if kind != "absent" else set())
     assert found.keys() <= model.state_dict().keys()
     assert {name for name in model.state_dict() if ".b_" in name} == found.keys()
-    loss_of(model.answer_logits(model.pairs(inputs(model.config, "direct")))).backward()
+    loss_of(model.answer_logits(model.prepare(inputs(model.config, "direct")))).backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == (name not in found or kind == "trainable"), name
     if kind == "frozen":
@@ -447,7 +447,7 @@ def test_biases_of_an_mlp_are_trained_frozen_or_absent(kind):
     found = {name: p for name, p in model.named_parameters() if ".b_" in name}
     expected = {"blocks.0.mlp.b_in", "blocks.1.mlp.b_in", "unembed.b_U"} if kind != "absent" else set()
     assert found.keys() == {name for name in model.state_dict() if ".b_" in name} == expected
-    loss_of(model.answer_logits(model.pairs(inputs(config, "operands")))).backward()
+    loss_of(model.answer_logits(model.prepare(inputs(config, "operands")))).backward()
     assert all((p.grad is not None) == (kind == "trainable") for p in found.values())
     assert all(bool(p.any()) == (kind == "trainable") for p in found.values())
 

@@ -11,8 +11,8 @@ from torch import nn
 import interp
 from interp.config import Modular, Recurrent, RunConfig
 from interp.errors import ConfigError
-from interp.models import Model, Pairs, build_model
-from interp.models.prefixes import PrefixPairs, Rows, prefix_pairs
+from interp.models import Batch, Network, build_model
+from interp.models.prefixes import PrefixBatch, Rows, prefix_batch
 
 P = 7
 SMALL = {"d_model": 6, "d_hidden": 10}
@@ -52,7 +52,7 @@ def inputs(encoding: str) -> torch.Tensor:
     return tokens[torch.randint(len(tokens), (len(tokens),), generator=torch.Generator().manual_seed(1))]
 
 
-def model_of(config: Recurrent, encoding: str = "sentence") -> Model:
+def model_of(config: Recurrent, encoding: str = "sentence") -> Network:
     return build_model(config, P + 4, len(ENCODINGS[encoding]), P, generator=torch.Generator().manual_seed(0)).double()
 
 
@@ -60,7 +60,7 @@ def name_of(config: Recurrent) -> str:
     return "-".join(str(value) for key, value in config.to_dict().items() if key not in ("kind", "schema", *SMALL))
 
 
-def gradients(model: Model, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+def gradients(model: Network, logits: torch.Tensor) -> dict[str, torch.Tensor]:
     """Of a loss to which every logit matters, each differently."""
     target = torch.arange(logits.numel(), dtype=logits.dtype).reshape(logits.shape).sin()
     loss = (logits.log_softmax(-1) * target).sum() + (logits * target).pow(2).mean()
@@ -74,7 +74,7 @@ def assert_equal_gradients(found: dict[str, torch.Tensor], expected: dict[str, t
         assert (found[name] - grad).norm() <= tolerance * (grad.norm() + 1e-3 * scale), name
 
 
-def torchs(config: Recurrent, model: Model) -> nn.Module:
+def torchs(config: Recurrent, model: Network) -> nn.Module:
     """torch's LSTM or RNN with the weights of `model`."""
     options = {} if config.cell == "lstm" else {"nonlinearity": config.nonlinearity}
     d_in = config.d_model if config.embedding == "learned" else 1
@@ -109,7 +109,7 @@ def test_the_plain_pass_is_that_of_torchs_modules(config):
 @pytest.mark.parametrize("config", CONFIGS, ids=name_of)
 def test_the_fast_pass_and_its_gradients_are_those_of_the_plain_pass(config, encoding):
     model, tokens = model_of(config, encoding), inputs(encoding)
-    pairs = model.pairs(tokens)
+    pairs = model.prepare(tokens)
     for some in (torch.arange(len(tokens)), torch.arange(30), torch.arange(5), torch.tensor([3])):
         chosen, plain = pairs.select(some), model(tokens[some])[:, -1]
         answer = model.answer(chosen)
@@ -127,7 +127,7 @@ def test_full_size_in_float32(cell):
     tokens = torch.stack([a, b, torch.full_like(a, 97)], dim=1)[::3]
     model = build_model(Recurrent(cell=cell), 98, 3, 97, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        fast, plain = model.answer_logits(model.pairs(tokens)), model(tokens)[:, -1]
+        fast, plain = model.answer_logits(model.prepare(tokens)), model(tokens)[:, -1]
     assert fast.dtype == torch.float32
     assert (fast - plain).norm() < 1e-6 * plain.norm()
 
@@ -137,7 +137,7 @@ def test_the_comparison_can_fail():
     plain = model(tokens)[:, -1]
     with torch.no_grad():
         model.blocks[0].rnn.W_hh[0, 0] += 1e-3
-    assert (model.answer_logits(model.pairs(tokens)) - plain).norm() > 1e-6 * plain.norm()
+    assert (model.answer_logits(model.prepare(tokens)) - plain).norm() > 1e-6 * plain.norm()
 
 
 def test_gradients_of_an_lstm_cell_are_those_of_finite_differences():
@@ -164,12 +164,12 @@ def test_gradients_of_an_lstm_cell_are_those_of_finite_differences():
     ],
 )
 def test_positions_are_computed_once_per_prefix(encoding, levels):
-    pairs = prefix_pairs(Pairs(inputs(encoding), None), P + 4)
+    pairs = prefix_batch(Batch(inputs(encoding), None), P + 4)
     assert [(level.n_rows, len(level.tokens)) for level in pairs.levels] == levels
     assert [level.first for level in pairs.levels] == [sum(n for _, n in levels[:i]) for i in range(len(levels))]
 
 
-def tokens_of(pairs: PrefixPairs) -> torch.Tensor:
+def tokens_of(pairs: PrefixBatch) -> torch.Tensor:
     """The inputs, put together from the levels."""
     table, found = torch.arange(P + 4.0)[:, None], None
     for level in pairs.levels:
@@ -181,7 +181,7 @@ def tokens_of(pairs: PrefixPairs) -> torch.Tensor:
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_the_levels_hold_the_inputs(encoding):
     tokens = inputs(encoding)
-    pairs = prefix_pairs(Pairs(tokens, None), P + 4)
+    pairs = prefix_batch(Batch(tokens, None), P + 4)
     assert torch.equal(tokens_of(pairs), tokens)
     for some in (torch.tensor([4, 4, 9, 0, 30, 31, 32, 33, 2]), torch.tensor([5, 48, 5]), torch.tensor([8])):
         chosen = pairs.select(some)
@@ -195,7 +195,7 @@ def test_prefixes_continue_prefixes():
     """Three operands: rows of the second level continue different rows of the first."""
     tokens = torch.cartesian_prod(*[torch.arange(4)] * 3)
     tokens = tokens[torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))]
-    pairs = prefix_pairs(Pairs(tokens, None), P + 4)
+    pairs = prefix_batch(Batch(tokens, None), P + 4)
     assert [level.n_rows for level in pairs.levels] == [4, 16, 64]
     assert torch.equal(tokens_of(pairs), tokens)
     some = torch.arange(0, 64, 3)
@@ -215,7 +215,7 @@ def test_look_ups_summed_by_a_matrix_product_are_index_select():
         return Rows(rows.index, incidence)
 
     model, tokens = model_of(Recurrent(**SMALL, n_layers=2)), inputs("sentence")
-    pairs = model.pairs(tokens)
+    pairs = model.prepare(tokens)
     entries = [0, *(level.n_rows for level in pairs.levels)]
     levels = tuple(
         dataclasses.replace(
@@ -225,7 +225,7 @@ def test_look_ups_summed_by_a_matrix_product_are_index_select():
         )
         for level, n in zip(pairs.levels, entries)
     )
-    by_product = PrefixPairs(tokens, None, levels=levels)
+    by_product = PrefixBatch(tokens, None, levels=levels)
     for some in (torch.arange(49), torch.arange(20), torch.arange(3)):
         plain, ours = (model.answer_logits(p.select(some)) for p in (pairs, by_product))
         assert torch.equal(ours, plain)
@@ -245,7 +245,7 @@ def test_dropout_multiplies_the_last_state_with_a_mask_of_mean_1():
     assert torch.equal(mask, model.dropout_mask(49, torch.Generator().manual_seed(5)))
     assert not torch.equal(mask, model.dropout_mask(49, torch.Generator().manual_seed(6)))
 
-    pairs = model.pairs(tokens)
+    pairs = model.prepare(tokens)
     state = model.answer(pairs).neurons
     dropped = dataclasses.replace(pairs, dropout=mask.double())
     expected = (state * mask) @ model.unembed.W_U + model.unembed.b_U
@@ -330,5 +330,5 @@ def test_a_run_resumes_bit_for_bit_and_names_its_axes(encoding, tmp_path):
     zoom = interp.replay(traj, start=4, stop=12, every=4)
     assert (zoom.param("blocks.0.rnn.W_ih")[-1] == traj.param("blocks.0.rnn.W_ih")[-1]).all()
     logits = traj.model(12)(traj.task.tokens)[:, -1]
-    fast = traj.model(12).answer_logits(traj.model(12).pairs(traj.task.tokens))
+    fast = traj.model(12).answer_logits(traj.model(12).prepare(traj.task.tokens))
     torch.testing.assert_close(fast, logits, rtol=1e-4, atol=1e-5)

@@ -16,7 +16,7 @@ from interp.analysis.circuits import AttentionPower, ablate_neurons, attention_p
 from interp.analysis.context import CheckpointBatch
 from interp.analysis.loss import accuracy, cross_entropy
 from interp.analysis.spectra import neuron_frequency
-from interp.models import Model
+from interp.models import Network
 
 __all__ = [
     "attention_periodicity",
@@ -81,7 +81,7 @@ def attention_periodicity(view: CheckpointBatch) -> AttentionPower:
     """How the attention from '=' to the first number depends on the two numbers, by head and frequency."""
     tokens, p = view.source.traj.task.tokens, view.source.p
 
-    def pattern(model: Model) -> Tensor:
+    def pattern(model: Network) -> Tensor:
         with torch.no_grad():
             return model.run_with_cache(tokens)[1]["blocks.0.attn.hook_pattern"][:, :, -1, 0]  # [pair, head]
 
@@ -95,7 +95,7 @@ def symmetricity_gradients(view: CheckpointBatch) -> tuple[Tensor, Tensor]:
     a, b, c = symmetricity_triples(p, count=min(100, p**3)).T
     tokens = view.source.traj.task.tokens[a * p + b]
 
-    def gradient(model: Model) -> Tensor:
+    def gradient(model: Network) -> Tensor:
         logits, cache = model.run_with_cache(tokens)
         classes = view.source.traj.task.operands[c]
         chosen = (
@@ -128,7 +128,7 @@ def _logits(view: CheckpointBatch, changed: Mapping[str, Tensor]) -> Float[Tenso
     """Logits of all pairs with some parameters replaced."""
     p, pairs = view.source.p, view.source.pairs
 
-    def answer(model: Model) -> Tensor:
+    def answer(model: Network) -> Tensor:
         return model.answer_logits(pairs).reshape(p, p, -1)
 
     with torch.no_grad():

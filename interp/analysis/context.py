@@ -16,7 +16,7 @@ from interp.analysis.loss import cross_entropy_by_pair
 from interp.analysis.multiplicative import powers_of_primitive_root, primitive_root
 from interp.config import FeedForward, Group, Sums, Symbolic
 from interp.errors import InvalidArgumentError, NotAvailableError
-from interp.models import Model, Pairs
+from interp.models import Batch, Network
 from interp.tasks.objective import answer_loss
 from interp.theory.groups import finite_group, irreps
 from interp.trajectory import Trajectory
@@ -85,7 +85,7 @@ class CheckpointBatch:
 
     # --- what the network computes ------------------------------------------------------------------------------------
 
-    def each(self, compute: Callable[[Model], Any], changed: Mapping[str, Tensor] | None = None) -> list[Any]:
+    def each(self, compute: Callable[[Network], Any], changed: Mapping[str, Tensor] | None = None) -> list[Any]:
         """What `compute` makes of the model at each step, with some parameters `[step, ...]` changed."""
         model, results, weights = self.source.model, [], self.weights | dict(changed or {})
         for i in range(len(self.positions)):
@@ -97,7 +97,7 @@ class CheckpointBatch:
     def _answers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Logits, neurons, W_L, and the part of the logits that comes from the neurons, of every pair at every step."""
 
-        def answer(model: Model) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        def answer(model: Network) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             found = model.answer(self.source.pairs)
             # a map that is a parameter itself changes with the next step's weights
             return found.logits, found.neurons, found.neuron_logit_map.clone(), found.logits - found.residual_logits
@@ -151,7 +151,7 @@ class CheckpointBatch:
     def gradients(self) -> dict[str, Tensor]:
         """Gradient of the training loss with respect to each parameter; 0 for a frozen one."""
 
-        def gradient(model: Model) -> list[Tensor]:
+        def gradient(model: Network) -> list[Tensor]:
             pairs, labels = self.source.training_pairs
             loss, _ = answer_loss(model.answer_logits(pairs), labels, "float64")
             return list(torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True, allow_unused=True))
@@ -426,17 +426,17 @@ class RunContext:
         return self.test & self.train.T
 
     @cached_property
-    def model(self) -> Model:
+    def model(self) -> Network:
         """The model whose weights are exchanged step by step."""
         return self.traj.model()
 
     @cached_property
-    def pairs(self) -> Pairs:
+    def pairs(self) -> Batch:
         """All p^2 inputs."""
-        return self.model.pairs(self.traj.task.tokens)
+        return self.model.prepare(self.traj.task.tokens)
 
     @cached_property
-    def training_pairs(self) -> tuple[Pairs, Int[Tensor, " batch"]]:
+    def training_pairs(self) -> tuple[Batch, Int[Tensor, " batch"]]:
         """The training inputs and their answers."""
         task = self.traj.task
         return self.pairs.select(task.train.nonzero().squeeze(1)), task.labels[task.train]

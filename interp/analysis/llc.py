@@ -45,7 +45,7 @@ from torch import Tensor, nn
 
 from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.literals import as_count
-from interp.models.base import Model, Pairs
+from interp.models.base import Batch, Network
 from interp.rng import generator
 from interp.tasks.objective import answer_loss
 
@@ -142,7 +142,7 @@ def local_learning_coefficient(
     """Local learning coefficient of Lau et al. (2023) at the weights of `model`, which are not changed.
 
     The loss is the mean cross-entropy of the answers, in nats and in float64, on `inputs` [input, ...] with the classes
-    `labels`: usually the train inputs, at whose loss the weights are a minimum. `model` is a `Model` of this package
+    `labels`: usually the train inputs, at whose loss the weights are a minimum. `model` is a `Network` of this package
     (its fast pass is taken) or any module that maps inputs to logits [input, answer]. All parameters that require
     gradients are sampled, in their own precision.
 
@@ -329,7 +329,7 @@ class _Objective:
         device = self.weights[0].device
         self.labels = labels.to(device, torch.long)
         inputs = inputs.to(device)
-        self.inputs = self.model.pairs(inputs) if isinstance(self.model, Model) else inputs
+        self.inputs = self.model.prepare(inputs) if isinstance(self.model, Network) else inputs
         shape = self._logits(self.inputs).shape
         low, high = int(labels.min()), int(labels.max())
         if len(shape) != 2 or low < 0 or high >= shape[1]:
@@ -350,7 +350,7 @@ class _Objective:
         if batch is None:
             return answer_loss(self._logits(self.inputs), self.labels)[0]
         batch = batch.to(self.labels.device)
-        some = self.inputs.select(batch) if isinstance(self.inputs, Pairs) else self.inputs[batch]
+        some = self.inputs.select(batch) if isinstance(self.inputs, Batch) else self.inputs[batch]
         return answer_loss(self._logits(some), self.labels[batch])[0]
 
     def displacement(self) -> Float[Tensor, " weight"]:
@@ -361,8 +361,8 @@ class _Objective:
         """The gradient that the last backward pass left; 0 for weights that the loss does not contain."""
         return torch.cat([(torch.zeros_like(w) if w.grad is None else w.grad).double().flatten() for w in self.weights])
 
-    def _logits(self, inputs: Pairs | Tensor) -> Tensor:
-        if isinstance(self.model, Model) and isinstance(inputs, Pairs):
+    def _logits(self, inputs: Batch | Tensor) -> Tensor:
+        if isinstance(self.model, Network) and isinstance(inputs, Batch):
             return self.model.answer_logits(inputs)
         return self.model(inputs)
 

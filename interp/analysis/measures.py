@@ -24,7 +24,7 @@ from interp.analysis.cache import MeasureCache
 from interp.analysis.catalogue import MEASURES, REQUIREMENTS, Measure
 from interp.analysis.context import CheckpointBatch, RunContext
 from interp.errors import InvalidArgumentError, NotAvailableError, UnknownNameError, did_you_mean
-from interp.models import Model
+from interp.models import Network
 from interp.training.environment import keep_large_buffers, release_buffers
 from interp.trajectory import Trajectory, as_trajectory
 
@@ -36,7 +36,7 @@ __all__ = ["key_frequencies", "key_frequency_votes", "measure"]
 RELEASE_AFTER = 16
 """Chunks after which freed memory goes back to the kernel."""
 
-Own = Callable[[Model], Any]
+Own = Callable[[Network], Any]
 """A function of the model at a step, which returns a number or an array."""
 
 

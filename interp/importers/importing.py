@@ -23,9 +23,9 @@ from interp.errors import ConfigError, ForeignFormatError
 from interp.importers.files import Dump, digest_of, read_dump, source_files
 from interp.importers.layouts import Description, Layout, detect
 from interp.importers.proof import TOLERANCE, Proof, evaluate, prove
-from interp.models import Model, build_model
+from interp.models import Network, build_model
 from interp.store import RunWriter
-from interp.tasks import Task, build_task
+from interp.tasks import Examples, build_task
 from interp.tasks.base import packed
 from interp.trajectory import Trajectory
 
@@ -119,7 +119,7 @@ class _Run(NamedTuple):
     """A dump as it is understood."""
 
     config: RunConfig
-    task: Task
+    task: Examples
     network: "_Network"
     proof: Proof
     steps: tuple[int, ...]
@@ -136,12 +136,12 @@ class _Run(NamedTuple):
 class _Network:
     """The model whose weights are exchanged checkpoint by checkpoint."""
 
-    def __init__(self, layout: Layout, config: RunConfig, task: Task) -> None:
+    def __init__(self, layout: Layout, config: RunConfig, task: Examples) -> None:
         self._layout = layout
         unused = torch.Generator()  # the draws are overwritten
-        self._model: Model = build_model(config.model, task.d_vocab, task.n_ctx, task.d_vocab_out, generator=unused)
+        self._model: Network = build_model(config.model, task.d_vocab, task.n_ctx, task.d_vocab_out, generator=unused)
         self._shapes = {name: tuple(x.shape) for name, x in self._model.state_dict().items()}
-        self._pairs = self._model.pairs(task.tokens)
+        self._pairs = self._model.prepare(task.tokens)
 
     def read(self, state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
         """The weights of one checkpoint under this package's names, in float32."""
@@ -191,12 +191,12 @@ def _understand(dump: Dump, layout: Layout, described: Description, assume: Mapp
 
     unproven = prove([], {}, updates=updates, tests_after_update=layout.tests_after_update)
 
-    def proof_of(candidate: Task) -> Proof:
+    def proof_of(candidate: Examples) -> Proof:
         precision = config.optimizer.loss_precision
         numbers = [(e, evaluate(x, candidate, precision)) for i, x in logits.items() if (e := epochs[i]) is not None]
         return prove(numbers, dump.curves, updates=updates, tests_after_update=layout.tests_after_update)
 
-    def reading(task: Modular) -> tuple[Modular, Task, Proof, str]:
+    def reading(task: Modular) -> tuple[Modular, Examples, Proof, str]:
         full = _stored_split(dump, described, build_task(task))
         if full is not None:
             task, split = _recipe_of(full, task)
@@ -301,7 +301,7 @@ def _operations(task: Modular, logits: Tensor, said: str) -> tuple[str, list[Mod
     return f"{told}, {right[best]:.1%} by {best.operation}", [task], doubt
 
 
-def _stored_split(dump: Dump, described: Description, full: Task) -> Task | None:
+def _stored_split(dump: Dump, described: Description, full: Examples) -> Examples | None:
     """The task with the split whose pairs the file lists, or whose script does not shuffle."""
     defined = full.train | full.test
     if dump.train is None:
@@ -322,7 +322,7 @@ def _stored_split(dump: Dump, described: Description, full: Task) -> Task | None
     return replace(full, train=train, test=test)
 
 
-def _mask(side: str, listed: Sequence[Any], full: Task) -> Tensor:
+def _mask(side: str, listed: Sequence[Any], full: Examples) -> Tensor:
     """Pairs as a mask; listed are numbers a p + b, or (a, b) or (a, b, =)."""
     indices = torch.as_tensor(np.asarray([np.asarray(item) for item in listed]))
     if indices.ndim == 2 and indices.shape[1] in (2, 3):
@@ -338,7 +338,7 @@ def _mask(side: str, listed: Sequence[Any], full: Task) -> Tensor:
     return mask
 
 
-def _recipe_of(full: Task, task: Modular) -> tuple[Modular, str]:
+def _recipe_of(full: Examples, task: Modular) -> tuple[Modular, str]:
     """The recipe that draws exactly these training pairs, where one of those tried does."""
     n, n_train = int((full.train | full.test).sum()), int(full.train.sum())
     shares = [task.train_fraction, *(round(n_train / n, digits) for digits in (1, 2, 3, 4)), n_train / n]
@@ -354,8 +354,8 @@ def _recipe_of(full: Task, task: Modular) -> tuple[Modular, str]:
 
 
 def _split_that_agrees(
-    task: Modular, proof_of: Callable[[Task], Proof], unproven: Proof, has_curves: bool
-) -> tuple[Modular, Task, Proof, str]:
+    task: Modular, proof_of: Callable[[Examples], Proof], unproven: Proof, has_curves: bool
+) -> tuple[Modular, Examples, Proof, str]:
     """The published split that reproduces the stored losses as no other does, or none."""
 
     def sharply(proof: Proof) -> bool:
@@ -384,7 +384,7 @@ def _recipes(task: Modular, seeds: int = SEEDS_TRIED) -> list[tuple[Split, int]]
     return list(dict.fromkeys(tried))
 
 
-def _all_pairs(full: Task) -> Task:
+def _all_pairs(full: Examples) -> Examples:
     defined = full.train | full.test
     return replace(full, train=defined, test=defined)
 

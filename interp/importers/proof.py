@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.tasks import Task
+from interp.tasks import Examples
 from interp.tasks.objective import answer_loss
 
 __all__ = ["Proof", "evaluate", "prove"]
@@ -53,7 +53,7 @@ class Proof:
     """s - t: entry i of the test metrics belongs to the weights after i + s - t updates."""
 
 
-def evaluate(logits: Float[Tensor, "pair d_vocab_out"], task: Task, precision: str) -> dict[str, float]:
+def evaluate(logits: Float[Tensor, "pair d_vocab_out"], task: Examples, precision: str) -> dict[str, float]:
     """Loss [nats] and accuracy on both sides of the split, under the names of the run's metrics."""
     numbers = {}
     for side, mask in (("train", task.train), ("test", task.test)):

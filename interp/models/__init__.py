@@ -7,19 +7,19 @@ import torch
 
 from interp.config import Decoder, FeedForward, Logistic, Recurrent, Transformer
 from interp.config.models import ModelConfig
-from interp.models.base import Answer, Model, Pairs
-from interp.models.decoder import DecoderModel
-from interp.models.feedforward import FeedForwardModel
-from interp.models.logistic import LogisticModel
-from interp.models.recurrent import RecurrentModel
-from interp.models.transformer import TransformerModel
+from interp.models.base import Answer, Batch, Network
+from interp.models.decoder import DecoderNetwork
+from interp.models.feedforward import FeedForwardNetwork
+from interp.models.logistic import LogisticNetwork
+from interp.models.recurrent import RecurrentNetwork
+from interp.models.transformer import TransformerNetwork
 
-__all__ = ["Answer", "Model", "Pairs", "build_model"]
+__all__ = ["Answer", "Batch", "Network", "build_model"]
 
 
 def build_model(
     config: ModelConfig, d_vocab: int, n_ctx: int, d_vocab_out: int, *, generator: torch.Generator
-) -> Model:
+) -> Network:
     """The model that `config` describes, its weights drawn from `generator` (on the CPU).
 
     Example:
@@ -29,12 +29,12 @@ def build_model(
     """
     match config:
         case Transformer():
-            return TransformerModel(config, d_vocab, n_ctx, d_vocab_out, generator)
+            return TransformerNetwork(config, d_vocab, n_ctx, d_vocab_out, generator)
         case FeedForward():
-            return FeedForwardModel(config, d_vocab, n_ctx, d_vocab_out, generator)
+            return FeedForwardNetwork(config, d_vocab, n_ctx, d_vocab_out, generator)
         case Decoder():
-            return DecoderModel(config, d_vocab, n_ctx, d_vocab_out, generator)
+            return DecoderNetwork(config, d_vocab, n_ctx, d_vocab_out, generator)
         case Recurrent():
-            return RecurrentModel(config, d_vocab, n_ctx, d_vocab_out, generator)
+            return RecurrentNetwork(config, d_vocab, n_ctx, d_vocab_out, generator)
         case Logistic():
-            return LogisticModel(config, n_ctx, generator)
+            return LogisticNetwork(config, n_ctx, generator)

@@ -1,4 +1,4 @@
-"""What every model provides, and the two pieces that the fast passes share: prepared pairs and table look-up."""
+"""What every model provides, and the two pieces that the fast passes share: prepared batches and table look-up."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 __all__ = [
     "Answer",
-    "Model",
-    "Pairs",
+    "Batch",
+    "Network",
     "Parameters",
     "activate",
     "draw",
@@ -25,20 +25,20 @@ __all__ = [
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
-    """A batch of pairs as the fast passes read it, made once by `Model.pairs` and used at every step."""
+class Batch:
+    """A batch of inputs as the fast passes read it, made once by `Network.prepare` and used at every step."""
 
     tokens: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos"]
     """The input: tokens, or points."""
     incidence: Float[Tensor, "pos token batch"] | None
     """1 where a position holds a token: on CUDA look-ups are summed back with it, in a fixed order; None on the CPU."""
     dropout: Float[Tensor, "batch neuron"] | None = None
-    """What the neurons are multiplied with in a training pass, from `Model.dropout_mask`; None: nothing is dropped."""
+    """Factors of the neurons in a training pass, from `Network.dropout_mask`; None: nothing is dropped."""
 
-    def select(self, indices: Int[Tensor, " some"]) -> "Pairs":
-        """The pairs at these positions, without dropout."""
+    def select(self, indices: Int[Tensor, " some"]) -> "Batch":
+        """The inputs at these positions, without dropout."""
         incidence = None if self.incidence is None else self.incidence.index_select(2, indices)
-        return Pairs(self.tokens.index_select(0, indices), incidence)
+        return Batch(self.tokens.index_select(0, indices), incidence)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Answer:
     """What reaches the logits around the last hidden layer, biases included."""
 
 
-class Model(nn.Module, ABC):
+class Network(nn.Module, ABC):
     """Parameters named as HookedTransformer names them; `embed.W_E` is the token embedding of every model that has one.
 
     A model that reads its operands as numbers has none: `embed` is None, and the state dict lacks the name.
@@ -79,33 +79,33 @@ class Model(nn.Module, ABC):
     ) -> tuple[Float[Tensor, "batch out_pos d_vocab_out"], dict[str, Tensor]]:
         """Logits at every position and all activations under their HookedTransformer names: the plain pass."""
 
-    def pairs(self, tokens: Int[Tensor, "batch pos"]) -> Pairs:
+    def prepare(self, tokens: Int[Tensor, "batch pos"]) -> Batch:
         """What the fast passes need to know of these inputs, prepared once, on the device of `tokens`."""
         incidence = None
         if summed_by_product(tokens):
             incidence = F.one_hot(tokens.T, self.d_vocab).transpose(1, 2).to(torch.float32).contiguous()
-        return Pairs(tokens, incidence)
+        return Batch(tokens, incidence)
 
     def dropout_mask(self, batch: int, generator: torch.Generator) -> Float[Tensor, "batch neuron"] | None:
         """What a training pass multiplies the neurons with, drawn on the CPU; None for a model without dropout.
 
-        It goes into the field `dropout` of the pairs of that pass; an evaluation leaves the field None.
+        It goes into the field `dropout` of the batch of that pass; an evaluation leaves the field None.
         """
         return None
 
-    def answer_logits(self, pairs: Pairs) -> Float[Tensor, "batch d_vocab_out"]:
+    def answer_logits(self, batch: Batch) -> Float[Tensor, "batch d_vocab_out"]:
         """Logits at the last position, by the fast pass."""
-        return self.answer(pairs).logits
+        return self.answer(batch).logits
 
-    def last_logits(self, pairs: Pairs, positions: int) -> Float[Tensor, "batch positions d_vocab_out"]:
+    def last_logits(self, batch: Batch, positions: int) -> Float[Tensor, "batch positions d_vocab_out"]:
         """Logits at the last positions: 2 for inputs behind whose '=' the answer stands, to learn what closes it.
 
         This is the plain pass, where a model has no faster one.
         """
-        return self(pairs.tokens)[:, -positions:]
+        return self(batch.tokens)[:, -positions:]
 
     @abstractmethod
-    def answer(self, pairs: Pairs) -> Answer:
+    def answer(self, batch: Batch) -> Answer:
         """Logits at the last position and what they are made of: exact, and as fast as the model allows."""
 
     @abstractmethod
@@ -144,9 +144,9 @@ def numbers_of_tokens(d_vocab: int, scalars: str, like: Tensor) -> Float[Tensor,
     return numbers / (d_vocab - 1) if scalars == "divided" else numbers
 
 
-def look_up(table: Float[Tensor, "token *d"], pairs: Pairs, pos: int) -> Float[Tensor, "batch *d"]:
+def look_up(table: Float[Tensor, "token *d"], batch: Batch, pos: int) -> Float[Tensor, "batch *d"]:
     """Row `tokens[:, pos]` of `table` for each pair; its gradient is summed in a fixed order on every device."""
-    return rows_of(table, pairs.tokens[:, pos], None if pairs.incidence is None else pairs.incidence[pos])
+    return rows_of(table, batch.tokens[:, pos], None if batch.incidence is None else batch.incidence[pos])
 
 
 def summed_by_product(index: Tensor) -> bool:

@@ -27,16 +27,16 @@ from torch.nn import functional as F
 
 from interp.config import Decoder
 from interp.models.attention import Attention
-from interp.models.base import Answer, Model, Pairs, Parameters, activate, draw
-from interp.models.prefixes import PrefixPairs, prefix_pairs
+from interp.models.base import Answer, Batch, Network, Parameters, activate, draw
+from interp.models.prefixes import PrefixBatch, prefix_batch
 
-__all__ = ["DecoderModel"]
+__all__ = ["DecoderNetwork"]
 
 EPS = 1e-5
 """What torch's LayerNorm adds to the variance."""
 
 
-class DecoderModel(Model):
+class DecoderNetwork(Network):
     """The decoder that a `Decoder` config describes.
 
     Parameters: `embed.W_E`, and per layer `blocks.i.attn.W_Q`, `W_K`, `W_V`, `W_O`, `blocks.i.ln1.w`, `ln1.b`,
@@ -47,9 +47,9 @@ class DecoderModel(Model):
 
     Example:
         >>> config = Decoder(d_model=8, n_heads=2, d_mlp=16)
-        >>> model = DecoderModel(config, 9, 5, 9, torch.Generator().manual_seed(0))
+        >>> model = DecoderNetwork(config, 9, 5, 9, torch.Generator().manual_seed(0))
         >>> tokens = torch.tensor([[0, 4, 2, 5, 1], [0, 8, 2, 8, 1], [0, 4, 2, 6, 1]])
-        >>> torch.allclose(model.answer_logits(model.pairs(tokens)), model(tokens)[:, -1], atol=1e-6)
+        >>> torch.allclose(model.answer_logits(model.prepare(tokens)), model(tokens)[:, -1], atol=1e-6)
         True
     """
 
@@ -90,7 +90,7 @@ class DecoderModel(Model):
     def run_with_cache(
         self, tokens: Int[Tensor, "batch pos"]
     ) -> tuple[Float[Tensor, "batch pos d_vocab_out"], dict[str, Tensor]]:
-        """See `Model.run_with_cache`; `hook_resid_mid` and `hook_resid_post` lie behind the LayerNorms."""
+        """See `Network.run_with_cache`; `hook_resid_mid` and `hook_resid_post` lie behind the LayerNorms."""
         n_ctx, cache = tokens.shape[1], {}
         cache["hook_embed"] = self.embed.W_E[tokens]
         cache["hook_pos_embed"] = self.positions[:n_ctx].expand(len(tokens), -1, -1)
@@ -108,25 +108,25 @@ class DecoderModel(Model):
 
     # --- the fast pass ------------------------------------------------------------------------------------------------
 
-    def pairs(self, tokens: Int[Tensor, "batch pos"]) -> PrefixPairs:
-        """See `Model.pairs`."""
-        return prefix_pairs(super().pairs(tokens), self.d_vocab)
+    def prepare(self, tokens: Int[Tensor, "batch pos"]) -> PrefixBatch:
+        """See `Network.prepare`."""
+        return prefix_batch(super().prepare(tokens), self.d_vocab)
 
-    def last_logits(self, pairs: Pairs, positions: int) -> Float[Tensor, "batch positions d_vocab_out"]:
-        """See `Model.last_logits`."""
-        mid = self._last_mid(pairs, positions)
+    def last_logits(self, batch: Batch, positions: int) -> Float[Tensor, "batch positions d_vocab_out"]:
+        """See `Network.last_logits`."""
+        mid = self._last_mid(batch, positions)
         neurons = self._neurons(self.blocks[-1], mid)
         x = torch.addmm(mid.flatten(0, 1), neurons.flatten(0, 1), self.blocks[-1].mlp.W_out)
         return (_normalised(x, self.blocks[-1].ln2) @ self.unembed.W_U).unflatten(0, mid.shape[:2])
 
-    def answer_logits(self, pairs: Pairs) -> Float[Tensor, "batch d_vocab_out"]:
-        """See `Model.answer_logits`."""
-        return self.last_logits(pairs, 1)[:, 0]
+    def answer_logits(self, batch: Batch) -> Float[Tensor, "batch d_vocab_out"]:
+        """See `Network.answer_logits`."""
+        return self.last_logits(batch, 1)[:, 0]
 
-    def answer(self, pairs: Pairs) -> Answer:
-        """See `Model.answer`; the neurons are divided by the scale of the last LayerNorm."""
+    def answer(self, batch: Batch) -> Answer:
+        """See `Network.answer`; the neurons are divided by the scale of the last LayerNorm."""
         ln = self.blocks[-1].ln2
-        mid = self._last_mid(pairs, 1)[:, 0]
+        mid = self._last_mid(batch, 1)[:, 0]
         neurons, W_L = self._neurons(self.blocks[-1], mid), self.neuron_logit_map()
         x = torch.addmm(mid, neurons, self.blocks[-1].mlp.W_out)
         scale = (x.var(dim=1, correction=0, keepdim=True) + EPS).sqrt()
@@ -135,15 +135,15 @@ class DecoderModel(Model):
         return Answer(torch.addmm(residual, neurons, W_L), neurons, W_L, residual)
 
     def neuron_logit_map(self) -> Float[Tensor, "neuron d_vocab_out"]:
-        """See `Model.neuron_logit_map`; up to the scale of the last LayerNorm."""
+        """See `Network.neuron_logit_map`; up to the scale of the last LayerNorm."""
         W_out = self.blocks[-1].mlp.W_out
         return (W_out - W_out.mean(dim=1, keepdim=True)) * self.blocks[-1].ln2.w @ self.unembed.W_U
 
-    def _last_mid(self, pairs: Pairs, positions: int) -> Float[Tensor, "batch positions d_model"]:
+    def _last_mid(self, batch: Batch, positions: int) -> Float[Tensor, "batch positions d_model"]:
         """x_mid of the last layer, at the last positions."""
-        assert isinstance(pairs, PrefixPairs)
+        assert isinstance(batch, PrefixBatch)
         embeddings = self.embed.W_E, self.positions
-        return self.attention.last_mid(pairs.levels, positions, embeddings, self.blocks, self._mid, self._post)
+        return self.attention.last_mid(batch.levels, positions, embeddings, self.blocks, self._mid, self._post)
 
     def _mid(
         self, block: Any, x: Float[Tensor, "row pos d_model"], z: Float[Tensor, "row pos z"]

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interp.config import FeedForward
-from interp.models.base import Answer, Model, Pairs, Parameters, activate, draw, look_up, numbers_of_tokens
+from interp.models.base import Answer, Batch, Network, Parameters, activate, draw, look_up, numbers_of_tokens
 
-__all__ = ["FeedForwardModel"]
+__all__ = ["FeedForwardNetwork"]
 
 
-class FeedForwardModel(Model):
+class FeedForwardNetwork(Network):
     """The MLP that a `FeedForward` config describes; it has a single position.
 
     Parameters: `embed.W_E` (and `embed_b.W_E` where the operands have separate tables), `blocks.i.mlp.W_in`,
@@ -38,9 +38,9 @@ class FeedForwardModel(Model):
     the place of `blocks.0.mlp.W_in`; a model that reads numbers has no `embed.W_E`.
 
     Example:
-        >>> model = FeedForwardModel(FeedForward(d_model=4, d_hidden=(8,)), 5, 2, 5, torch.Generator().manual_seed(0))
+        >>> model = FeedForwardNetwork(FeedForward(d_model=4, d_hidden=(8,)), 5, 2, 5, torch.Generator().manual_seed(0))
         >>> tokens = torch.tensor([[1, 2], [4, 4]])
-        >>> torch.allclose(model.answer_logits(model.pairs(tokens)), model(tokens)[:, -1], atol=1e-6)
+        >>> torch.allclose(model.answer_logits(model.prepare(tokens)), model(tokens)[:, -1], atol=1e-6)
         True
     """
 
@@ -95,7 +95,7 @@ class FeedForwardModel(Model):
     def run_with_cache(
         self, tokens: Int[Tensor, "batch pos"]
     ) -> tuple[Float[Tensor, "batch 1 d_vocab_out"], dict[str, Tensor]]:
-        """See `Model.run_with_cache`; `hook_embed` are the operands as they are read, one-hot or numbers included."""
+        """See `Network.run_with_cache`; `hook_embed` are the operands as they are read, one-hot or numbers included."""
         cache = {"hook_embed": self._operands(tokens)}
         x = cache["hook_embed"]
         match self.config.combine:
@@ -111,15 +111,15 @@ class FeedForwardModel(Model):
             cache[f"blocks.{layer}.mlp.hook_post"] = x = activate(self.config.activation, pre)
         return _affine(x, self.unembed.W_U, self.unembed.b_U)[:, None], cache
 
-    def answer(self, pairs: Pairs) -> Answer:
-        """See `Model.answer`."""
-        neurons = self._neurons(pairs)
+    def answer(self, batch: Batch) -> Answer:
+        """See `Network.answer`."""
+        neurons = self._neurons(batch)
         constant = self.unembed.b_U if self.unembed.b_U is not None else neurons.new_zeros(self.d_vocab_out)
         logits = torch.addmm(constant, neurons, self.unembed.W_U)
         return Answer(logits, neurons, self.unembed.W_U, constant.expand_as(logits))
 
     def neuron_logit_map(self) -> Float[Tensor, "neuron d_vocab_out"]:
-        """See `Model.neuron_logit_map`."""
+        """See `Network.neuron_logit_map`."""
         return self.unembed.W_U
 
     def _operands(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_operand"]:
@@ -131,15 +131,15 @@ class FeedForwardModel(Model):
                 return self._numbers[tokens][..., None]
         return torch.stack([table[tokens[:, pos]] for pos, table in enumerate(self._tables)], dim=1)
 
-    def _neurons(self, pairs: Pairs) -> Float[Tensor, "batch neuron"]:
+    def _neurons(self, batch: Batch) -> Float[Tensor, "batch neuron"]:
         blocks = list(self.blocks)
         if self.config.combine == "product":
-            x = torch.mul(*(look_up(table, pairs, pos) for pos, table in enumerate(self._tables)))
+            x = torch.mul(*(look_up(table, batch, pos) for pos, table in enumerate(self._tables)))
         elif self.config.embedding == "scalars":
-            x = self._numbers[pairs.tokens]
+            x = self._numbers[batch.tokens]
         else:
             rows = self._rows(blocks.pop(0).mlp)
-            x = self._activated(look_up(rows[0], pairs, 0).add_(look_up(rows[1], pairs, 1)))
+            x = self._activated(look_up(rows[0], batch, 0).add_(look_up(rows[1], batch, 1)))
         for block in blocks:
             x = self._activated(_affine(x, block.mlp.W_in, block.mlp.b_in))
         return x

@@ -3,13 +3,13 @@
 The only module that imports transformer_lens (https://github.com/TransformerLensOrg/TransformerLens), and only when a
 bridge is asked for: the import costs seconds.
 
-Names. TransformerLens 4 keeps HookedTransformer's activation names as aliases, so what `Model.run_with_cache` calls
+Names. TransformerLens 4 keeps HookedTransformer's activation names as aliases, so what `Network.run_with_cache` calls
 `blocks.0.attn.hook_z` is `blocks.0.attn.hook_z` in the bridge's cache and a valid name for its hooks; likewise
 `hook_embed`, `hook_pos_embed` and, in each block, `hook_resid_pre`, `attn.hook_q`, `attn.hook_k`, `attn.hook_v`,
 `attn.hook_pattern`, `attn.hook_z`, `hook_attn_out`, `hook_resid_mid`, `mlp.hook_pre`, `mlp.hook_post`, `hook_mlp_out`,
 `hook_resid_post`. The values agree to rounding, with one exception: the bridge's `attn.hook_attn_scores` (4.3) holds
-the pattern after the softmax, seen too late for a hook to act on. Take scores from `Model.run_with_cache`; intervene at
-`attn.hook_pattern`, which acts before the values are mixed.
+the pattern after the softmax, seen too late for a hook to act on. Take scores from `Network.run_with_cache`; intervene
+at `attn.hook_pattern`, which acts before the values are mixed.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ from torch import Tensor
 
 from interp.config import Transformer
 from interp.errors import ForeignFormatError, NotAvailableError, did_you_mean
-from interp.models.base import Model
-from interp.models.transformer import TransformerModel
+from interp.models.base import Network
+from interp.models.transformer import TransformerNetwork
 
 if TYPE_CHECKING:
     import transformer_lens.model_bridge
@@ -41,10 +41,10 @@ class Imported(NamedTuple):
     n_ctx: int
     d_vocab_out: int
     state: dict[str, Tensor]
-    """Parameters only, under the names and shapes of `TransformerModel.state_dict()`."""
+    """Parameters only, under the names and shapes of `TransformerNetwork.state_dict()`."""
 
 
-def to_bridge(model: Model) -> "transformer_lens.model_bridge.TransformerBridge":
+def to_bridge(model: Network) -> "transformer_lens.model_bridge.TransformerBridge":
     """A TransformerLens bridge with a copy of this model's weights, in eval mode, on its device and in its precision.
 
     A bridge has a bias everywhere: those that the model lacks are zero, and those that it lacks or freezes do not
@@ -56,14 +56,14 @@ def to_bridge(model: Model) -> "transformer_lens.model_bridge.TransformerBridge"
 
     Example:
         >>> config = Transformer(d_model=8, n_heads=2, d_head=4, d_mlp=16)
-        >>> model = TransformerModel(config, 6, 3, 5, torch.Generator().manual_seed(0))
+        >>> model = TransformerNetwork(config, 6, 3, 5, torch.Generator().manual_seed(0))
         >>> bridge, tokens = to_bridge(model), torch.tensor([[1, 2, 5]])
         >>> torch.allclose(bridge(tokens), model(tokens), atol=1e-6)
         True
         >>> bridge.run_with_cache(tokens)[1]["blocks.0.attn.hook_z"].shape
         torch.Size([1, 3, 2, 4])
     """
-    if not isinstance(model, TransformerModel):
+    if not isinstance(model, TransformerNetwork):
         raise NotAvailableError(
             f"TransformerLens has bridges for transformers only; got a {type(model).__name__}, "
             "whose activations `run_with_cache` gives under the same names."
@@ -127,7 +127,7 @@ def from_state_dict(
 
     Example:
         >>> config = Transformer(d_model=8, n_heads=2, d_head=4, d_mlp=16, mlp_biases="frozen")
-        >>> model = TransformerModel(config, 6, 3, 5, torch.Generator().manual_seed(0))
+        >>> model = TransformerNetwork(config, 6, 3, 5, torch.Generator().manual_seed(0))
         >>> imported = from_state_dict(model.state_dict())
         >>> imported[:4] == (config, 6, 3, 5)
         True

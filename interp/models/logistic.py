@@ -9,16 +9,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.config import Logistic
-from interp.models.base import Answer, Model, Pairs
+from interp.models.base import Answer, Batch, Network
 
-__all__ = ["LogisticModel", "gradients", "logits"]
+__all__ = ["LogisticNetwork", "gradients", "logits"]
 
 
-class LogisticModel(Model):
+class LogisticNetwork(Network):
     """The model that a `Logistic` config describes. Parameters: `S` [n_ctx] and `b` [1]; it has no embedding.
 
     Example:
-        >>> model = LogisticModel(Logistic(initial_bias=-1.0), 3, torch.Generator().manual_seed(0))
+        >>> model = LogisticNetwork(Logistic(initial_bias=-1.0), 3, torch.Generator().manual_seed(0))
         >>> model(torch.ones(2, 3)).squeeze().tolist()
         [-1.0, -1.0]
     """
@@ -34,24 +34,24 @@ class LogisticModel(Model):
     def run_with_cache(
         self, tokens: Float[Tensor, "batch pos"]
     ) -> tuple[Float[Tensor, "batch 1 d_vocab_out"], dict[str, Tensor]]:
-        """See `Model.run_with_cache`; there is nothing between input and logit."""
+        """See `Network.run_with_cache`; there is nothing between input and logit."""
         return (tokens.to(self.S.dtype) @ self.S + self.b)[:, None, None], {"hook_embed": tokens}
 
-    def pairs(self, tokens: Float[Tensor, "batch pos"]) -> Pairs:
-        """See `Model.pairs`; there are no look-ups to prepare."""
-        return Pairs(tokens, None)
+    def prepare(self, tokens: Float[Tensor, "batch pos"]) -> Batch:
+        """See `Network.prepare`; there are no look-ups to prepare."""
+        return Batch(tokens, None)
 
-    def answer_logits(self, pairs: Pairs) -> Float[Tensor, "batch d_vocab_out"]:
-        """See `Model.answer_logits`."""
-        return logits(pairs.tokens, self.S, self.b)[:, None]
+    def answer_logits(self, batch: Batch) -> Float[Tensor, "batch d_vocab_out"]:
+        """See `Network.answer_logits`."""
+        return logits(batch.tokens, self.S, self.b)[:, None]
 
-    def answer(self, pairs: Pairs) -> Answer:
-        """See `Model.answer`; the neurons are the coordinates of the input."""
+    def answer(self, batch: Batch) -> Answer:
+        """See `Network.answer`; the neurons are the coordinates of the input."""
         W_L = self.neuron_logit_map()
-        return Answer(self.answer_logits(pairs), pairs.tokens.to(W_L.dtype), W_L, self.b.expand(len(pairs.tokens), 1))
+        return Answer(self.answer_logits(batch), batch.tokens.to(W_L.dtype), W_L, self.b.expand(len(batch.tokens), 1))
 
     def neuron_logit_map(self) -> Float[Tensor, "neuron d_vocab_out"]:
-        """See `Model.neuron_logit_map`."""
+        """See `Network.neuron_logit_map`."""
         return self.S[:, None]
 
 

@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from interp.models.base import Pairs, rows_of, summed_by_product
+from interp.models.base import Batch, rows_of, summed_by_product
 
-__all__ = ["Level", "PrefixPairs", "Rows", "prefix_pairs", "whole_pairs"]
+__all__ = ["Level", "PrefixBatch", "Rows", "prefix_batch", "whole_batch"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class Rows:
 
     index: Int[Tensor, " row"]
     incidence: Float[Tensor, "entry row"] | None
-    """1 where a row takes an entry, on CUDA, as in `Pairs`; None on the CPU."""
+    """1 where a row takes an entry, on CUDA, as in `Batch`; None on the CPU."""
 
     def of(self, table: Float[Tensor, "entry *d"]) -> Float[Tensor, "row *d"]:
         """These rows of `table`."""
@@ -65,32 +65,32 @@ class Level:
 
 
 @dataclass(frozen=True, eq=False)
-class PrefixPairs(Pairs):
-    """A batch of pairs, with the levels of its prefixes."""
+class PrefixBatch(Batch):
+    """A batch of inputs, with the levels of its prefixes."""
 
     levels: tuple[Level, ...] = ()
 
-    def select(self, indices: Int[Tensor, " some"]) -> "PrefixPairs":
-        """The pairs at these positions, without dropout; prefixes that outnumber them are computed once per pair."""
+    def select(self, indices: Int[Tensor, " some"]) -> "PrefixBatch":
+        """The inputs at these positions, without dropout; prefixes that outnumber them are computed once per pair."""
         chosen = super().select(indices)
         *before, last = self.levels
         last = last.select(indices)
         while before and last.parent is not None and before[-1].n_rows >= last.n_rows:
             last = last.continuing(before.pop())
-        return PrefixPairs(chosen.tokens, chosen.incidence, levels=(*before, last))
+        return PrefixBatch(chosen.tokens, chosen.incidence, levels=(*before, last))
 
 
-def prefix_pairs(pairs: Pairs, d_vocab: int) -> PrefixPairs:
-    """The levels of `pairs`: prefixes are shared where they are at most half as many as the pairs.
+def prefix_batch(batch: Batch, d_vocab: int) -> PrefixBatch:
+    """The levels of `batch`: prefixes are shared where they are at most half as many as the inputs.
 
     Example:
         >>> a, b = torch.cartesian_prod(torch.arange(5), torch.arange(5)).unbind(1)
         >>> tokens = torch.stack([torch.full_like(a, 7), a, torch.full_like(a, 5), b, torch.full_like(a, 6)], dim=1)
-        >>> levels = prefix_pairs(Pairs(tokens, None), d_vocab=8).levels  # 7, then a 5, then b 6
+        >>> levels = prefix_batch(Batch(tokens, None), d_vocab=8).levels  # 7, then a 5, then b 6
         >>> [(level.n_rows, len(level.tokens)) for level in levels]
         [(1, 1), (5, 2), (25, 2)]
     """
-    tokens, start = pairs.tokens, 0
+    tokens, start = batch.tokens, 0
     levels: list[Level] = []
     everyone = torch.arange(len(tokens), device=tokens.device)
     row: Tensor | None = None  # of each pair in the level before
@@ -103,19 +103,19 @@ def prefix_pairs(pairs: Pairs, d_vocab: int) -> PrefixPairs:
         levels.append(_level(tokens[some_pair], start, stop, None if row is None else row[some_pair], levels, d_vocab))
         row, start = of_pair, stop
     levels.append(_level(tokens, start, tokens.shape[1], row, levels, d_vocab))
-    return PrefixPairs(tokens, pairs.incidence, levels=tuple(levels))
+    return PrefixBatch(tokens, batch.incidence, levels=tuple(levels))
 
 
-def whole_pairs(pairs: Pairs, d_vocab: int) -> PrefixPairs:
-    """`pairs` as one level, for a model in which earlier positions know of later ones: nothing but tokens is shared.
+def whole_batch(batch: Batch, d_vocab: int) -> PrefixBatch:
+    """`batch` as one level, for a model in which earlier positions know of later ones: nothing but tokens is shared.
 
     Example:
         >>> tokens = torch.tensor([[0, 3, 5], [0, 4, 5]])
-        >>> [(level.n_rows, len(level.tokens)) for level in whole_pairs(Pairs(tokens, None), d_vocab=6).levels]
+        >>> [(level.n_rows, len(level.tokens)) for level in whole_batch(Batch(tokens, None), d_vocab=6).levels]
         [(2, 3)]
     """
-    level = _level(pairs.tokens, 0, pairs.tokens.shape[1], None, [], d_vocab)
-    return PrefixPairs(pairs.tokens, pairs.incidence, levels=(level,))
+    level = _level(batch.tokens, 0, batch.tokens.shape[1], None, [], d_vocab)
+    return PrefixBatch(batch.tokens, batch.incidence, levels=(level,))
 
 
 def _level(

@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interp.config import Recurrent
-from interp.models.base import Answer, Model, Pairs, Parameters, draw, in_front, numbers_of_tokens
-from interp.models.prefixes import Level, PrefixPairs, Rows, prefix_pairs
+from interp.models.base import Answer, Batch, Network, Parameters, draw, in_front, numbers_of_tokens
+from interp.models.prefixes import Level, PrefixBatch, Rows, prefix_batch
 
-__all__ = ["RecurrentModel"]
+__all__ = ["RecurrentNetwork"]
 
 
-class RecurrentModel(Model):
+class RecurrentNetwork(Network):
     """The LSTM or RNN that a `Recurrent` config describes.
 
     Parameters: `embed.W_E`, and per layer `blocks.i.rnn.W_ih`, `W_hh`, `b_ih`, `b_hh`, which are the transposes of
@@ -38,9 +38,9 @@ class RecurrentModel(Model):
 
     Example:
         >>> config = Recurrent(d_model=4, d_hidden=8)
-        >>> model = RecurrentModel(config, 6, 3, 5, torch.Generator().manual_seed(0))
+        >>> model = RecurrentNetwork(config, 6, 3, 5, torch.Generator().manual_seed(0))
         >>> tokens = torch.tensor([[1, 2, 5], [4, 4, 5], [1, 3, 5]])
-        >>> torch.allclose(model.answer_logits(model.pairs(tokens)), model(tokens)[:, -1], atol=1e-6)
+        >>> torch.allclose(model.answer_logits(model.prepare(tokens)), model(tokens)[:, -1], atol=1e-6)
         True
     """
 
@@ -79,7 +79,7 @@ class RecurrentModel(Model):
     def run_with_cache(
         self, tokens: Int[Tensor, "batch pos"]
     ) -> tuple[Float[Tensor, "batch pos d_vocab_out"], dict[str, Tensor]]:
-        """See `Model.run_with_cache`; `blocks.i.rnn.hook_h` and `hook_c` are the states behind each position."""
+        """See `Network.run_with_cache`; `blocks.i.rnn.hook_h` and `hook_c` are the states behind each position."""
         cache = {"hook_embed": self._inputs[tokens]}
         x = cache["hook_embed"]
         for layer, block in enumerate(self.blocks):
@@ -102,39 +102,39 @@ class RecurrentModel(Model):
 
     # --- the fast pass ------------------------------------------------------------------------------------------------
 
-    def pairs(self, tokens: Int[Tensor, "batch pos"]) -> PrefixPairs:
-        """See `Model.pairs`."""
-        return prefix_pairs(super().pairs(tokens), self.d_vocab)
+    def prepare(self, tokens: Int[Tensor, "batch pos"]) -> PrefixBatch:
+        """See `Network.prepare`."""
+        return prefix_batch(super().prepare(tokens), self.d_vocab)
 
     def dropout_mask(self, batch: int, generator: torch.Generator) -> Float[Tensor, "batch neuron"] | None:
-        """See `Model.dropout_mask`."""
+        """See `Network.dropout_mask`."""
         keep = 1 - self.config.dropout
         if keep == 1:
             return None
         return torch.empty(batch, self.config.d_hidden).bernoulli_(keep, generator=generator) / keep
 
-    def answer(self, pairs: Pairs) -> Answer:
-        """See `Model.answer`."""
-        assert isinstance(pairs, PrefixPairs)
-        (neurons,) = self._last_states(pairs.levels, 1)
-        if pairs.dropout is not None:
-            neurons = neurons * pairs.dropout
+    def answer(self, batch: Batch) -> Answer:
+        """See `Network.answer`."""
+        assert isinstance(batch, PrefixBatch)
+        (neurons,) = self._last_states(batch.levels, 1)
+        if batch.dropout is not None:
+            neurons = neurons * batch.dropout
         logits = torch.addmm(self.unembed.b_U, neurons, self.unembed.W_U)
         return Answer(logits, neurons, self.unembed.W_U, self.unembed.b_U.expand_as(logits))
 
-    def last_logits(self, pairs: Pairs, positions: int) -> Float[Tensor, "batch positions d_vocab_out"]:
-        """See `Model.last_logits`; what dropout takes away it takes away at all of them."""
-        assert isinstance(pairs, PrefixPairs)
-        *before, last = pairs.levels
+    def last_logits(self, batch: Batch, positions: int) -> Float[Tensor, "batch positions d_vocab_out"]:
+        """See `Network.last_logits`; what dropout takes away it takes away at all of them."""
+        assert isinstance(batch, PrefixBatch)
+        *before, last = batch.levels
         while len(last.tokens) < positions:
             last = last.continuing(before.pop())
         neurons = torch.stack(self._last_states((*before, last), positions), dim=1)
-        if pairs.dropout is not None:
-            neurons = neurons * pairs.dropout[:, None]
+        if batch.dropout is not None:
+            neurons = neurons * batch.dropout[:, None]
         return F.linear(neurons, self.unembed.W_U.T, self.unembed.b_U)
 
     def neuron_logit_map(self) -> Float[Tensor, "neuron d_vocab_out"]:
-        """See `Model.neuron_logit_map`."""
+        """See `Network.neuron_logit_map`."""
         return self.unembed.W_U
 
     def _last_states(self, levels: tuple[Level, ...], positions: int) -> list[Float[Tensor, "batch neuron"]]:

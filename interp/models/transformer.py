@@ -30,20 +30,20 @@ from torch.nn import functional as F
 from interp.config import Transformer
 from interp.errors import InvalidArgumentError
 from interp.models.attention import Attention, plus
-from interp.models.base import Answer, Model, Pairs, Parameters, activate, draw, is_stacked, look_up
-from interp.models.prefixes import PrefixPairs, prefix_pairs, whole_pairs
+from interp.models.base import Answer, Batch, Network, Parameters, activate, draw, is_stacked, look_up
+from interp.models.prefixes import PrefixBatch, prefix_batch, whole_batch
 
-__all__ = ["TransformerModel"]
+__all__ = ["TransformerNetwork"]
 
 
-class TransformerModel(Model):
+class TransformerNetwork(Network):
     """The transformer that a `Transformer` config describes.
 
     Example:
         >>> config = Transformer(d_model=8, n_heads=2, d_head=4, d_mlp=16)
-        >>> model = TransformerModel(config, 6, 3, 5, torch.Generator().manual_seed(0))
+        >>> model = TransformerNetwork(config, 6, 3, 5, torch.Generator().manual_seed(0))
         >>> tokens = torch.tensor([[1, 2, 5], [4, 4, 5]])
-        >>> logits = model.answer_logits(model.pairs(tokens))
+        >>> logits = model.answer_logits(model.prepare(tokens))
         >>> torch.allclose(logits, model(tokens)[:, -1], atol=1e-6)
         True
     """
@@ -107,7 +107,7 @@ class TransformerModel(Model):
     def run_with_cache(
         self, tokens: Int[Tensor, "batch pos"]
     ) -> tuple[Float[Tensor, "batch pos d_vocab_out"], dict[str, Tensor]]:
-        """See `Model.run_with_cache`."""
+        """See `Network.run_with_cache`."""
         n_ctx, cache = tokens.shape[1], {}
         cache["hook_embed"] = self.embed.W_E[tokens]
         cache["hook_pos_embed"] = self.pos_embed.W_pos[:n_ctx].expand(len(tokens), -1, -1)
@@ -125,62 +125,62 @@ class TransformerModel(Model):
 
     # --- the fast pass ------------------------------------------------------------------------------------------------
 
-    def pairs(self, tokens: Int[Tensor, "batch pos"]) -> Pairs:
-        """See `Model.pairs`; the pass from tables reads the last token ('=') as the last of the vocabulary."""
+    def prepare(self, tokens: Int[Tensor, "batch pos"]) -> Batch:
+        """See `Network.prepare`; the pass from tables reads the last token ('=') as the last of the vocabulary."""
         if self._from_tables and bool((tokens[:, -1] != self.d_vocab - 1).any()):
             raise InvalidArgumentError(
                 f"`tokens` must end in '=', token {self.d_vocab - 1}, in every row; "
                 f"got rows that end in {tokens[:, -1].unique().tolist()}."
             )
-        pairs = super().pairs(tokens)
+        batch = super().prepare(tokens)
         if self._from_tables:
-            return pairs
+            return batch
         # in the first layer keys and values depend on one token each, whichever positions attend to them
         may_share = self.attention.causal or len(self.blocks) == 1
-        return (prefix_pairs if may_share else whole_pairs)(pairs, self.d_vocab)
+        return (prefix_batch if may_share else whole_batch)(batch, self.d_vocab)
 
-    def last_logits(self, pairs: Pairs, positions: int) -> Float[Tensor, "batch positions d_vocab_out"]:
-        """See `Model.last_logits`."""
+    def last_logits(self, batch: Batch, positions: int) -> Float[Tensor, "batch positions d_vocab_out"]:
+        """See `Network.last_logits`."""
         if self._from_tables:
-            return super().last_logits(pairs, positions)
-        x = self._post(self.blocks[-1], self._last_mid(pairs, positions))
+            return super().last_logits(batch, positions)
+        x = self._post(self.blocks[-1], self._last_mid(batch, positions))
         return F.linear(x, self.unembed.W_U.T, self.unembed.b_U)
 
-    def answer_logits(self, pairs: Pairs) -> Float[Tensor, "batch d_vocab_out"]:
-        """See `Model.answer_logits`."""
+    def answer_logits(self, batch: Batch) -> Float[Tensor, "batch d_vocab_out"]:
+        """See `Network.answer_logits`."""
         if not self._from_tables:
-            return self.last_logits(pairs, 1)[:, 0]
+            return self.last_logits(batch, 1)[:, 0]
         if self.config.activation != "relu" or is_stacked(self.unembed.W_U):
-            return self.answer(pairs).logits
+            return self.answer(batch).logits
         joint = torch.cat([self.neuron_logit_map(), self._W_O @ self.unembed.W_U])
         weights = self._hidden_bias(), self._W_O @ self.blocks[0].mlp.W_in, self._constant_logits(), joint
-        return _FoldedReadout.apply(self._mixture(pairs), *weights)
+        return _FoldedReadout.apply(self._mixture(batch), *weights)
 
-    def answer(self, pairs: Pairs) -> Answer:
-        """See `Model.answer`."""
+    def answer(self, batch: Batch) -> Answer:
+        """See `Network.answer`."""
         W_L = self.neuron_logit_map()
         if self._from_tables:
-            z = self._mixture(pairs)
+            z = self._mixture(batch)
             W_hidden = self._W_O @ self.blocks[0].mlp.W_in
             neurons = activate(self.config.activation, torch.addmm(self._hidden_bias(), z, W_hidden))
             residual = torch.addmm(self._constant_logits(), z, self._W_O @ self.unembed.W_U)
         else:
-            mid = self._last_mid(pairs, 1)[:, 0]
+            mid = self._last_mid(batch, 1)[:, 0]
             neurons = self._neurons(self.blocks[-1], mid)
             residual = F.linear(plus(mid, self.blocks[-1].mlp.b_out), self.unembed.W_U.T, self.unembed.b_U)
         return Answer(torch.addmm(residual, neurons, W_L), neurons, W_L, residual)
 
     def neuron_logit_map(self) -> Float[Tensor, "neuron d_vocab_out"]:
-        """See `Model.neuron_logit_map`."""
+        """See `Network.neuron_logit_map`."""
         return self.blocks[-1].mlp.W_out @ self.unembed.W_U
 
     # once per prefix
 
-    def _last_mid(self, pairs: Pairs, positions: int) -> Float[Tensor, "batch positions d_model"]:
+    def _last_mid(self, batch: Batch, positions: int) -> Float[Tensor, "batch positions d_model"]:
         """x_mid of the last layer, at the last positions."""
-        assert isinstance(pairs, PrefixPairs)
+        assert isinstance(batch, PrefixBatch)
         embeddings = self.embed.W_E, self.pos_embed.W_pos
-        return self.attention.last_mid(pairs.levels, positions, embeddings, self.blocks, self._mid, self._post)
+        return self.attention.last_mid(batch.levels, positions, embeddings, self.blocks, self._mid, self._post)
 
     def _mid(
         self, block: Any, x: Float[Tensor, "row pos d_model"], z: Float[Tensor, "row pos z"]
@@ -204,7 +204,7 @@ class TransformerModel(Model):
     def _W_O(self) -> Float[Tensor, "z d_model"]:
         return self.blocks[0].attn.W_O.flatten(0, 1)
 
-    def _mixture(self, pairs: Pairs) -> Float[Tensor, "batch z"]:
+    def _mixture(self, batch: Batch) -> Float[Tensor, "batch z"]:
         """z of all heads, at the last position."""
         attn, numbers = self.blocks[0].attn, self.d_vocab - 1
         x_last = self._x_last
@@ -220,13 +220,13 @@ class TransformerModel(Model):
 
         # the patterns sum to 1, so that z = v_last + pattern_0 (v_a - v_last) + pattern_1 (v_b - v_last)
         heads, rate = (self.config.n_heads, self.config.d_head), self.config.attention_rate
-        score = [*(look_up(scores[i], pairs, i) for i in (0, 1)), scores[2].expand(len(pairs.tokens), -1)]
+        score = [*(look_up(scores[i], batch, i) for i in (0, 1)), scores[2].expand(len(batch.tokens), -1)]
         pattern = torch.stack(score).softmax(0)[..., None]  # [pos, batch, head, 1]
         z = values[2].unflatten(1, heads)
         if rate != 1:  # these sum to r + 3 (1 - r)
             pattern, z = rate * pattern + (1 - rate), (3 - 2 * rate) * z
         for i in (0, 1):
-            z = torch.addcmul(z, pattern[i], look_up(values[i] - values[2], pairs, i).unflatten(1, heads))
+            z = torch.addcmul(z, pattern[i], look_up(values[i] - values[2], batch, i).unflatten(1, heads))
         return z.flatten(1)
 
     def _hidden_bias(self) -> Float[Tensor, " neuron"]:

@@ -1,4 +1,4 @@
-"""Tasks: what is learned. A task config becomes a `Task`: tokens, answers and the split, as tensors."""
+"""Tasks: what is learned. A task config becomes `Examples`: tokens, answers and the split, as tensors."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,17 +7,17 @@ from interp.config import Gaussian, Group, Modular, Parity, Sums, Symbolic
 from interp.config.tasks import TaskConfig
 from interp.errors import ConfigError
 from interp.tasks.algebraic import modular_task
-from interp.tasks.base import Task, unpacked
+from interp.tasks.base import Examples, unpacked
 from interp.tasks.gaussian import gaussian_task
 from interp.tasks.groups import group_task
 from interp.tasks.parity import parity_task
 from interp.tasks.sums import sums_task
 from interp.tasks.symbolic import symbolic_task
 
-__all__ = ["Task", "build_task"]
+__all__ = ["Examples", "build_task"]
 
 
-def build_task(config: TaskConfig, split: Mapping[str, str] | None = None) -> Task:
+def build_task(config: TaskConfig, split: Mapping[str, str] | None = None) -> Examples:
     """The task that `config` describes; a pure function of it, and of `split` where the config says stored.
 
     `split` holds the masks `train` and `test` of an imported run as text (see `tasks.base.packed`).

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from interp.config import Modular
 from interp.config.polynomials import polynomial
-from interp.tasks.base import Task, pair_grid, pair_task
+from interp.tasks.base import Examples, pair_grid, pair_task
 
 __all__ = ["answers", "defined_pairs", "modular_task"]
 
 
-def modular_task(config: Modular) -> Task:
+def modular_task(config: Modular) -> Examples:
     """All p^2 pairs under the operation of `config`, split by its recipe."""
     labels = answers(config.operation, *pair_grid(config.p), config.p)
     return pair_task(config, config.p, labels, defined_pairs(config.operation, config.p, config.split))

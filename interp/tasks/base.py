@@ -11,11 +11,11 @@ from torch import Tensor
 from interp.config import Group, Modular, SplitTask
 from interp.errors import NotAvailableError
 
-__all__ = ["Task", "operand_tokens", "packed", "pair_grid", "pair_task", "shuffled", "split_masks", "unpacked"]
+__all__ = ["Examples", "operand_tokens", "packed", "pair_grid", "pair_task", "shuffled", "split_masks", "unpacked"]
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class Examples:
     """All inputs of a task with their answers and the split.
 
     Inputs are the p^2 pairs of operands in lexicographic order, so that `x.reshape(p, p, ...)` is indexed `[a, b]`. A
@@ -81,7 +81,7 @@ class Task:
 
 def pair_task(
     config: Modular | Group, p: int, labels: Int[Tensor, " pair"], pairs: Int[Tensor, " defined"] | None = None
-) -> Task:
+) -> Examples:
     """All p^2 pairs (a, b) with these answers, in the tokens and with the split of `config`.
 
     `pairs` numbers those that have an answer, as a p + b, in the order in which the published script lists them (None:
@@ -90,7 +90,7 @@ def pair_task(
     pairs = torch.arange(p * p) if pairs is None else pairs
     train, test = split_masks(config, pairs[shuffled(len(pairs), config.split, config.seed)], p * p)
     tokens, d_vocab = operand_tokens(config.encoding, p)
-    return Task(
+    return Examples(
         p=p,
         tokens=tokens,
         labels=labels,

@@ -10,12 +10,12 @@ import torch
 
 from interp.config import Gaussian
 from interp.rng import generator
-from interp.tasks.base import Task
+from interp.tasks.base import Examples
 
 __all__ = ["gaussian_task"]
 
 
-def gaussian_task(config: Gaussian) -> Task:
+def gaussian_task(config: Gaussian) -> Examples:
     """The points of `config`, in float32; all are trained on.
 
     Example:
@@ -26,7 +26,7 @@ def gaussian_task(config: Gaussian) -> Task:
     stream = generator(config.seed, "points")
     points = torch.randn(config.n, config.d, generator=stream, dtype=torch.float32) * config.sigma
     everything = torch.ones(config.n, dtype=torch.bool)
-    return Task(
+    return Examples(
         p=0,
         tokens=points,
         labels=torch.zeros(config.n, dtype=torch.long),

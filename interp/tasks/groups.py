@@ -13,13 +13,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.config import Group
-from interp.tasks.base import Task, pair_task
+from interp.tasks.base import Examples, pair_task
 from interp.theory.groups import finite_group
 
 __all__ = ["group_answers", "group_task"]
 
 
-def group_task(config: Group) -> Task:
+def group_task(config: Group) -> Examples:
     """All pairs of elements under the operation of `config`, split by its recipe.
 
     Example:

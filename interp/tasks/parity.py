@@ -11,12 +11,12 @@ import random
 import torch
 
 from interp.config import Parity
-from interp.tasks.base import Task, shuffled, split_masks
+from interp.tasks.base import Examples, shuffled, split_masks
 
 __all__ = ["parity_task"]
 
 
-def parity_task(config: Parity) -> Task:
+def parity_task(config: Parity) -> Examples:
     """Words of n bits with the parity of their first k; the token of a bit is the bit.
 
     Example:
@@ -30,7 +30,7 @@ def parity_task(config: Parity) -> Task:
         words[tuple(stream.choice((0, 1)) for _ in range(config.n))] = None
     tokens = torch.tensor(list(words))
     train, test = split_masks(config, shuffled(len(words), config.split, config.seed), len(words))
-    return Task(
+    return Examples(
         p=0,
         tokens=tokens,
         labels=tokens[:, : config.k].sum(1) % 2,

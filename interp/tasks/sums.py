@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from interp.config import Sums
-from interp.tasks.base import Task, operand_tokens, pair_grid, shuffled, split_masks
+from interp.tasks.base import Examples, operand_tokens, pair_grid, shuffled, split_masks
 
 __all__ = ["sums_task"]
 
 
-def sums_task(config: Sums) -> Task:
+def sums_task(config: Sums) -> Examples:
     """All p^2 pairs of numbers, of which those with a <= b (or all) have an answer.
 
     Example:
@@ -38,7 +38,7 @@ def sums_task(config: Sums) -> Task:
         order = listed[shuffled(len(listed), config.split, config.seed)]
     train, test = split_masks(config, order, p * p)
     tokens, d_vocab = operand_tokens(config.encoding, p)
-    return Task(
+    return Examples(
         p=p,
         tokens=tokens,
         labels=torch.where(defined, a + b, 0),

@@ -19,7 +19,7 @@ import torch
 
 from interp.config import Symbolic
 from interp.tasks.algebraic import answers, defined_pairs
-from interp.tasks.base import Task, pair_grid, shuffled, split_masks
+from interp.tasks.base import Examples, pair_grid, shuffled, split_masks
 from interp.tasks.groups import group_answers
 
 __all__ = ["dictionary", "symbolic_task"]
@@ -49,7 +49,7 @@ LIST_WORDS = ("sort", "reverse", "copy")
 """Operators on one list, which are no tasks here but have their places in the dictionary."""
 
 
-def symbolic_task(config: Symbolic) -> Task:
+def symbolic_task(config: Symbolic) -> Examples:
     """All equations of the operation of `config`, in tokens of the dictionary, which are the classes too.
 
     Example:
@@ -77,7 +77,7 @@ def symbolic_task(config: Symbolic) -> Task:
         stream.shuffle(np.arange(len(order)))  # the same shuffle once more: the draw continues its stream
         drawn = torch.from_numpy(stream.choice(len(order), size=config.noisy_answers))
         labels[order[: config.noisy_answers]] = labels[order[drawn]]
-    return Task(
+    return Examples(
         p=p,
         tokens=torch.stack([end, a, operator, b, equals], dim=1),
         labels=labels,

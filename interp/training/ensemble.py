@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from interp.config import RunConfig
 from interp.config.events import AtStep, parse_event
 from interp.errors import ConfigError
-from interp.models import Model, Pairs
+from interp.models import Batch, Network
 from interp.optim import build_optimizer, learning_rate, set_learning_rate
 from interp.tasks import build_task
 from interp.tasks.objective import mean_of
@@ -268,7 +268,7 @@ class _Outputs(nn.Module):
         super().__init__()
         self.session, self.model = session, session.model
 
-    def forward(self, pairs: Pairs) -> Tensor:
+    def forward(self, pairs: Batch) -> Tensor:
         return self.session.outputs(pairs)
 
 
@@ -278,7 +278,7 @@ class _Stacked:
     Each member has a pair of inputs with labels, its own and others to fill up with: held-out inputs, if it is trained.
     """
 
-    def __init__(self, model: Model, inputs: list[tuple[tuple[Pairs, Tensor], tuple[Pairs, Tensor]]]) -> None:
+    def __init__(self, model: Network, inputs: list[tuple[tuple[Batch, Tensor], tuple[Batch, Tensor]]]) -> None:
         own = [own for own, _ in inputs]
         sizes = [len(labels) for _, labels in own]
         longest = max(sizes)
@@ -297,16 +297,16 @@ class _Stacked:
             )
         self.leaves = [torch.stack(of_all) for of_all in zip(*everything, strict=True)]
 
-    def rebuilt(self, leaves: Sequence[Tensor]) -> Pairs:
+    def rebuilt(self, leaves: Sequence[Tensor]) -> Batch:
         """The pairs of one member, from its part of the leaves."""
         return _with_leaves(self._template, iter(leaves))
 
 
-def _filled(model: Model, own: tuple[Pairs, Tensor], others: tuple[Pairs, Tensor], n: int) -> tuple[Pairs, Tensor]:
+def _filled(model: Network, own: tuple[Batch, Tensor], others: tuple[Batch, Tensor], n: int) -> tuple[Batch, Tensor]:
     """The first `n` of a member's inputs, the others, and both again should they not be enough."""
     tokens, labels = (torch.cat(both) for both in ((own[0].tokens, others[0].tokens), (own[1], others[1])))
     chosen = torch.arange(n, device=labels.device) % len(labels)
-    return model.pairs(tokens[chosen]), labels[chosen]
+    return model.prepare(tokens[chosen]), labels[chosen]
 
 
 def _leaves(part: Any) -> Iterator[Tensor]:

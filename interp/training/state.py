@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from interp.config import FeedForward, RunConfig
 from interp.config.events import Agenda, Event, parse_event
-from interp.models import Model, Pairs, build_model
+from interp.models import Batch, Network, build_model
 from interp.models.logistic import gradients, logits
 from interp.optim import (
     Intervention,
@@ -25,7 +25,7 @@ from interp.optim import (
     set_hyper_parameters,
 )
 from interp.rng import generator
-from interp.tasks import Task, build_task
+from interp.tasks import Examples, build_task
 from interp.tasks.objective import answer_loss, mean_of, one_class_loss, population_numbers
 from interp.training.capture import Split
 
@@ -35,7 +35,7 @@ BUFFERED = 512
 """Pairs of numbers that wait on the device before they are fetched."""
 
 
-def initial_model(config: RunConfig, task: Task) -> Model:
+def initial_model(config: RunConfig, task: Examples) -> Network:
     """The model of `config` with its initial weights, on the CPU.
 
     Example:
@@ -66,8 +66,8 @@ class TrainState:
         tokens, labels = (x.to(device) for x in inputs)
         self._codes = None if self.task.codes is None else self.task.codes.to(next(self.model.parameters()))
         train, test = (mask.nonzero().squeeze(1).to(device) for mask in (self.task.train, self.task.test))
-        self.train = self.model.pairs(tokens[train]), labels[train]
-        self.test = self.model.pairs(tokens[test]), labels[test]
+        self.train = self.model.prepare(tokens[train]), labels[train]
+        self.test = self.model.prepare(tokens[test]), labels[test]
         size = config.optimizer.batch_size
         self.batch_size = None if size is None or size >= len(train) else size
         self._epoch: tuple[int, Tensor] = -1, torch.empty(0)
@@ -106,7 +106,7 @@ class TrainState:
         assert self.task.sigma is not None
         return population_numbers(weights["S"].norm(dim=-1), weights["b"][..., 0], self.task.sigma)
 
-    def outputs(self, pairs: Pairs) -> Float[Tensor, "*batch d_vocab_out"]:
+    def outputs(self, pairs: Batch) -> Float[Tensor, "*batch d_vocab_out"]:
         """What the model says where an answer is due: [batch, 2, d_vocab_out] where a class is due after the answer."""
         if self.task.closing is None:
             return self.model.answer_logits(pairs)
@@ -139,7 +139,7 @@ class TrainState:
         loss, right = answer_loss(outputs.flatten(-3, -2), labels.flatten(-2), precision, kind, weights)
         return loss, right.view(labels.shape).all(-1)
 
-    def differentiate(self, pairs: Pairs, labels: Tensor) -> tuple[Float[Tensor, ""], Bool[Tensor, " batch"]]:
+    def differentiate(self, pairs: Batch, labels: Tensor) -> tuple[Float[Tensor, ""], Bool[Tensor, " batch"]]:
         """The loss of a batch and which inputs are answered rightly; leaves the gradients with the parameters."""
         if self.task.sigma is not None:
             loss, right, by_name = self.closed_form(pairs.tokens, self._parameters)
@@ -184,7 +184,7 @@ class TrainState:
         batch = self.batch_size or len(self.train[1])
         return self.model.dropout_mask(batch, generator(self.config.seed, "dropout", step))
 
-    def select(self, indices: Int[Tensor, " batch"]) -> tuple[Pairs, Tensor]:
+    def select(self, indices: Int[Tensor, " batch"]) -> tuple[Batch, Tensor]:
         """Some of the training pairs, with their answers."""
         pairs, labels = self.train
         return pairs.select(indices), labels.index_select(0, indices)

@@ -11,14 +11,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from interp.models import Model
+from interp.models import Network
 from interp.models.lens import to_bridge
 
 P = 113
 FREQUENCIES = range(1, P // 2 + 1)
 
 
-def make(model: Model, train: Tensor, labels: Tensor, keys: list[int]) -> Callable[[], dict[str, Tensor]]:
+def make(model: Network, train: Tensor, labels: Tensor, keys: list[int]) -> Callable[[], dict[str, Tensor]]:
     """A function that measures the weights that `model`, one of this package, has when it is called now."""
     bridge = to_bridge(model)
     t = torch.arange(P)
