@@ -43,10 +43,12 @@ if TYPE_CHECKING:
     from interp.milestones.comparison import compare
     from interp.reporting.page import report
     from interp.training.api import replay, resume, train, train_many
+    from interp.training.observers import Observer
     from interp.trajectory import Trajectory, load
 
 __all__ = [
     "InterpError",
+    "Observer",
     "RunConfig",
     "Trajectory",
     "analysis",
@@ -84,6 +86,7 @@ __all__ = [
 
 _HOMES = {
     "InterpError": "interp.errors",
+    "Observer": "interp.training.observers",
     "RunConfig": "interp.config",
     "Trajectory": "interp.trajectory",
     "compare": "interp.milestones.comparison",

@@ -16,6 +16,7 @@ __all__ = [
     "InterpError",
     "InvalidArgumentError",
     "NotAvailableError",
+    "ObserverError",
     "RunExistsError",
     "RunLockedError",
     "StoreError",
@@ -85,6 +86,18 @@ class DivergedError(InterpError, ArithmeticError):
         super().__init__(message)
         self.step = step
         self.last_good = last_good
+
+
+class ObserverError(InterpError, RuntimeError):
+    """An observer of a run raised an exception, which is the `__cause__`; the run is stored as after Ctrl-C.
+
+    `hook` names the observer and its hook, `step` the step from which the run can be resumed.
+    """
+
+    def __init__(self, message: str, *, hook: str, step: int) -> None:
+        super().__init__(message)
+        self.hook = hook
+        self.step = step
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -11,12 +11,13 @@ import interp
 from interp.config import Modular, Muon, RunConfig, Transformer
 from interp.config.recipes import RECIPES
 from interp.errors import DeviceMemoryError
-from interp.training import state as sessions
+from interp.training import step as single
 from interp.training.api import RunInterrupted
 from interp.training.ensemble import EnsembleStep
 from interp.training.state import TrainState
 from interp.training.step import TrainingStep
-from tests.test_ensemble import DIFFERENT, SMALL, interrupt, members, seeds_of
+from tests.observers import Interrupts
+from tests.test_ensemble import DIFFERENT, SMALL, members, seeds_of
 from tests.test_recipes import toy
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -53,7 +54,7 @@ def advance(session, steps):
         if session.apply_events(step):
             update = TrainingStep(session)
         numbers.append(update(step).cpu().clone())
-    return torch.stack(numbers)
+    return torch.cat(numbers)
 
 
 def with_rate_of_float32(config):
@@ -72,16 +73,14 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_is_the_same_run_again_whole_resumed_and_replayed(name, tmp_path, monkeypatch):
+def test_a_recipe_is_the_same_run_again_whole_resumed_and_replayed(name, tmp_path):
     config = toy(interp.recipes.get(name))
     whole = interp.train(config, root=tmp_path / "whole", device="cuda")
     assert whole.provenance["device"] == "cuda"
     assert whole.provenance["update"] == "captured as a CUDA graph"
     assert interp.replay(whole, start=4, stop=6).run["replay"]["proven"] == [4, 5, 6]
-    interrupt(monkeypatch, 3, TrainingStep)
     with pytest.raises(RunInterrupted):
-        interp.train(config, root=tmp_path / "parts", device="cuda")
-    monkeypatch.undo()
+        interp.train(config, root=tmp_path / "parts", device="cuda", observers=[Interrupts(3)])
     parts = interp.train(config, root=tmp_path / "parts", device="cuda")
     assert parts.complete
     assert parts.fingerprints() == whole.fingerprints()
@@ -124,7 +123,7 @@ def everything(session, steps=30):
     for step in range(steps):
         evaluated = [update.evaluate(split).clone() for split in ("test", "train")]
         numbers += [update(step).clone(), *evaluated, update.evaluate("test").clone()]
-    return torch.stack(numbers)
+    return torch.cat(numbers)
 
 
 @pytest.mark.parametrize("batch_size", [None, 8])
@@ -133,8 +132,8 @@ def test_what_is_captured_is_what_it_was(name, batch_size, monkeypatch):
     config = SMALL[name].replace({"optimizer.batch_size": batch_size})
     captured, plain = TrainState(config, CUDA), TrainState(config, CUDA)
     numbers = everything(captured)
-    monkeypatch.setattr(sessions, "captured_update", lambda update, sessions: None)
-    monkeypatch.setattr(sessions, "CapturedEvaluations", lambda update: None)
+    monkeypatch.setattr(single, "captured_update", lambda update, states: None)
+    monkeypatch.setattr(single, "CapturedEvaluations", lambda update: None)
     assert torch.equal(numbers, everything(plain))
     assert_same(captured, plain)
     assert len(numbers[:, 0].unique()) > 60
@@ -154,14 +153,12 @@ def test_members_are_the_runs_alone(name, batch_size, float64):
         assert_close(one, other, 1e-7)
 
 
-def test_an_ensemble_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
+def test_an_ensemble_goes_on_where_it_was_interrupted(tmp_path):
     short = {"steps": 40, "save.weights": "every(4)", "save.state": "every(16)", "log.test": "every(2)"}
     configs = members(SMALL["lstm"].replace(short), DIFFERENT)
     whole = interp.train_many(configs, root=tmp_path / "whole", device="cuda")
-    interrupt(monkeypatch, 21)
     with pytest.raises(RunInterrupted):
-        interp.train_many(configs, root=tmp_path / "parts", device="cuda")
-    monkeypatch.undo()
+        interp.train_many(configs, root=tmp_path / "parts", device="cuda", observers=[Interrupts(21)])
     for one, other in zip(whole, interp.train_many(configs, root=tmp_path / "parts", device="cuda"), strict=True):
         assert one.fingerprints() == other.fingerprints()
         assert one.metrics.equals(other.metrics)

@@ -1,8 +1,5 @@
 """Runs trained together are the runs they would be alone."""
 
-import os
-import signal
-
 import numpy as np
 import pytest
 import torch
@@ -31,12 +28,12 @@ from interp.errors import (
 )
 from interp.execution.queue import train_all
 from interp.models.base import rows_of
-from interp.training import api as training
 from interp.training.api import RunInterrupted
 from interp.training.ensemble import EnsembleStep, shape_of
 from interp.training.state import TrainState
 from interp.training.step import TrainingStep
 from tests.host_sync import NoHostSync
+from tests.observers import Changes, Interrupts, Steps
 
 CPU = torch.device("cpu")
 MLP = RunConfig(
@@ -91,11 +88,11 @@ def distance(config, changes=DIFFERENT, steps=200, **how):
     updates, update = [TrainingStep(session) for session in alone], EnsembleStep(together, **how)
     numbers = []
     for step in range(steps):
-        if sum(session.apply_events(step) for session in alone):
+        if sum(len(session.apply_events(step)) for session in alone):
             updates = [TrainingStep(session) for session in alone]
-        if sum(session.apply_events(step) for session in together):
+        if sum(len(session.apply_events(step)) for session in together):
             update = EnsembleStep(together, **how)
-        numbers.append(update(step) - torch.stack([one(step) for one in updates]))
+        numbers.append(update(step) - torch.cat([one(step) for one in updates]))
     numbers += [update.evaluate(s) - torch.stack([one.evaluate(s) for one in alone]) for s in ("train", "test")]
     losses, shares = torch.stack(numbers).abs().amax((0, 1)).tolist()
     batch = alone[0].batch_size or min(min(len(session.train[1]), len(session.test[1])) for session in alone)
@@ -337,26 +334,13 @@ def test_each_member_is_stored_as_its_own_run(configs, tmp_path):
         interp.train_many(configs, root=tmp_path / "together", existing="error")
 
 
-def interrupt(monkeypatch, at, kind=EnsembleStep):
-    update = kind.__call__
-
-    def call(self, step):
-        if step == at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return update(self, step)
-
-    monkeypatch.setattr(kind, "__call__", call)
-
-
 @pytest.mark.parametrize("name", ["mlp", "lstm"])
 @pytest.mark.parametrize("how", ["train_many", "resume"])
-def test_interrupted_and_resumed_together(tmp_path, monkeypatch, name, how):
+def test_interrupted_and_resumed_together(tmp_path, name, how):
     configs = members(SMALL[name].replace(SHORT))
     whole = interp.train_many(configs, root=tmp_path / "whole", device="cpu")
-    interrupt(monkeypatch, 21)
     with pytest.raises(RunInterrupted, match="Interrupted at step 22") as caught:
-        interp.train_many(configs, root=tmp_path / "parts", device="cpu")
-    monkeypatch.undo()
+        interp.train_many(configs, root=tmp_path / "parts", device="cpu", observers=[Interrupts(21)])
     parts = [interp.load(tmp_path / "parts" / config.run_id) for config in configs]
     assert [part.full_state_steps[-1] for part in parts] == [22, 22, 22]
     (parts[1].folder / "state" / "00000022.safetensors").unlink()  # as if killed before it was written
@@ -367,25 +351,13 @@ def test_interrupted_and_resumed_together(tmp_path, monkeypatch, name, how):
     assert_same_runs(whole, [interp.load(part.folder) for part in parts])
 
 
-def test_a_resume_notices_what_is_not_the_same(configs, tmp_path, monkeypatch):
-    interrupt(monkeypatch, 30)
+def test_a_resume_notices_what_is_not_the_same(configs, tmp_path):
     with pytest.raises(RunInterrupted):
-        interp.train_many(configs, root=tmp_path, device="cpu")
-    monkeypatch.undo()
+        interp.train_many(configs, root=tmp_path, device="cpu", observers=[Interrupts(30)])
     for config in configs:
         (tmp_path / config.run_id / "state" / "00000031.safetensors").unlink()
-    update = EnsembleStep.__call__
-
-    def perturb(self, step):
-        numbers = update(self, step)
-        if step == 18:
-            with torch.no_grad():
-                self._weights["embed.W_E"][1, 0, 0] += 1e-6
-        return numbers
-
-    monkeypatch.setattr(EnsembleStep, "__call__", perturb)
     with pytest.raises(CorruptRunError, match=r"embed\.W_E.*step 20"):
-        interp.resume(tmp_path / configs[0].run_id)
+        interp.resume(tmp_path / configs[0].run_id, observers=[Changes(18, 1e-6, run_id=configs[1].run_id)])
 
 
 @pytest.mark.parametrize("name", ["mlp", "lstm"])
@@ -399,20 +371,11 @@ def test_a_member_is_replayed_in_its_company(tmp_path, name):
         interp.replay(whole[1], 17, 30)
 
 
-def test_one_that_diverges_leaves_the_others(configs, tmp_path, monkeypatch):
-    update = EnsembleStep.__call__
-
-    def poison(self, step):
-        numbers = update(self, step)
-        if step == 17:
-            with torch.no_grad():
-                self._weights["embed.W_E"][1].fill_(torch.nan)
-        return numbers
-
+def test_one_that_diverges_leaves_the_others(configs, tmp_path):
     alone = interp.train(configs[2], root=tmp_path / "alone", device="cpu")
-    monkeypatch.setattr(EnsembleStep, "__call__", poison)
+    poison = Changes(17, torch.nan, run_id=configs[1].run_id)
     with pytest.raises(DivergedError, match=rf"At step 18 the loss .* step 16 in .*{configs[1].run_id}"):
-        interp.train_many(configs, root=tmp_path, device="cpu")
+        interp.train_many(configs, root=tmp_path, device="cpu", observers=[poison])
     first, lost, last = (interp.load(tmp_path / config.run_id) for config in configs)
     assert first.complete
     assert not lost.complete
@@ -430,25 +393,17 @@ def test_a_run_that_diverged_does_not_keep_the_others_from_going_on(configs, tmp
 
 
 @pytest.mark.parametrize("state", ["every(16)", "steps(10)"])
-def test_one_that_diverged_does_not_throw_the_others_back(tmp_path, monkeypatch, state):
+def test_one_that_diverged_does_not_throw_the_others_back(tmp_path, state):
     """It holds no state of any later step, and runs along for its shape alone."""
     configs = members(MLP.replace({**SHORT, "save.state": state}))
     configs[1] = configs[1].replace({"optimizer.lr": 1e30})
     with pytest.raises(DivergedError, match=configs[1].run_id):
         interp.train_many(configs, root=tmp_path / "whole", device="cpu")
-    interrupt(monkeypatch, 30)
     with pytest.raises(RunInterrupted):
-        interp.train_many(configs, root=tmp_path / "parts", device="cpu")
-    monkeypatch.undo()
-    begun, advance = [], training.advance
-
-    def noted(*args, first, **how):
-        begun.append(first)
-        advance(*args, first=first, **how)
-
-    monkeypatch.setattr(training, "advance", noted)
-    interp.resume(tmp_path / "parts" / configs[0].run_id)
-    assert begun == [31]
+        interp.train_many(configs, root=tmp_path / "parts", device="cpu", observers=[Interrupts(30)])
+    begun = Steps()
+    interp.resume(tmp_path / "parts" / configs[0].run_id, observers=[begun])
+    assert begun.steps[:2] == [31, 31]
     runs = [[interp.load(tmp_path / part / config.run_id) for config in configs] for part in ("whole", "parts")]
     assert_same_runs(*runs)
     assert runs[1][1].diverged == runs[0][1].diverged == 1
@@ -456,11 +411,9 @@ def test_one_that_diverged_does_not_throw_the_others_back(tmp_path, monkeypatch,
     assert zoom.run["replay"]["proven"] == [*range(*((32, 37, 4) if state == "every(16)" else (12, 37, 4)))]
 
 
-def test_a_companion_that_was_trained_again_is_not_touched(configs, tmp_path, monkeypatch):
-    interrupt(monkeypatch, 20)
+def test_a_companion_that_was_trained_again_is_not_touched(configs, tmp_path):
     with pytest.raises(RunInterrupted):
-        interp.train_many(configs, root=tmp_path, device="cpu")
-    monkeypatch.undo()
+        interp.train_many(configs, root=tmp_path, device="cpu", observers=[Interrupts(20)])
     again = interp.train(configs[0], root=tmp_path, device="cpu", existing="overwrite")
     metrics = again.metrics
     with pytest.raises(NotAvailableError, match=f"together with {configs[0].run_id}, which has been trained again"):

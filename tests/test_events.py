@@ -1,9 +1,7 @@
 """Events: what their written form says, when they happen, and that a run with them is a function of its config."""
 
-import os
 import re
 import shutil
-import signal
 
 import hypothesis.strategies as st
 import numpy as np
@@ -19,6 +17,7 @@ from interp.optim.interventions import Grokfast
 from interp.training.api import RunInterrupted
 from interp.training.state import TrainState
 from interp.training.step import TrainingStep
+from tests.observers import Interrupts
 
 
 def weights(traj, step):
@@ -154,8 +153,8 @@ def test_a_threshold_is_passed_once_a_step_after_its_metric(threshold, records, 
     happened = []
     numbers = dict(records)
     for now in range(10):
-        happened += [now for _ in agenda.due(now)]
-        agenda.see(now, numbers.get(now, {}))
+        happened += [now for _ in agenda.pop_due(now)]
+        agenda.observe(now, numbers.get(now, {}))
     assert happened == ([] if step is None else [step])
     assert agenda.watching == (step is None)
 
@@ -163,8 +162,8 @@ def test_a_threshold_is_passed_once_a_step_after_its_metric(threshold, records, 
 def test_events_of_one_step_happen_in_the_order_of_the_config():
     texts = ["step 4: optimizer.lr=1", "epoch 2: optimizer.lr=2", "step 4: optimizer.lr=3"]
     agenda = Agenda(map(parse_event, texts), 2)
-    assert [event.changes[0][1] for event in agenda.due(4)] == [1, 2, 3]
-    assert agenda.due(4) == []
+    assert [event.changes[0][1] for event in agenda.pop_due(4)] == [1, 2, 3]
+    assert agenda.pop_due(4) == []
 
 
 def test_an_event_changes_nothing_before_its_step_and_everything_after(toy_config, toy_run, tmp_path):
@@ -253,18 +252,9 @@ def test_thresholds_are_passed_where_the_metrics_say(eventful):
 
 
 @pytest.mark.parametrize("stop_at", [5, 25])
-def test_interrupted_and_resumed_with_events(eventful, tmp_path, monkeypatch, stop_at):
-    update = TrainingStep.__call__
-
-    def call(self, step):
-        if step == stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return update(self, step)
-
-    monkeypatch.setattr(TrainingStep, "__call__", call)
+def test_interrupted_and_resumed_with_events(eventful, tmp_path, stop_at):
     with pytest.raises(RunInterrupted) as caught:
-        interp.train(eventful.config, root=tmp_path, device="cpu")
-    monkeypatch.undo()
+        interp.train(eventful.config, root=tmp_path, device="cpu", observers=[Interrupts(stop_at)])
     part = interp.load(caught.value.folder)
     assert part.events == [event for event in eventful.events if event[0] <= part.full_state_steps[-1]]
     resumed = interp.resume(part.folder)
@@ -273,18 +263,9 @@ def test_interrupted_and_resumed_with_events(eventful, tmp_path, monkeypatch, st
     assert resumed.metrics.equals(eventful.metrics)
 
 
-def test_resumed_from_before_an_event_it_happens_again(eventful, tmp_path, monkeypatch):
-    update = TrainingStep.__call__
-
-    def call(self, step):
-        if step == 30:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return update(self, step)
-
-    monkeypatch.setattr(TrainingStep, "__call__", call)
+def test_resumed_from_before_an_event_it_happens_again(eventful, tmp_path):
     with pytest.raises(RunInterrupted) as caught:
-        interp.train(eventful.config, root=tmp_path, device="cpu")
-    monkeypatch.undo()
+        interp.train(eventful.config, root=tmp_path, device="cpu", observers=[Interrupts(30)])
     folder = caught.value.folder
     assert len(interp.load(folder).events) == len(eventful.events)
     for state in (folder / "state").glob("*"):
@@ -295,26 +276,16 @@ def test_resumed_from_before_an_event_it_happens_again(eventful, tmp_path, monke
     assert_same_weights(resumed, eventful, range(41))
 
 
-def test_events_of_before_a_resume_stay_known_until_they_happen_again(eventful, tmp_path, monkeypatch):
+def test_events_of_before_a_resume_stay_known_until_they_happen_again(eventful, tmp_path):
     """Killed once more before they do, the run still holds checkpoints that only they explain."""
-    at, update = [30], TrainingStep.__call__
-
-    def call(self, step):
-        if step == at[0]:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return update(self, step)
-
-    monkeypatch.setattr(TrainingStep, "__call__", call)
     with pytest.raises(RunInterrupted) as caught:
-        interp.train(eventful.config, root=tmp_path, device="cpu")
+        interp.train(eventful.config, root=tmp_path, device="cpu", observers=[Interrupts(30)])
     folder = caught.value.folder
     for state in (folder / "state").glob("*"):
         if int(state.stem) > 0:
             state.unlink()
-    at[0] = 4
     with pytest.raises(RunInterrupted):
-        interp.resume(folder)
-    monkeypatch.undo()
+        interp.resume(folder, observers=[Interrupts(4)])
     part = interp.load(folder)
     assert part.events == eventful.events
     assert interp.replay(part, 5, 28).run["replay"]["proven"] == list(range(5, 29))

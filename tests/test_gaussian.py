@@ -133,7 +133,7 @@ def test_sets_trained_together_are_the_sets_alone(optimizer):
     updates, update = [TrainingStep(session) for session in alone], EnsembleStep(together)
     for step in range(60):
         numbers = update(step)
-        expected = torch.stack([one(step).clone() for one in updates])
+        expected = torch.cat([one(step).clone() for one in updates])
         assert torch.allclose(numbers[:, 0], expected[:, 0], atol=1e-5)
     for one, other in zip(alone, together):
         assert torch.allclose(one.model.S, other.model.S, atol=1e-5)

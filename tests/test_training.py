@@ -32,7 +32,9 @@ from interp.training.api import RunInterrupted
 from interp.training.state import TrainState
 from interp.training.step import TrainingStep
 from tests.host_sync import NoHostSync
+from tests.observers import Changes, Forbids, Interrupts
 
+ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
 
 
@@ -115,22 +117,12 @@ def test_the_loop_is_plain_adamw(toy_config, tmp_path):
 
 
 @pytest.mark.parametrize("batch_size", [None, 8])
-def test_interrupted_and_resumed_is_the_same_run(toy_config, tmp_path, batch_size, monkeypatch):
+def test_interrupted_and_resumed_is_the_same_run(toy_config, tmp_path, batch_size):
     config = toy_config.replace({"optimizer.batch_size": batch_size})
     whole = interp.train(config, root=tmp_path / "whole", device="cpu")
-
-    stop_at, update = 21, TrainingStep.__call__
-
-    def call(self, step):
-        if step == stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return update(self, step)
-
-    monkeypatch.setattr(TrainingStep, "__call__", call)
     with pytest.raises(RunInterrupted, match=r"Interrupted at step 22; everything is saved.*interp resume") as caught:
-        interp.train(config, root=tmp_path / "parts", device="cpu")
+        interp.train(config, root=tmp_path / "parts", device="cpu", observers=[Interrupts(21)])
     assert caught.value.step == 22
-    monkeypatch.undo()
     part = interp.load(caught.value.folder)
     assert not part.complete
     assert part.full_state_steps[-1] == 22
@@ -142,49 +134,26 @@ def test_interrupted_and_resumed_is_the_same_run(toy_config, tmp_path, batch_siz
 
 def test_killed_and_resumed_is_the_same_run(toy_config, toy_run, tmp_path):
     script = f"""
-        import interp, os, sys
+        import interp
         from interp.config import RunConfig
-        from interp.training.step import TrainingStep
-        update = TrainingStep.__call__
-        def call(self, step):
-            if step == 27:
-                os.kill(os.getpid(), 9)
-            return update(self, step)
-        TrainingStep.__call__ = call
+        from tests.observers import Interrupts
         interp.train(RunConfig.from_json('''{toy_config.to_json()}'''), root={str(tmp_path)!r}, device="cpu",
-                     threads={torch.get_num_threads()})
+                     threads={torch.get_num_threads()}, observers=[Interrupts(27, 9)])
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == -signal.SIGKILL, done.stderr
     resumed = interp.train(toy_config, root=tmp_path, device="cpu")  # the same call goes on with it
     assert_same_weights(toy_run, resumed)
     assert toy_run.metrics.equals(resumed.metrics)
 
 
-def test_resume_refuses_what_it_cannot_reproduce(toy_config, tmp_path, monkeypatch):
-    update = TrainingStep.__call__
-
-    def stop(self, step):
-        if step == 30:
-            os.kill(os.getpid(), signal.SIGINT)
-        return update(self, step)
-
-    monkeypatch.setattr(TrainingStep, "__call__", stop)
+def test_resume_refuses_what_it_cannot_reproduce(toy_config, tmp_path):
     with pytest.raises(RunInterrupted):
-        interp.train(toy_config, root=tmp_path, device="cpu")
+        interp.train(toy_config, root=tmp_path, device="cpu", observers=[Interrupts(30, signal.SIGINT)])
     folder = tmp_path / toy_config.run_id
     (folder / "state" / "00000031.safetensors").unlink()  # so that it starts at 16 and passes stored steps
-
-    def perturb(self, step):
-        result = update(self, step)
-        if step == 18:
-            with torch.no_grad():
-                self.session.model.embed.W_E[0, 0] += 1e-6
-        return result
-
-    monkeypatch.setattr(TrainingStep, "__call__", perturb)
     with pytest.raises(CorruptRunError, match=r"embed\.W_E.*step 20"):
-        interp.resume(folder)
+        interp.resume(folder, observers=[Changes(18, 1e-6)])
 
 
 def test_existing_runs(toy_config, toy_run):
@@ -194,33 +163,16 @@ def test_existing_runs(toy_config, toy_run):
         interp.train(toy_config, root=root, existing="error")
 
 
-def test_a_signal_in_the_last_step_ends_what_was_to_follow(toy_config, tmp_path, monkeypatch):
-    update = TrainingStep.__call__
-
-    def call(self, step):
-        if step == toy_config.steps - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return update(self, step)
-
-    monkeypatch.setattr(TrainingStep, "__call__", call)
+def test_a_signal_in_the_last_step_ends_what_was_to_follow(toy_config, tmp_path):
     with pytest.raises(RunInterrupted, match=f"Interrupted at step {toy_config.steps}"):
-        interp.train(toy_config, root=tmp_path, device="cpu")
-    monkeypatch.undo()
+        interp.train(toy_config, root=tmp_path, device="cpu", observers=[Interrupts(toy_config.steps - 1)])
     assert interp.load(tmp_path / toy_config.run_id).complete
 
 
-def test_a_replay_that_was_interrupted_is_to_be_asked_for_again(toy_run, tmp_path, monkeypatch):
-    run, update = interp.load(shutil.copytree(toy_run.folder, tmp_path / "run")), TrainingStep.__call__
-
-    def call(self, step):
-        if step == 20:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return update(self, step)
-
-    monkeypatch.setattr(TrainingStep, "__call__", call)
+def test_a_replay_that_was_interrupted_is_to_be_asked_for_again(toy_run, tmp_path):
+    run = interp.load(shutil.copytree(toy_run.folder, tmp_path / "run"))
     with pytest.raises(RunInterrupted, match=r"Ask for the same replay again\.$"):
-        interp.replay(run, 17, 30)
-    monkeypatch.undo()
+        interp.replay(run, 17, 30, observers=[Interrupts(20)])
     assert interp.replay(run, 17, 30).complete
 
 
@@ -338,19 +290,10 @@ def test_replay_is_proven_and_dense(toy_run):
     assert interp.replay(toy_run, 0, 9, every=3).steps.tolist() == [0, 3, 6, 9]
 
 
-def test_replay_notices_another_run(toy_run, toy_config, tmp_path, monkeypatch):
+def test_replay_notices_another_run(toy_run, toy_config, tmp_path):
     traj = interp.train(toy_config, root=tmp_path, device="cpu")
-    update = TrainingStep.__call__
-
-    def perturb(self, step):
-        result = update(self, step)
-        with torch.no_grad():
-            self.session.model.unembed.W_U[0, 0] += 1e-6
-        return result
-
-    monkeypatch.setattr(TrainingStep, "__call__", perturb)
     with pytest.raises(CorruptRunError, match="largest difference"):
-        interp.replay(traj, 18, 30)
+        interp.replay(traj, 18, 30, observers=[Changes(None, 1e-6, "unembed.W_U")])
 
 
 def test_replay_refuses_bad_ranges(toy_run):
@@ -366,19 +309,9 @@ def test_replay_of_a_replay_is_refused(toy_run):
         interp.replay(zoom, 20, 25)
 
 
-def test_divergence_stops_with_step_and_last_good_checkpoint(toy_config, tmp_path, monkeypatch):
-    update = TrainingStep.__call__
-
-    def poison(self, step):
-        result = update(self, step)
-        if step == 17:
-            with torch.no_grad():
-                self.session.model.embed.W_E.fill_(torch.nan)
-        return result
-
-    monkeypatch.setattr(TrainingStep, "__call__", poison)
+def test_divergence_stops_with_step_and_last_good_checkpoint(toy_config, tmp_path):
     with pytest.raises(DivergedError, match=r"At step 18 the loss is not a finite number; .* step 16") as e:
-        interp.train(toy_config, root=tmp_path, device="cpu")
+        interp.train(toy_config, root=tmp_path, device="cpu", observers=[Changes(17, torch.nan)])
     assert (e.value.step, e.value.last_good) == (18, 16)
     traj = interp.load(tmp_path / toy_config.run_id)
     assert (traj.diverged, traj.steps[-1]) == (18, 16)
@@ -386,9 +319,7 @@ def test_divergence_stops_with_step_and_last_good_checkpoint(toy_config, tmp_pat
     assert traj.metrics.attrs["diverged"] == 18
 
 
-def test_a_diverged_run_ends_before_its_first_bad_number_and_is_not_trained_to_it_again(
-    toy_config, tmp_path, monkeypatch
-):
+def test_a_diverged_run_ends_before_its_first_bad_number_and_is_not_trained_to_it_again(toy_config, tmp_path):
     config = toy_config.replace({"optimizer.lr": 1e30, "save.weights": "every(1)"})
     with pytest.raises(DivergedError, match="At step 1 the loss") as first:
         interp.train(config, root=tmp_path, device="cpu")
@@ -399,8 +330,10 @@ def test_a_diverged_run_ends_before_its_first_bad_number_and_is_not_trained_to_i
     assert traj.verify().ok
     assert "diverged at 1" in repr(traj)
     assert np.isfinite(interp.measure(traj).train_loss).all()
-    monkeypatch.setattr(TrainingStep, "__call__", None)
-    for again in (lambda: interp.resume(traj.folder), lambda: interp.train(config, root=tmp_path, device="cpu")):
+    for again in (
+        lambda: interp.resume(traj.folder, observers=[Forbids()]),
+        lambda: interp.train(config, root=tmp_path, device="cpu", observers=[Forbids()]),
+    ):
         with pytest.raises(DivergedError) as second:
             again()
         assert str(second.value) == str(first.value)
@@ -544,7 +477,7 @@ def test_a_growing_run_can_be_read(toy_config, tmp_path):
 
 def test_provenance_and_run_file(toy_run):
     run = json.loads((toy_run.folder / "run.json").read_text())
-    assert run["config"] == toy_run.config.to_dict() if "config" in run else run["run"]["config"]
+    assert run["config"] == toy_run.config.to_dict()
     assert {"torch", "interp", "python", "device", "threads", "started"} <= toy_run.provenance.keys()
 
 

@@ -90,8 +90,8 @@ class Agenda:
 
     Example:
         >>> agenda = Agenda([parse_event("epoch 2: optimizer.lr=1"), parse_event("test_loss<=0.5: optimizer.lr=2")], 3)
-        >>> agenda.see(4, {"test_loss": 0.4})
-        >>> [(step, str(event)) for step in range(9) for event in agenda.due(step)]
+        >>> agenda.observe(4, {"test_loss": 0.4})
+        >>> [(step, str(event)) for step in range(9) for event in agenda.pop_due(step)]
         [(5, 'test_loss<=0.5: optimizer.lr=2'), (6, 'epoch 2: optimizer.lr=1')]
     """
 
@@ -111,16 +111,16 @@ class Agenda:
 
     @property
     def watching(self) -> bool:
-        """Whether an event waits for a metric; while one does, the numbers of every step have to be shown to `see`."""
+        """Whether an event waits for a metric; while one does, the metrics of every step must be given to `observe`."""
         return bool(self._watched)
 
-    def see(self, step: int, record: Mapping[str, float]) -> None:
+    def observe(self, step: int, record: Mapping[str, float]) -> None:
         """Take note of numbers that belong to `step`."""
         for event in [event for event in self._watched if _meets(event, record)]:
             self._watched.remove(event)
             self._known.append((step + 1, event))
 
-    def due(self, step: int) -> list[Event]:
+    def pop_due(self, step: int) -> list[Event]:
         """The events of `step`; they count as happened from now on."""
         now = [event for at, event in self._known if at == step]
         if now:
@@ -128,7 +128,7 @@ class Agenda:
             self.happened += [(step, event) for event in now]
         return now
 
-    def recall(self, recorded: Iterable[tuple[int, str]], now: int) -> list[tuple[int, Event]]:
+    def restore(self, recorded: Iterable[tuple[int, str]], now: int) -> list[tuple[int, Event]]:
         """Go on at step `now` of a run whose record says what happened by then; returns what did, in order."""
         for step, event in [(step, parse_event(text)) for step, text in recorded if step <= now]:
             if event in self._watched:
@@ -137,7 +137,7 @@ class Agenda:
         self._known = [(at, event) for at, event in self._known if at > now]
         return self.happened
 
-    def follow(self, recorded: Iterable[tuple[int, str]], now: int) -> None:
+    def replay(self, recorded: Iterable[tuple[int, str]], now: int) -> None:
         """Let thresholds be passed when the record says, and not watch them: a replay logs other steps than its run."""
         texts = [str(event) for event in self._watched]
         self._known += [(step, parse_event(text)) for step, text in recorded if step > now and text in texts]

@@ -139,6 +139,11 @@ class RunWriter:
         return cls(folder, **settings)
 
     @property
+    def run(self) -> dict[str, Any]:
+        """The caller's keys of run.json, as they are on disk; change them with `replace_run`."""
+        return dict(self._run)
+
+    @property
     def last_committed(self) -> int | None:
         """The last step that is safe on disk, None before the first."""
         return self._last_committed
@@ -242,12 +247,12 @@ class RunWriter:
         text = run_json(run, complete=complete, holdings=self._holdings() if complete else None)
         self._reopen()
         publish(self.folder / "run.json", [text], fsync=self._fsync, replace=True)
-        self._complete = complete
+        self._run, self._complete = read_run_json(self.folder / "run.json").run, complete
 
     def finish(self) -> None:
         """Commit, and mark the run as complete."""
         self.commit()
-        self.replace_run(read_run_json(self.folder / "run.json").run, complete=True)
+        self.replace_run(self._run, complete=True)
 
     def truncate_after(self, step: int) -> None:
         """Drop metrics of steps > `step`, for a resume from the full state at `step`; the trajectory stays, as proof.
@@ -294,7 +299,7 @@ class RunWriter:
             with naming(metrics):
                 os.truncate(metrics, metrics.stat().st_size - torn)
         reader = RunReader(self.folder, verify="never")
-        self._complete, self._lost = reader.complete, reader.problems
+        self._run, self._complete, self._lost = reader.run, reader.complete, reader.problems
         if reader._unreadable:
             first = next(iter(reader._unreadable.values()))
             raise CorruptRunError(f"{first} Restore it, or remove it to continue without its steps.")
@@ -319,7 +324,7 @@ class RunWriter:
         if self._complete and self._lost:  # which would be forgotten
             raise CorruptRunError(f"{self._lost[0]} Restore it before anything is added, or train the run again.")
         if self._complete:
-            text = run_json(read_run_json(self.folder / "run.json").run, complete=False)
+            text = run_json(self._run, complete=False)
             publish(self.folder / "run.json", [text], fsync=self._fsync, replace=True)
             self._complete = False
 

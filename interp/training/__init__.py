@@ -1,14 +1,26 @@
 """Training: one visible loop, exact resume and replay, and several runs in one batched step.
 
 api            train, train_many, resume, replay: folders in, trajectories out
-loop           what is stored, evaluated and logged at which step
-step           the update of one run; on CUDA a captured graph
+loop           what is evaluated, saved and logged at which step
+observers      what a user's observer is, and what it sees
+recording      the package's own observers: storing, proving a replay, divergence, the progress bar
 ensemble       the update of several runs of equal shape
+step           the update of one run; on CUDA a captured graph
 state          model, optimiser and inputs of a run on its device
 capture        repeated work on CUDA as a graph
 environment    device, threads, exact arithmetic, signals, provenance
 """
 
 from interp.training.api import RunInterrupted, replay, resume, train, train_many
+from interp.training.observers import ObservedRun, Observer, StopTraining
 
-__all__ = ["RunInterrupted", "replay", "resume", "train", "train_many"]
+__all__ = [
+    "ObservedRun",
+    "Observer",
+    "RunInterrupted",
+    "StopTraining",
+    "replay",
+    "resume",
+    "train",
+    "train_many",
+]

@@ -3,16 +3,16 @@
 A run is a pure function of its config (per device model and torch version), hence resuming from a full state gives the
 same weights, bit for bit, and a stretch can be replayed at any density. That holds for its events too: run.json lists
 those that happened, so that a run goes on, and is replayed, with what was in force. The loop itself is in `loop`.
+
+Every function takes `observers`, which see each step: see `observers`.
 """
 
 import contextlib
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
-
-import numpy as np
 
 from interp.config import RunConfig, recipes
 from interp.config.schedule import Schedule
@@ -28,7 +28,17 @@ from interp.literals import is_whole
 from interp.store import RunWriter
 from interp.training.ensemble import require_equal_inputs, require_equal_shape
 from interp.training.environment import choose_device, provenance, run_environment
-from interp.training.loop import RunInterrupted, advance, build_update, divergence, note_events
+from interp.training.loop import Member, Plan, RunInterrupted, Stretch, WholeRun, advance, build_step
+from interp.training.observers import Observer
+from interp.training.recording import (
+    Completion,
+    DivergenceCheck,
+    ProgressBar,
+    ReplayProof,
+    Storage,
+    divergence,
+    record_events,
+)
 from interp.training.state import TrainState
 from interp.trajectory import Trajectory, as_trajectory
 
@@ -43,6 +53,7 @@ def train(
     progress: bool = False,
     existing: Literal["resume", "overwrite", "error"] = "resume",
     threads: int | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Trajectory:
     """Run `config` and return its trajectory, stored in `root/<run_id>`.
 
@@ -54,6 +65,8 @@ def train(
         existing: what to do with a run of the same config: "resume" goes on with it, or returns it where it is
             complete, "overwrite" trains it again in its place, "error" refuses.
         threads: CPU threads; None leaves torch's setting. Bit-exactness holds for one number of threads.
+        observers: objects that see each step (`interp.Observer`); they must not change the run. One of them can end
+            it early, to be resumed later: then the trajectory so far is returned.
 
     Raises:
         InvalidArgumentError: a value of `existing`, `device` or `threads` that there is not; nothing is deleted then.
@@ -62,12 +75,13 @@ def train(
         DeviceMemoryError: it does not fit into the memory of the device; then there is no run, and none is deleted.
         DivergedError: a loss or a weight is not a number; what was stored before is kept.
         RunInterrupted: (a KeyboardInterrupt) after Ctrl-C or SIGTERM; the run can be resumed.
+        ObserverError: an observer raised an exception; the run can be resumed.
     """
     config = recipes.get(config) if isinstance(config, str) else config
     folder = Path(root) / config.run_id
     if _settled(folder, existing):
-        return resume(folder, device=device, progress=progress, threads=threads)
-    _start([config], Path(root), device, progress, existing, threads)
+        return resume(folder, device=device, progress=progress, threads=threads, observers=observers)
+    _start([config], Path(root), device, progress, existing, threads, observers)
     return Trajectory(folder)
 
 
@@ -79,6 +93,7 @@ def train_many(
     progress: bool = False,
     existing: Literal["resume", "overwrite", "error"] = "resume",
     threads: int | None = None,
+    observers: Sequence[Observer] = (),
 ) -> list[Trajectory]:
     """Train runs of equal shape together, in one batched step; each is stored as its own run, as by `train`.
 
@@ -91,11 +106,11 @@ def train_many(
     Runs that are there already are treated one by one as `train` treats them. A member whose loss is not finite is
     given up, the others go on, and `DivergedError` is raised when they are done.
 
-    Arguments: as `train`.
+    Arguments: as `train`. Each observer sees every run; an observer that ends one of them early ends them all.
 
     Raises:
         ConfigError: the configs are not of equal shape (the message names the fields), or two are the same.
-        RunExistsError, RunLockedError, DeviceMemoryError, DivergedError, RunInterrupted: as `train`.
+        RunExistsError, RunLockedError, DeviceMemoryError, DivergedError, RunInterrupted, ObserverError: as `train`.
     """
     if not configs:
         raise InvalidArgumentError("`configs` must hold at least one run; got none.")
@@ -109,23 +124,29 @@ def train_many(
     for folder, there in zip(folders, settled):
         if there:
             try:
-                resume(folder, device=device, progress=progress, threads=threads)
+                resume(folder, device=device, progress=progress, threads=threads, observers=observers)
             except DivergedError as error:
                 lost.append(error)
     fresh = [config for config, there in zip(chosen, settled) if not there]
-    _start(fresh, Path(root), device, progress, existing, threads)
+    _start(fresh, Path(root), device, progress, existing, threads, observers)
     if lost:
         raise lost[0]
     return [Trajectory(folder) for folder in folders]
 
 
 def resume(
-    path: str | Path, *, device: str | None = None, progress: bool = False, threads: int | None = None
+    path: str | Path,
+    *,
+    device: str | None = None,
+    progress: bool = False,
+    threads: int | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Trajectory:
     """Go on with an unfinished run, from its last full state, to weights bitwise equal to the uninterrupted run's.
 
     Checkpoints stored after that state are computed again and must come out the same. A finished run is returned as it
-    is. The device kind and the number of threads default to those that the run began with.
+    is. The device kind and the number of threads default to those that the run began with. Observers see the steps that
+    are computed, also those that had been computed before.
 
     Raises:
         StoreError: `path` is no run folder.
@@ -133,7 +154,7 @@ def resume(
             the run was complete and has lost something.
         NotAvailableError: the run is a replay, or was imported.
         DivergedError: it diverged, which it would do again.
-        RunInterrupted, RunLockedError: as `train`.
+        RunInterrupted, ObserverError, RunLockedError: as `train`.
     """
     traj = Trajectory(Path(path))
     _refuse_imported(traj)
@@ -151,20 +172,22 @@ def resume(
         members = _members(traj)
         writers = [stack.enter_context(RunWriter.open(member.folder)) for member in members]
         # under the locks, so that nobody adds to them
-        states = [set(member.refresh().full_state_steps) for member in members if member.diverged is None]
-        common = set.intersection(*states)
+        stored = [set(member.refresh().full_state_steps) for member in members if member.diverged is None]
+        common = set.intersection(*stored)
         first = max(common, default=0)
-        sessions = [TrainState(member.config, place) for member in members]
-        for session, member, writer in zip(sessions, members, writers):
+        states = [TrainState(member.config, place) for member in members]
+        running = []  # a run that has diverged runs along for its shape alone, from wherever
+        for state, member, writer in zip(states, members, writers):
             if member.diverged is not None:
+                running.append(Member(state, member.folder))
                 continue
             if common:
-                session.restore(member.full_state(first), first, member.events)
+                state.restore(member.full_state(first), first, member.events)
             writer.truncate_after(first)
-            note_events(session, writer, first)
-        # one that has diverged runs along for its shape alone, from wherever
-        going = [writer if member.diverged is None else None for member, writer in zip(members, writers)]
-        advance(sessions, going, first=first, last=traj.config.steps, weights=_schedule(sessions[0]), progress=progress)
+            record_events(state.agenda, writer, first)
+            running.append(_recorded(state, writer))
+        plan = WholeRun(first, traj.config.steps, traj.config, _schedule(states[0]))
+        advance(_with_bar(running, plan, progress), plan, observers)
     return Trajectory(traj.folder)
 
 
@@ -177,12 +200,14 @@ def replay(
     device: str | None = None,
     progress: bool = False,
     threads: int | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Trajectory:
     """Run a stretch again and store every `every`-th step of it: a microscope for the moment of grokking.
 
     The run begins at the nearest full state at or before `start`. Wherever it passes a checkpoint of the original, the
     weights must be bitwise equal; `traj.run["replay"]["proven"]` lists those steps. The replay is a trajectory of its
-    own, in `<run>/replay/<start>-<stop>-every<k>`; asked for again, it is returned as it is.
+    own, in `<run>/replay/<start>-<stop>-every<k>`; asked for again, it is returned as it is. Observers see the steps
+    from the full state on, with the replay's folder; of runs trained together, they see the one that is replayed.
 
     Raises:
         InvalidArgumentError: start, stop or every do not fit the run.
@@ -201,8 +226,8 @@ def replay(
         raise InvalidArgumentError(
             f"`start` and `stop` must be 0 <= start < stop <= {end}, the last stored step; got {start} and {stop}."
         )
-    states = [step for step in traj.full_state_steps if step <= start]
-    if not states:
+    full_states = [step for step in traj.full_state_steps if step <= start]
+    if not full_states:
         raise NotAvailableError(f"{traj.folder.name} holds no full state at or before step {start} to replay from.")
     folder = traj.folder / "replay" / f"{start:08d}-{stop:08d}-every{every}"
     if (folder / "run.json").exists():
@@ -214,9 +239,9 @@ def replay(
     began = traj.provenance
     place = choose_device(device or began.get("device"))
     with run_environment(place, threads or began.get("threads")):
-        members, first = _members(traj), states[-1]
-        sessions = [TrainState(member.config, place) for member in members]
-        for session, member in zip(sessions, members):
+        members, first = _members(traj), full_states[-1]
+        states = [TrainState(member.config, place) for member in members]
+        for state, member in zip(states, members):
             if member.diverged is not None and member.folder != traj.folder:
                 continue  # it runs along for its shape alone
             if first not in member.full_state_steps:
@@ -224,33 +249,19 @@ def replay(
                     f"{traj.folder.name} was trained together with {member.folder.name}, which holds no full state of "
                     f"step {first}."
                 )
-            session.restore(member.full_state(first), first, member.events)
-            session.agenda.follow(member.events, first)
-        stretch = {"start": start, "stop": stop, "every": every, "of": traj.folder.name, "from_state": first}
-        run = {"config": traj.config.to_dict(), "replay": stretch, "provenance": provenance(place)}
+            state.restore(member.full_state(first), first, member.events)
+            state.agenda.replay(member.events, first)
+        about = {"start": start, "stop": stop, "every": every, "of": traj.folder.name, "from_state": first}
+        run = {"config": traj.config.to_dict(), "replay": about, "provenance": provenance(place)}
+        running = [Member(state, member.folder) for state, member in zip(states, members)]
         own = [member.folder.name for member in members].index(traj.folder.name)
         with RunWriter.create(folder, run) as writer:
-            note_events(sessions[own], writer, first)
-            proven: list[int] = []
-            stored = set(traj.steps.tolist())
-
-            def on_checkpoint(step: int, weights: dict[str, np.ndarray]) -> None:
-                if step in stored:
-                    traj.require_equal(step, weights)
-                    proven.append(step)
-
-            advance(
-                sessions,
-                [writer if i == own else None for i in range(len(members))],
-                first=first,
-                last=stop,
-                weights=_Stretch(start, stop, every),
-                progress=progress,
-                on_checkpoint=on_checkpoint,
-                record_from=start,
-            )
-            run = Trajectory(folder).run  # with the events
-            writer.replace_run({**run, "replay": {**stretch, "proven": proven}}, complete=True)
+            record_events(states[own].agenda, writer, first)
+            storage = Storage(writer, traj.config.save.state)
+            recorders = (DivergenceCheck(writer), storage, ReplayProof(traj, start, writer))
+            running[own] = Member(states[own], folder, recorders)
+            plan = Stretch(first, stop, start, every)
+            advance(_with_bar(running, plan, progress), plan, observers)
     return Trajectory(folder)
 
 
@@ -265,18 +276,24 @@ def _settled(folder: Path, existing: str) -> bool:
 
 
 def _start(
-    configs: list[RunConfig], root: Path, device: str | None, progress: bool, existing: str, threads: int | None
+    configs: list[RunConfig],
+    root: Path,
+    device: str | None,
+    progress: bool,
+    existing: str,
+    threads: int | None,
+    observers: Sequence[Observer],
 ) -> None:
     """Train from the initial weights; what is to be overwritten is deleted once all is ready to replace it."""
     if not configs:
         return
     place = choose_device(device)
     with run_environment(place, threads), contextlib.ExitStack() as stack:
-        sessions = [TrainState(config, place) for config in configs]
-        if len(sessions) > 1:
-            require_equal_inputs(sessions)
-        update = build_update(sessions)
-        schedule = _schedule(sessions[0])
+        states = [TrainState(config, place) for config in configs]
+        if len(states) > 1:
+            require_equal_inputs(states)
+        update = build_step(states)
+        schedule = _schedule(states[0])
         together = {"ensemble": [config.run_id for config in configs]} if len(configs) > 1 else {}
         about = {"schedule": str(schedule), "provenance": provenance(place), **together}
         for folder in (root / config.run_id for config in configs):
@@ -286,8 +303,23 @@ def _start(
             stack.enter_context(RunWriter.create(root / config.run_id, {"config": config.to_dict(), **about}))
             for config in configs
         ]
-        last = configs[0].steps
-        advance(sessions, writers, first=0, last=last, weights=schedule, progress=progress, update=update)
+        running = [_recorded(state, writer) for state, writer in zip(states, writers)]
+        plan = WholeRun(0, configs[0].steps, configs[0], schedule)
+        advance(_with_bar(running, plan, progress), plan, observers, update)
+
+
+def _recorded(state: TrainState, writer: RunWriter) -> Member:
+    """A run that is stored as it is trained, and marked as complete at its last step."""
+    storage = Storage(writer, state.config.save.state)
+    return Member(state, writer.folder, (DivergenceCheck(writer), storage, Completion(writer)))
+
+
+def _with_bar(members: list[Member], plan: Plan, progress: bool) -> list[Member]:
+    """The same runs with a progress bar, if `progress`."""
+    if not progress:
+        return members
+    bar = ProgressBar(plan.first, plan.last, sum(bool(member.recorders) for member in members))
+    return [replace(member, recorders=(*member.recorders, bar)) if member.recorders else member for member in members]
 
 
 def _delete(folder: Path) -> None:
@@ -303,9 +335,9 @@ def _delete(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _schedule(session: TrainState) -> Schedule:
+def _schedule(state: TrainState) -> Schedule:
     """When weights are stored."""
-    return session.config.save.weights.resolve(session.bytes_per_checkpoint, session.config.steps)
+    return state.config.save.weights.resolve(state.bytes_per_checkpoint, state.config.steps)
 
 
 def _members(traj: Trajectory) -> list[Trajectory]:
@@ -336,15 +368,3 @@ def _refuse_imported(traj: Trajectory) -> None:
             f"{traj.folder} was imported: its weights are known, the state of the optimiser is not, so no step of it "
             "can be computed again. `interp train` trains a run of its own."
         )
-
-
-@dataclass(frozen=True)
-class _Stretch(Schedule):
-    """Every `every`-th step of a replayed stretch."""
-
-    start: int
-    stop: int
-    every: int
-
-    def at(self, step: int, last: int) -> bool:
-        return step == last or (step - self.start) % self.every == 0

@@ -31,7 +31,7 @@ from interp.tasks import build_task
 from interp.tasks.objective import mean_of
 from interp.training.capture import CapturedEvaluations, Split
 from interp.training.state import TrainState
-from interp.training.step import captured_update
+from interp.training.step import Step, captured_update
 
 __all__ = ["EnsembleStep", "require_equal_inputs", "require_equal_shape", "shape_of"]
 
@@ -77,10 +77,8 @@ def require_equal_shape(configs: Sequence[RunConfig]) -> None:
             )
 
 
-class EnsembleStep:
-    """One update of several sessions of equal shape; on CUDA it is captured once as a graph and replayed.
-
-    It has the interface of `TrainingStep`, with an axis of members, in the order of `sessions`.
+class EnsembleStep(Step):
+    """The update of several runs of equal shape, whose results are in the order of `sessions`.
 
     Optimisers change weights as they are stacked where `stacked_updates`, by default on CUDA and for logistic
     regression: on the CPU the fused optimisers round the last numbers of a tensor differently, wherever a member's lie,
@@ -88,6 +86,7 @@ class EnsembleStep:
     """
 
     def __init__(self, sessions: Sequence[TrainState], stacked_updates: bool | None = None) -> None:
+        super().__init__(sessions)
         require_equal_shape([session.current for session in sessions])
         device = sessions[0].device
         kinds = [f"{session.current.optimizer} {_remembered(session)}" for session in sessions]
@@ -116,10 +115,7 @@ class EnsembleStep:
         self._evaluations = None if self._graph is None else CapturedEvaluations(self._graph)
 
     def evaluate(self, split: Split) -> Float[Tensor, "member 2"]:
-        """Cross-entropy and accuracy of each member over all its inputs of a split, on the device.
-
-        On CUDA the next evaluation of the same split overwrites it.
-        """
+        """See `Step.evaluate`."""
         evaluate = self._evaluate
         return evaluate(split) if self._evaluations is None else self._evaluations(evaluate, split)
 
@@ -133,7 +129,7 @@ class EnsembleStep:
             return _numbers(loss, right, inputs.weights)[self._place]
 
     def __call__(self, step: int) -> Float[Tensor, "member 2"]:
-        """Make the update that leads every member from `step` to `step + 1`."""
+        """See `Step.__call__`."""
         for group in self._groups:
             group.prepare(step)
         if self._batch is not None:

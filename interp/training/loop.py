@@ -1,36 +1,39 @@
-"""The loop of updates of one run, or of several in one batched step: what is stored, tested and logged, and when.
+"""The loop of updates of one run, or of several in one batched step: what is evaluated, saved and logged, and when.
 
-`step` is the number of completed updates. At each step the loop looks at the weights as they are (stores them, tests
+`step` is the number of completed updates. At each step the loop looks at the weights as they are (evaluates and saves
 them), then makes one update; the training loss and accuracy of a step come from the pass of the update that follows it,
 so they belong to the same weights as everything else recorded for that step.
 
-Nothing inside a step waits for the device: numbers stay there in a small buffer and are fetched together when something
-is stored, shown or full.
+Nothing inside a step waits for the device: metrics stay there in a small buffer and are fetched together when weights
+are saved, when an event or an observer asks for them, or when the buffer is full. Whatever is done with weights and
+metrics is done by observers: those of `recording`, and the user's.
 """
 
+import contextlib
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from statistics import median
+from typing import Any
 
-import numpy as np
-from tqdm.auto import tqdm
+from jaxtyping import Float
+from torch import Tensor
 
+from interp.config import RunConfig
 from interp.config.schedule import Schedule
-from interp.errors import DivergedError
-from interp.store import RunWriter
+from interp.errors import DivergedError, ObserverError
 from interp.training.ensemble import EnsembleStep
 from interp.training.environment import interruptible
+from interp.training.observers import HOOKS, ObservedRun, Observer, StopTraining
 from interp.training.state import MetricsBuffer, TrainState
-from interp.training.step import TrainingStep
-from interp.trajectory import Trajectory
+from interp.training.step import Step, TrainingStep
 
-__all__ = ["RunInterrupted", "advance", "build_update", "divergence", "note_events"]
+__all__ = ["Member", "Plan", "RunInterrupted", "Stretch", "WholeRun", "advance", "build_step"]
 
 SAFETY_SECONDS = 60.0
 """A full state is written at least this often, so that a killed run loses no more; only the last two such are kept."""
-SHOW_SECONDS = 0.3
-"""How often the progress bar fetches numbers from the device."""
 
 
 class RunInterrupted(KeyboardInterrupt):
@@ -40,233 +43,338 @@ class RunInterrupted(KeyboardInterrupt):
     """
 
     def __init__(self, folder: Path, step: int, signum: int, *, is_replay: bool = False) -> None:
-        how = "Ask for the same replay again." if is_replay else f"Continue with: interp resume {folder}"
-        super().__init__(f"Interrupted at step {step}; everything is saved. {how}")
+        super().__init__(f"Interrupted at step {step}; everything is saved. {_way_on(folder, is_replay)}")
         self.folder, self.step, self.signum = folder, step, signum
 
 
-def advance(
-    sessions: Sequence[TrainState],
-    writers: Sequence[RunWriter | None],
-    *,
-    first: int,
-    last: int,
-    weights: Schedule,
-    progress: bool,
-    update: TrainingStep | EnsembleStep | None = None,
-    on_checkpoint: Callable[[int, dict[str, np.ndarray]], None] | None = None,
-    record_from: int = 0,
-) -> None:
-    """From the weights of step `first` to those of step `last`, of one run or of several in one batched step.
+@dataclass(frozen=True)
+class Member:
+    """A run of the loop: its state on the device, its folder, and the observers that record it.
 
-    `update` is that of the sessions, where it has been built already. `on_checkpoint` sees every step from
-    `record_from` at which the original run stored weights; a run that has one (a replay) stores neither full states nor
-    metrics before `record_from`. Sessions without a writer run along and leave nothing. A run that reaches the last
-    step of its config is marked as complete.
+    A member without recorders runs along for the shape of the batch alone: it is neither stored nor observed.
     """
-    config = sessions[0].config  # the schedules are those of all
-    states = config.save.state
-    is_replay = on_checkpoint is not None
-    final = config.steps  # schedules are those of the whole run, also in a replay
-    runs = _Runs(sessions, writers)
-    update, exact_pass = update or build_update(sessions), _exact_pass(sessions)
-    numbers = MetricsBuffer(sessions[0].device, len(sessions))
-    safe_at = time.monotonic()
 
-    with interruptible() as interrupted, _Bar(progress, first, last, len(sessions)) as bar:
-        for step in range(first, last + 1):
-            if runs.apply_events(step):  # before anything of this step is stored
-                update, exact_pass = build_update(sessions), _exact_pass(sessions)
-            recorded = step >= record_from
-            tested = recorded and (is_replay or config.log.test.at(step, final))
-            stored = recorded and weights.at(step, last if is_replay else final)
-            stopping = bool(interrupted)  # asked once: a signal that comes later in this step is for the next one
-            overdue = time.monotonic() - safe_at > SAFETY_SECONDS
-            saved = not is_replay and (states.at(step, final) or overdue or stopping)
-            if tested:
-                numbers.add(step, "test", update.evaluate("test"))
-                if not exact_pass:
-                    numbers.add(step, "train", update.evaluate("train"))
-            if stored or saved or (is_replay and recorded):
-                runs.write_numbers(numbers, bar)  # a loss that is no number is found before weights are stored
-                for session, writer in runs.going():
-                    arrays = session.weights()
-                    if not all(np.isfinite(array).all() for array in arrays.values()):
-                        runs.give_up(writer, step, "a weight")
-                        continue
-                    if on_checkpoint is not None:
-                        on_checkpoint(step, arrays)
-                    if stored:
-                        writer.append(step, arrays)
-                    if saved:
-                        _save_state(session, writer, step, states)
-                if saved:
-                    safe_at = time.monotonic()
-            if stopping and step < last:
-                runs.commit()
-                raise RunInterrupted(runs.folder, step, interrupted[0], is_replay=is_replay)
-
-            if step == last:
-                if exact_pass:
-                    numbers.add(step, "train", update.evaluate("train"))
-            else:
-                logged = recorded and (is_replay or config.log.train.at(step, final))
-                measured = update(step)
-                if logged:
-                    numbers.add(step, "train" if exact_pass else "batch", measured)
-            if numbers.full or step == last or bar.due() or runs.watching:
-                runs.write_numbers(numbers, bar)
-            bar.advance(step)
-    runs.finish(complete=last == final and not is_replay)
-    if interrupted and not is_replay:  # in the last step: this run is done, but what was to come after it is not wanted
-        raise RunInterrupted(runs.folder, last, interrupted[0])
+    state: TrainState
+    folder: Path
+    recorders: tuple[Observer, ...] = ()
 
 
-def build_update(sessions: Sequence[TrainState]) -> TrainingStep | EnsembleStep:
-    """The update of these sessions; on CUDA it then holds all the memory that it will need."""
-    update = TrainingStep(sessions[0]) if len(sessions) == 1 else EnsembleStep(sessions)
-    if sessions[0].device.type == "cuda":
+@dataclass(frozen=True)
+class Plan(ABC):
+    """The steps `first` to `last`, and at which of them weights and full states are saved, and metrics logged."""
+
+    first: int
+    last: int
+
+    @property
+    @abstractmethod
+    def is_replay(self) -> bool:
+        """Whether stored steps are run again; an interrupted replay cannot be resumed, so it saves no full states."""
+
+    @abstractmethod
+    def saves_weights(self, step: int) -> bool:
+        """Whether weights are stored."""
+
+    @abstractmethod
+    def saves_state(self, step: int) -> bool:
+        """Whether a full state is stored by schedule."""
+
+    @abstractmethod
+    def evaluates(self, step: int) -> bool:
+        """Whether test metrics are computed."""
+
+    @abstractmethod
+    def logs_pass(self, step: int) -> bool:
+        """Whether the metrics of the update that leaves the step are logged."""
+
+
+@dataclass(frozen=True)
+class WholeRun(Plan):
+    """From step `first` to the end of a run, by the schedules of its config; `weights` is that of weights, resolved."""
+
+    config: RunConfig
+    weights: Schedule
+    is_replay = False
+
+    def saves_weights(self, step: int) -> bool:
+        """See `Plan.saves_weights`."""
+        return self.weights.at(step, self.last)
+
+    def saves_state(self, step: int) -> bool:
+        """See `Plan.saves_state`."""
+        return self.config.save.state.at(step, self.last)
+
+    def evaluates(self, step: int) -> bool:
+        """See `Plan.evaluates`."""
+        return self.config.log.test.at(step, self.last)
+
+    def logs_pass(self, step: int) -> bool:
+        """See `Plan.logs_pass`."""
+        return self.config.log.train.at(step, self.last)
+
+
+@dataclass(frozen=True)
+class Stretch(Plan):
+    """Every `every`-th step of a replay from step `start` on, which begins at an earlier full state; all is logged."""
+
+    start: int
+    every: int
+    is_replay = True
+
+    def saves_weights(self, step: int) -> bool:
+        """See `Plan.saves_weights`."""
+        return step >= self.start and (step == self.last or (step - self.start) % self.every == 0)
+
+    def saves_state(self, step: int) -> bool:
+        """See `Plan.saves_state`."""
+        return False
+
+    def evaluates(self, step: int) -> bool:
+        """See `Plan.evaluates`."""
+        return step >= self.start
+
+    def logs_pass(self, step: int) -> bool:
+        """See `Plan.logs_pass`."""
+        return step >= self.start
+
+
+def advance(
+    members: Sequence[Member], plan: Plan, observers: Sequence[Observer] = (), update: Step | None = None
+) -> None:
+    """Make the updates of `plan`, of one run or of several in one batched step.
+
+    Arguments:
+        members: the runs, whose states are at step `plan.first`.
+        plan: steps, and what is done at which.
+        observers: the user's; each sees every member that is recorded.
+        update: `build_step` of the states, where it has been built already.
+
+    Raises:
+        RunInterrupted: after a signal.
+        ObserverError: an observer raised an exception.
+        DivergedError: at the end, where a member has diverged; at once where all have.
+    """
+    states = [member.state for member in members]
+    update = update or build_step(states)
+    buffer = MetricsBuffer(states[0].device, len(states))
+    runs = _Runs(members, buffer, observers)
+    step, safe_at = plan.first, time.monotonic()
+    try:
+        with interruptible() as signals:
+            for step in range(plan.first, plan.last + 1):
+                if runs.apply_events(step):  # before anything of this step is stored
+                    update = build_step(states)
+                stopping = bool(signals) or runs.stopping  # asked once: what comes later in this step is for the next
+                overdue = time.monotonic() - safe_at > SAFETY_SECONDS
+                saves_weights = plan.saves_weights(step)
+                saves_state = plan.saves_state(step) or ((overdue or stopping) and not plan.is_replay)
+                if plan.evaluates(step):
+                    buffer.add(step, "test", update.evaluate("test"))
+                    if not update.exact_pass:
+                        buffer.add(step, "train", update.evaluate("train"))
+                if saves_weights or saves_state:
+                    runs.fetch()  # a loss that is no number is found before weights are stored
+                    if saves_weights:
+                        runs.save_weights(step)
+                    if saves_state:
+                        runs.save_states(step)
+                        safe_at = time.monotonic()
+                if step == plan.last:
+                    if update.exact_pass:
+                        buffer.add(step, "train", update.evaluate("train"))
+                    runs.fetch()
+                if stopping or step == plan.last:
+                    break
+                runs.before_step(step)
+                metrics = update(step)
+                if plan.logs_pass(step):
+                    buffer.add(step, "train" if update.exact_pass else "batch", metrics)
+                runs.after_step(step, metrics)
+                if buffer.full or runs.awaiting_metrics:
+                    runs.fetch()
+        unfinished = runs.interruption(plan, step, signals) if step < plan.last else None
+    except BaseException as error:
+        with contextlib.suppress(Exception):  # the error that came first is the one to be raised
+            runs.end(step, error)
+        raise
+    runs.end(step, unfinished)
+    if unfinished is None:
+        runs.raise_divergence()
+    # in the last step the run is done, but what was to come after it is not wanted
+    reason = unfinished or runs.interruption(plan, step, signals)
+    if reason is not None and not isinstance(reason, StopTraining):
+        raise reason
+
+
+def build_step(states: Sequence[TrainState]) -> Step:
+    """The batched update of runs of equal shape, or that of one; on CUDA it then holds all the memory it will need."""
+    update = TrainingStep(states[0]) if len(states) == 1 else EnsembleStep(states)
+    if states[0].device.type == "cuda":
         update.evaluate("test")
     return update
 
 
-def _exact_pass(sessions: Sequence[TrainState]) -> bool:
-    """Whether the loss of an update's pass is the training loss in every run."""
-    return all(session.exact_pass for session in sessions)
+@dataclass(frozen=True)
+class _Failure:
+    """An exception in a hook of a user's observer."""
+
+    observer: Observer
+    hook: str
+    step: int
+    error: Exception
 
 
 class _Runs:
-    """The sessions of a loop and where each is stored; those whose numbers are no longer finite are given up."""
+    """The members of a loop with their observers; a member that diverges is neither stored nor observed any longer."""
 
-    def __init__(self, sessions: Sequence[TrainState], writers: Sequence[RunWriter | None]) -> None:
-        self._pairs = [(session, writer) for session, writer in zip(sessions, writers, strict=True)]
-        self._lost: dict[RunWriter, DivergedError] = {}
+    def __init__(self, members: Sequence[Member], buffer: MetricsBuffer, observers: Sequence[Observer]) -> None:
+        self._members, self._buffer, self._observers = members, buffer, list(observers)
+        self._views = [
+            ObservedRun(member.state, member.folder, partial(self._latest_metrics, row))
+            for row, member in enumerate(members)
+        ]
+        self._latest: list[dict[str, float]] = [{} for _ in members]
+        self._failures: list[_Failure] = []
+        self._diverged: dict[int, DivergedError] = {}
+        self._hooks: dict[str, dict[int, list[Callable[..., None]]]] = {}
+        self._collect_hooks()
 
     @property
-    def folder(self) -> Path:
-        """That of the first run that is stored."""
-        return next(writer.folder for _, writer in self._pairs if writer is not None)
-
-    @property
-    def watching(self) -> bool:
+    def awaiting_metrics(self) -> bool:
         """Whether an event of any run waits for a metric."""
-        return any(session.agenda.watching for session, _ in self._pairs)
+        return any(member.state.agenda.watching for member in self._members)
 
-    def going(self) -> list[tuple[TrainState, RunWriter]]:
-        """Those that are stored and not given up."""
-        return [(session, writer) for session, writer in self._pairs if writer is not None and writer not in self._lost]
+    @property
+    def stopping(self) -> bool:
+        """Whether an observer has failed, or asked for the end."""
+        return bool(self._failures)
 
     def apply_events(self, step: int) -> bool:
-        """Let the events of `step` happen, in every run, and note them; whether there were any."""
-        met = [(session, writer) for session, writer in self._pairs if session.apply_events(step)]
-        for session, writer in met:
-            if writer is not None:
-                note_events(session, writer, step)
-        return bool(met)
+        """Let the events of `step` happen in every run; whether there were any."""
+        happened = [member.state.apply_events(step) for member in self._members]
+        for row, events in enumerate(happened):
+            for event in events:
+                self._call("on_event", row, step, event)
+        return any(happened)
 
-    def write_numbers(self, numbers: MetricsBuffer, bar: "_Bar") -> None:
-        """Fetch the numbers that wait on the device, show them to the events and log them."""
-        fetched = numbers.fetch()
-        for (session, writer), records in zip(self._pairs, fetched, strict=True):
-            for step, record in records.items():
-                if writer in self._lost:
-                    break
-                session.agenda.see(step, record)
-                if writer is None:
-                    continue
-                if not all(np.isfinite(value) for value in record.values()):
-                    self.give_up(writer, step, "the loss")
-                else:
-                    writer.log({"step": step, **record})
-        for step in fetched[0]:
-            bar.show([records[step] for records in fetched])
+    def before_step(self, step: int) -> None:
+        """Call the observers before an update."""
+        for row in self._hooks["before_step"]:
+            self._call("before_step", row, step)
 
-    def give_up(self, writer: RunWriter, step: int, what: str) -> None:
-        """Store nothing more of a run; raise its `DivergedError` if it was the last one."""
-        writer.replace_run({**Trajectory(writer.folder).run, "diverged": {"step": step, "what": what}})
-        self._lost[writer] = divergence(Trajectory(writer.folder))
-        if not self.going():
-            raise self._lost[writer]
+    def after_step(self, step: int, metrics: Float[Tensor, "run 2"]) -> None:
+        """Call the observers after an update."""
+        for row in self._hooks["after_step"]:
+            self._call("after_step", row, step, metrics[row])
+        self._require_active()
 
-    def commit(self) -> None:
-        """Make everything safe on disk."""
-        for _, writer in self.going():
-            writer.commit()
+    def fetch(self) -> None:
+        """Fetch the metrics that wait on the device, for events and observers."""
+        self._fetch()
+        self._require_active()
 
-    def finish(self, *, complete: bool) -> None:
-        """Commit, mark what is `complete`, and only then raise the error of a run that was given up."""
-        for _, writer in self.going():
-            writer.finish() if complete else writer.commit()
-        for error in self._lost.values():
+    def save_weights(self, step: int) -> None:
+        """Call the observers with a checkpoint."""
+        for row in self._active():
+            self._call("on_save", row, step, self._views[row].weights())
+        self._require_active()
+
+    def save_states(self, step: int) -> None:
+        """Call the observers with a full state."""
+        for row in self._active():
+            weights = {f"model/{name}": array for name, array in self._views[row].weights().items()}
+            self._call("on_state", row, step, weights | self._members[row].state.moments())
+        self._require_active()
+
+    def end(self, step: int, error: BaseException | None) -> None:
+        """Call the observers for the last time."""
+        for row in self._active():
+            self._call("on_end", row, step, error)
+
+    def interruption(self, plan: Plan, step: int, signals: Sequence[int]) -> BaseException | None:
+        """Why the loop ends at `step` otherwise than by having reached its last step."""
+        folder = next(member.folder for member in self._members if member.recorders)
+        if signals and not (plan.is_replay and step == plan.last):
+            return RunInterrupted(folder, step, signals[0], is_replay=plan.is_replay)
+        failures = sorted(self._failures, key=lambda failure: isinstance(failure.error, StopTraining))  # errors first
+        if not failures or isinstance(failures[0].error, StopTraining):
+            return failures[0].error if failures else None
+        hook, reason = f"{type(failures[0].observer).__name__}.{failures[0].hook}", failures[0].error
+        error = ObserverError(
+            f"`{hook}` raised {type(reason).__name__} at step {failures[0].step}: {reason}. Everything until step "
+            f"{step} is saved. {_way_on(folder, plan.is_replay)}",
+            hook=hook,
+            step=step,
+        )
+        error.__cause__ = reason
+        return error
+
+    def raise_divergence(self) -> None:
+        """Raise the error of the first member that has diverged, if any has."""
+        for error in self._diverged.values():
             raise error
 
+    def _active(self) -> list[int]:
+        return [row for row, member in enumerate(self._members) if member.recorders and row not in self._diverged]
 
-def divergence(traj: Trajectory) -> DivergedError:
-    """What is said of a run that has diverged."""
-    step, what = (traj.run["diverged"][key] for key in ("step", "what"))
-    last_good = int(traj.steps[-1]) if len(traj.steps) else None
-    kept = "nothing was stored" if last_good is None else f"the last good checkpoint is step {last_good}"
-    return DivergedError(
-        f"At step {step} {what} is not a finite number; {kept} in {traj.folder}. "
-        "A lower learning rate, a warm-up, or loss_precision float64 may help.",
-        step=step,
-        last_good=last_good,
-    )
+    def _require_active(self) -> None:
+        if self._diverged and not self._active():
+            self.raise_divergence()
+
+    def _fetch(self) -> None:
+        fetched = self._buffer.fetch()
+        for step in fetched[0]:
+            for row, records in enumerate(fetched):
+                if row not in self._diverged:
+                    self._members[row].state.agenda.observe(step, records[step])
+                    self._latest[row].update(records[step])
+                    self._call("on_metrics", row, step, records[step])
+
+    def _latest_metrics(self, row: int) -> Mapping[str, float]:
+        self._fetch()
+        return self._latest[row]
+
+    def _call(self, hook: str, row: int, step: int, *arguments: Any) -> None:
+        """Call a hook of all observers of one member, unless it has diverged or does so in the first of them."""
+        for call in self._hooks[hook].get(row, ()):
+            if row in self._diverged and hook != "on_end":
+                return
+            try:
+                call(self._views[row], step, *arguments)
+            except DivergedError as error:
+                self._diverged[row] = error
+                self._call("on_end", row, step, error)
+                self._collect_hooks()
+
+    def _collect_hooks(self) -> None:
+        """List the hooks that do something, so that others cost nothing."""
+        for hook in HOOKS:
+            self._hooks[hook] = {}
+            for row in self._active():
+                own = [getattr(one, hook) for one in self._members[row].recorders if _overrides(one, hook)]
+                users = [self._guarded(one, hook) for one in self._observers if _overrides(one, hook)]
+                if own or users:
+                    self._hooks[hook][row] = own + users
+
+    def _guarded(self, observer: Observer, hook: str) -> Callable[..., None]:
+        """A hook whose exception is kept for the end; after that, only `on_end` of the observer is called."""
+        call = getattr(observer, hook)
+
+        def guarded(run: ObservedRun, step: int, *arguments: Any) -> None:
+            failed = any(failure.observer is observer for failure in self._failures)
+            if failed and hook != "on_end":
+                return
+            try:
+                call(run, step, *arguments)
+            except Exception as error:
+                self._failures.append(_Failure(observer, hook, step, error))
+
+        return guarded
 
 
-def note_events(session: TrainState, writer: RunWriter, now: int) -> None:
-    """Bring the events in run.json up to date: a run without any has no such entry.
-
-    Those after step `now`, which happened before the run was resumed there, stay beside the checkpoints of that time.
-    """
-    if session.config.events:
-        run = Trajectory(writer.folder).run
-        events = [[step, str(event)] for step, event in session.agenda.happened]
-        later = [event for event in run.get("events", []) if event[0] > now]
-        writer.replace_run({**run, "events": events + later})
+def _overrides(observer: Observer, hook: str) -> bool:
+    return getattr(type(observer), hook) is not getattr(Observer, hook)
 
 
-def _save_state(session: TrainState, writer: RunWriter, step: int, states: Schedule) -> None:
-    """Store a full state; those of the schedule stay, of the others only the last two."""
-    arrays = {f"model/{name}": array for name, array in session.weights().items()} | session.moments()
-    writer.save_state(step, arrays, {"step": str(step)}, keep=lambda kept: states.at(kept, session.config.steps))
-
-
-class _Bar:
-    """A progress bar that shows the latest losses and accuracies, or nothing."""
-
-    def __init__(self, shown: bool, first: int, last: int, runs: int) -> None:
-        self._bar = tqdm(
-            desc=f"{runs} runs" if runs > 1 else None,
-            total=last,
-            initial=first,
-            unit="step",
-            disable=not shown,
-            dynamic_ncols=True,
-            smoothing=0.05,
-        )
-        self._fetched = time.monotonic()
-        self._latest: dict[str, str] = {}
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def due(self) -> bool:
-        """Whether it is time to fetch numbers only to show them."""
-        return not self._bar.disable and time.monotonic() - self._fetched > SHOW_SECONDS
-
-    def show(self, records: Sequence[Mapping[str, float]]) -> None:
-        """Take over the numbers of one step, of each run: their median."""
-        self._fetched = time.monotonic()
-        for split in ("train", "batch", "test") if not self._bar.disable else ():
-            if f"{split}_loss" in records[0]:
-                loss, right = (median(record[f"{split}_{name}"] for record in records) for name in ("loss", "accuracy"))
-                self._latest[split] = f"{loss:.2e} {right:6.1%}"
-        self._bar.set_postfix(self._latest, refresh=False)
-
-    def advance(self, step: int) -> None:
-        """The weights of `step` are reached."""
-        self._bar.update(step - self._bar.n)
+def _way_on(folder: Path, is_replay: bool) -> str:
+    return "Ask for the same replay again." if is_replay else f"Continue with: interp resume {folder}"

@@ -203,7 +203,7 @@ class TrainState:
 
     def restore(self, arrays: dict[str, np.ndarray], step: int = 0, events: Iterable[tuple[int, str]] = ()) -> None:
         """Continue from the full state of `step`, after those of `events` that had happened by then."""
-        for _, event in self.agenda.recall(events, step):
+        for _, event in self.agenda.restore(events, step):
             self._adopt(event)
         weights = {n.removeprefix("model/"): a for n, a in arrays.items() if n.startswith("model/")}
         moments = {n.removeprefix("optimizer/"): a for n, a in arrays.items() if n.startswith("optimizer/")}
@@ -225,12 +225,12 @@ class TrainState:
                 old = moments.get(name)
                 value.zero_() if old is None else value.copy_(torch.from_numpy(old))
 
-    def apply_events(self, step: int) -> bool:
-        """Let the events of `step` happen; whether there were any, so that a new `TrainingStep` is due."""
-        due = self.agenda.due(step)
-        for event in due:
+    def apply_events(self, step: int) -> list[Event]:
+        """Let the events of `step` happen and return them; after any, a new `Step` must be built."""
+        events = self.agenda.pop_due(step)
+        for event in events:
             self._adopt(event)
-        return bool(due)
+        return events
 
     def _adopt(self, event: Event) -> None:
         self.current = self.current.after(event)
@@ -263,8 +263,8 @@ class MetricsBuffer:
         """Whether the numbers of another step might not fit."""
         return len(self._keys) > BUFFERED - 4
 
-    def add(self, step: int, split: str, values: Float[Tensor, "2"] | Float[Tensor, "run 2"]) -> None:
-        """Keep loss and accuracy of one step on a split."""
+    def add(self, step: int, split: str, values: Float[Tensor, "run 2"]) -> None:
+        """Keep losses and accuracies of one step on a split."""
         self._values[len(self._keys)].copy_(values)
         self._keys.append((step, split))
 

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from interp.training.environment import run_environment
-from interp.training.loop import build_update
+from interp.training.loop import build_step
 from interp.training.state import MetricsBuffer, TrainState
 
 __all__ = ["stepping"]
@@ -18,7 +18,7 @@ def stepping(sessions: Sequence[TrainState]) -> Callable[[bool], None]:
     device = sessions[0].device
     numbers, steps = MetricsBuffer(device, len(sessions)), itertools.count()
     with run_environment(device, None):
-        update = build_update(sessions)
+        update = build_step(sessions)
 
     def step(with_test: bool) -> None:
         now = next(steps)
