@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -30,9 +31,9 @@ from interp.execution.sweeps import (
 )
 from interp.milestones.comparison import compare
 from interp.store import RunWriter
-from interp.training.api import RunInterrupted
-from interp.training.step import TrainingStep
+from interp.training import Observer, RunInterrupted
 from tests.cluster.processes import SECONDS, SMALL, assert_same_runs, lives, until, writes
+from tests.observers import Interrupts
 from tests.runs import AT, TINY
 
 HERE = {"device": "cpu", "threads": 1}
@@ -75,15 +76,20 @@ def alone(tmp_path_factory):
     return [interp.train(config, root=root, **HERE) for config in SEEDS]
 
 
-def interrupt(monkeypatch, at):
-    update = TrainingStep.__call__
+def observe(monkeypatch, observer):
+    """Let an observer see the runs that this process trains."""
+    for name in ("train", "train_many", "resume"):
+        monkeypatch.setattr(dispatch, name, partial(getattr(interp, name), observers=[observer]))
 
-    def call(self, step):
-        if step == at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return update(self, step)
 
-    monkeypatch.setattr(TrainingStep, "__call__", call)
+class Threads(Observer):
+    """Notes seed and number of threads of the runs that it sees."""
+
+    def __init__(self):
+        self.used = set()
+
+    def before_step(self, run, step):
+        self.used.add((run.config.seed, torch.get_num_threads()))
 
 
 def begin(config, root, **more):
@@ -119,7 +125,7 @@ def test_what_is_complete_is_not_given_to_a_worker(alone, noting, tmp_path):
 
 
 def test_what_is_partial_goes_on(alone, tmp_path, monkeypatch):
-    interrupt(monkeypatch, 21)
+    observe(monkeypatch, Interrupts(21))
     with pytest.raises(RunInterrupted):
         train_all(SEEDS, root=tmp_path, workers=1, **HERE)
     monkeypatch.undo()
@@ -127,15 +133,10 @@ def test_what_is_partial_goes_on(alone, tmp_path, monkeypatch):
     assert not partial.complete
     assert partial.full_state_steps[-1] == 22
     began = partial.provenance["started"]
-    used, update = set(), TrainingStep.__call__
-
-    def call(self, step):
-        used.add((self.session.config.seed, torch.get_num_threads()))
-        return update(self, step)
-
-    monkeypatch.setattr(TrainingStep, "__call__", call)
+    threads = Threads()
+    observe(monkeypatch, threads)
     outcome = train_all(SEEDS, root=tmp_path, workers=1, device="cpu", threads=2)
-    assert used == {(0, 1), (1, 2), (2, 2), (3, 2)}  # it goes on with as many as it began with
+    assert threads.used == {(0, 1), (1, 2), (2, 2), (3, 2)}  # it goes on with as many as it began with
     assert outcome.trajectories[0].provenance["started"] == began
     assert_same_runs(outcome.trajectories[:1], alone[:1])
 
@@ -222,17 +223,8 @@ def test_runs_of_equal_shape_are_trained_together(noting, tmp_path):
 
 
 def test_a_partial_ensemble_is_one_piece(noting, tmp_path, monkeypatch):
-    from interp.training.ensemble import EnsembleStep
-
     whole = train_all(SEEDS, root=tmp_path / "whole", together=4, **HERE).trajectories
-    update = EnsembleStep.__call__
-
-    def call(self, step):
-        if step == 21:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return update(self, step)
-
-    monkeypatch.setattr(EnsembleStep, "__call__", call)
+    observe(monkeypatch, Interrupts(21))
     with pytest.raises(RunInterrupted):
         train_all(SEEDS, root=tmp_path, together=4, workers=1, **HERE)
     monkeypatch.undo()

@@ -172,13 +172,13 @@ def advance(
                     buffer.add(step, "test", update.evaluate("test"))
                     if not update.exact_pass:
                         buffer.add(step, "train", update.evaluate("train"))
-                if saves_weights or saves_state:
+                if saves_weights or saves_state or (plan.is_replay and plan.evaluates(step)):
                     runs.fetch()  # a loss that is no number is found before weights are stored
-                    if saves_weights:
-                        runs.save_weights(step)
-                    if saves_state:
-                        runs.save_states(step)
-                        safe_at = time.monotonic()
+                if saves_weights:
+                    runs.save_weights(step)
+                if saves_state:
+                    runs.save_states(step)
+                    safe_at = time.monotonic()
                 if step == plan.last:
                     if update.exact_pass:
                         buffer.add(step, "train", update.evaluate("train"))

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from interp.config import RunConfig
 from interp.config.events import Event
-from interp.models import Model
+from interp.models import Network
 from interp.training.capture import Split
 from interp.training.state import TrainState
 
@@ -61,7 +61,7 @@ class ObservedRun:
         return self.state.current
 
     @property
-    def model(self) -> Model:
+    def model(self) -> Network:
         """Live network on its device; in `after_step` it has the weights of step n + 1."""
         return self.state.model
 
