@@ -13,10 +13,10 @@ import interp
 from interp.cli import main
 from interp.config.recipes import Recipe
 from interp.errors import InvalidArgumentError, NotAvailableError, UnknownNameError
-from interp.papers import running
-from interp.papers.figures import PRESETS, Claim, Figure
-from interp.papers.running import figures, reproduce, stored
-from interp.papers.table import counts, draw, finished_recipes, table
+from interp.papers.kit import running
+from interp.papers.kit.figure import PRESETS, Claim, Figure
+from interp.papers.kit.running import figures, reproduce, stored
+from interp.papers.kit.table import counts, draw, finished_recipes, table
 from interp.plots.images import write_pictures
 from interp.store import RunWriter
 
@@ -47,8 +47,8 @@ def figure(toy_config, monkeypatch):
         label="T1",
         title="Losses of two toy runs",
         runs=lambda preset: [toy_config.replace({"seed": seed}) for seed in (5, 6)],
-        compute=compute,
-        plot=lambda data: go.Figure(go.Scatter(y=data["loss"].values)),
+        results=compute,
+        picture=lambda data: go.Figure(go.Scatter(y=data["loss"].values)),
         claims=(DELAY, NEVER, OPEN),
         notes="Chosen here: everything.",
     )
@@ -180,7 +180,7 @@ def test_the_table_has_the_recipes_that_are_finished(figure, tmp_path, toy_confi
         interp.train(recipes[name], root=tmp_path, device="cpu")
     RunWriter.create(tmp_path / recipes["begun"].run_id, {"config": recipes["begun"].to_dict()}).close()
     entries = {name: Recipe(config, f"{name} summary", "") for name, config in recipes.items()}
-    monkeypatch.setattr("interp.papers.table.RECIPES", entries)
+    monkeypatch.setattr("interp.papers.kit.table.RECIPES", entries)
     trajs = finished_recipes(tmp_path)
     assert list(trajs) == ["learned", "short"]
     text = table([reproduce("T1", preset="toy", root=tmp_path, workers=1)], recipes=trajs)
@@ -209,7 +209,7 @@ def test_pictures_that_are_too_large_become_smaller_ones(figure, tmp_path):
     found = reproduce("T1", preset="toy", root=tmp_path, workers=1)
     from PIL import Image
 
-    figures = {name: found.figure.plot(found.data) for name in ("one", "other")}
+    figures = {name: found.figure.picture(found.data) for name in ("one", "other")}
     figures["other"].add_heatmap(z=np.zeros((2, 2)))
     figures["other"].add_scatter(y=list(range(1000)), mode="markers")
     (tmp_path / "other.svg").write_text("an older one")
@@ -243,3 +243,15 @@ def test_the_command_prints_verdicts(figure, tmp_path, capsys, monkeypatch):
     main(["reproduce"])
     assert "T1   Losses of two toy runs" in capsys.readouterr().out
     assert interp.load(next(tmp_path.glob("add7*"))).complete
+
+
+def test_a_figure_of_ones_own_is_reproduced(figure, tmp_path):
+    one, computed = figure
+    mine = dataclasses.replace(one, label="mine", claims=(DELAY,))
+    found = reproduce(mine, preset="toy", root=tmp_path, workers=1)
+    assert [verdict.verdict for verdict in found.verdicts] == ["held"]
+    assert reproduce(mine, preset="toy", root=tmp_path, workers=1).runs == found.runs
+    assert computed == ["toy"]
+    assert "### mine · Losses of two toy runs" in table([found])
+    with pytest.raises(InvalidArgumentError, match="must not be the label of another figure; got 'T1'"):
+        reproduce(dataclasses.replace(one, title="Another"), preset="toy", root=tmp_path)

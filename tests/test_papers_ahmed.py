@@ -286,7 +286,7 @@ def toy_results(tmp_path_factory):
         for traj in train_many(members[start : start + 8], root=root, device="cpu")
     }
     return {
-        figure.label: (chosen := [trajs[config.run_id] for config in figure.runs("toy")], figure.compute(chosen, "toy"))
+        figure.label: (chosen := [trajs[config.run_id] for config in figure.runs("toy")], figure.results(chosen, "toy"))
         for figure in FIGURES
     }
 
@@ -297,7 +297,7 @@ def test_a_toy_figure_is_computed_drawn_and_judged(label, toy_results):
     assert set(data.variables) == set(planted(run(), run()).variables)  # what is planted is what is computed
     assert data.attrs["scaling"] == "weight decay 0.1 stands for the essay's 0.01, time divided by 10"
     assert all(array.dtype.kind in "fiU" for array in data.variables.values())
-    picture = FIGURE[label].plot(data)
+    picture = FIGURE[label].picture(data)
     panels = {panel for panel in data["panel"].values.tolist() if panel}
     assert len(picture.data) == 6 * int((data["panel"].values != "").sum())
     assert panels <= {note.text for note in picture.layout.annotations}
@@ -320,14 +320,14 @@ def test_curves_are_those_of_the_runs(toy_results):
 def test_runs_of_other_lengths_end_where_they_end():
     control, short = run("b", **ZERO), run("a", last=9000, **ZERO)
     data = planted(control, short)
-    picture = FIGURE["A4"].plot(data)
+    picture = FIGURE["A4"].picture(data)
     ends = {trace.x[-1] for trace in picture.data if trace.name == "train"}
     assert ends == {LAST, 9000}
 
 
 def test_the_picture_has_a_row_per_setting_and_lines_at_the_events():
     data = planted(CONTROL, removed(500, "early"), removed(500, "early", seed=1), run("", **ZERO))
-    picture = FIGURE["A5"].plot(data)
+    picture = FIGURE["A5"].picture(data)
     assert len(picture.data) == 18  # six curves of three runs; the one without a panel is not drawn
     lines = [(shape.xref, shape.x0) for shape in picture.layout.shapes]
     assert lines == [("x4", 500), ("x5", 500), ("x6", 500)]
@@ -339,7 +339,7 @@ def test_the_picture_has_a_row_per_setting_and_lines_at_the_events():
 
 def test_a_picture_has_about_two_thousand_points():
     data = planted(*(run(f"{i}", generalised=10_000, last=100_000) for i in range(12)))
-    picture = FIGURE["A2"].plot(data)
+    picture = FIGURE["A2"].picture(data)
     assert 1000 <= sum(len(trace.x) for trace in picture.data) <= 2400
     assert {trace.x[-1] for trace in picture.data} == {100_000}
     assert len({trace.x[0] for trace in picture.data}) == 1

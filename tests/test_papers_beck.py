@@ -36,7 +36,7 @@ def toy(tmp_path_factory):
     def results(label):
         figure = FIGURE[label]
         trajs = [interp.train(config, root=root, device="cpu") for config in figure.runs("toy")]
-        return figure.compute(trajs, "toy")
+        return figure.results(trajs, "toy")
 
     return results
 
@@ -47,7 +47,7 @@ def test_toy_figures_run_from_training_to_verdict(label, toy):
     assert {array.dtype.kind for array in data.variables.values()} <= set("fiU")
     json.dumps(data.attrs)
     assert data.nbytes < 2e6
-    drawn = figure.plot(data)
+    drawn = figure.picture(data)
     assert 10 < sum(np.size(trace.x) for trace in drawn.data) < 2000
     assert {axis.title.text for axis in [*drawn.select_xaxes()]} - {None, ""}
     for claim in figure.claims:

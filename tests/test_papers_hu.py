@@ -9,8 +9,8 @@ import pytest
 import xarray as xr
 
 import interp
-from interp.papers.figures import PRESETS
 from interp.papers.hu import FIGURES
+from interp.papers.kit.figure import PRESETS
 
 FIGURE = {figure.label: figure for figure in FIGURES}
 NEVER = math.inf
@@ -287,7 +287,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(trained):
-    return {label: FIGURE[label].compute(trajs, "toy") for label, trajs in trained.items()}
+    return {label: FIGURE[label].results(trajs, "toy") for label, trajs in trained.items()}
 
 
 @pytest.mark.parametrize("label", FIGURE)
@@ -296,7 +296,7 @@ def test_toy_runs_become_results_a_picture_and_verdicts(results, label, tmp_path
     assert data.nbytes < 2e6
     assert {str(array.dtype.kind) for array in data.variables.values()} <= set("fiU")
     again = xr.Dataset.from_dict(json.loads(json.dumps(data.to_dict())))
-    picture = FIGURE[label].plot(data)
+    picture = FIGURE[label].picture(data)
     assert json.loads(picture.to_json())["data"]
     assert picture.layout.yaxis.title.text
     assert {axis.title.text for axis in picture.select_xaxes()} - {"", None}
@@ -381,9 +381,9 @@ def test_the_paper_preset_is_the_published_size():
 def test_pictures_stay_small():
     runs = dict.fromkeys(SYMBOLIC, (300, 5000, {}))
     for label in ("H1", "H2", "H6"):
-        picture = FIGURE[label].plot(curves(runs))
+        picture = FIGURE[label].picture(curves(runs))
         assert sum(len(trace.x) for trace in picture.data) <= 2000
-    picture = FIGURE["H3"].plot(curves(MLP, inputs=True))
+    picture = FIGURE["H3"].picture(curves(MLP, inputs=True))
     assert sum(len(trace.x) for trace in picture.data) <= 2000
     train = next(trace for trace in picture.data if trace.name == "train")
     assert train.x[-1] == LAST  # thinned, not cut

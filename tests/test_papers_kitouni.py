@@ -9,7 +9,7 @@ import xarray as xr
 from scipy.special import ive
 
 import interp
-from interp.papers.figures import PRESETS
+from interp.papers.kit.figure import PRESETS
 from interp.papers.kitouni import FIGURES as KITOUNI
 from interp.papers.kitouni.results import _number_embeddings
 from interp.store import RunWriter
@@ -29,7 +29,7 @@ def results(root):
     found = {}
     for label, figure in FIGURES.items():
         runs = [interp.train(config, root=root, device="cpu", threads=1) for config in figure.runs("toy")]
-        found[label] = runs, figure.compute(runs, "toy")
+        found[label] = runs, figure.results(runs, "toy")
     return found
 
 
@@ -42,7 +42,7 @@ def test_toy_runs_are_computed_plotted_and_judged(results, label):
     assert data.nbytes < 2e6
     assert {variable.dtype.kind for variable in data.variables.values()} <= set("fiubU")
     assert all(isinstance(value, int | float | str) for value in data.attrs.values())
-    drawn = figure.plot(data)
+    drawn = figure.picture(data)
     assert 0 < sum(len(trace.x) for trace in drawn.data) <= 2000
     drawn.to_json()
     for claim in figure.claims:
@@ -103,7 +103,7 @@ def test_a_planted_circle_is_dated_in_both_kinds_of_axes(results, tmp_path):
         return W_E
 
     runs = [planted(traj, tmp_path, embedding, lambda step: float(step >= 20)) for traj in results["K1"][0]]
-    data = FIGURES["K1"].compute(runs, "toy")
+    data = FIGURES["K1"].results(runs, "toy")
     first_clear = min(step for step in runs[0].steps if step >= 10)
     for name, expected in (
         ("frequency", 3), ("stride", 4), ("winding", 1), ("early_step", 0), ("circle_step", first_clear),
@@ -129,7 +129,7 @@ def test_a_planted_start_is_seen_in_the_planes_of_the_end(results, tmp_path):
         return circle(p, width, 2, 2) + 0.5 * circle(p, width, 4, 0)
 
     runs = [planted(traj, tmp_path, embedding) for traj in results["K2"][0]]
-    data = FIGURES["K2"].compute(runs, "toy")
+    data = FIGURES["K2"].results(runs, "toy")
     assert (data["dominant"] == 2).all()
     assert (data["plane_frequency"] == 2).all()
     for name in ("order_start", "order_start_dominant"):
@@ -145,7 +145,7 @@ def test_planted_circles_are_found_with_their_strides_and_multiplicities(results
         return 2 * circle(p, width, 2, 0) + circle(p, width, 3, 2)
 
     runs = [planted(traj, tmp_path, embedding) for traj in results["K3"][0]]
-    data = FIGURES["K3"].compute(runs, "toy")
+    data = FIGURES["K3"].results(runs, "toy")
     assert data["order"][:, :2].values == pytest.approx(1, abs=1e-3)
     assert (data["frequency"][:, :2] == [2, 3]).all()
     prime, even = (data.isel(run=(data["p"] == p).values) for p in (11, 10))
@@ -153,7 +153,7 @@ def test_planted_circles_are_found_with_their_strides_and_multiplicities(results
     assert (prime["multiplicity"][:, :2] == 1).all()
     assert (even["multiplicity"][:, :2] == [2, 1]).all()  # 2 shares a factor with 10, 3 does not
     assert data["variance_share"][:, 0].values == pytest.approx(0.8, abs=1e-3)
-    FIGURES["K3"].plot(data)
+    FIGURES["K3"].picture(data)
 
 
 def test_a_random_embedding_is_ordered_in_its_own_planes_as_its_width_says(results):

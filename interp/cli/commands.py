@@ -384,8 +384,8 @@ class Reproduce:
 
     def __call__(self) -> None:
         """Reproduce one figure after the other and print its verdicts."""
-        from interp.papers.running import figures, reproduce, stored
-        from interp.papers.table import counts, draw, finished_recipes, table
+        from interp.papers.kit.running import figures, reproduce, stored
+        from interp.papers.kit.table import counts, draw, finished_recipes, table
 
         if not self.labels and self.table is None:
             paper = ""

@@ -64,7 +64,7 @@ from interp.papers.ahmed.runs import (
     without_decay,
 )
 from interp.papers.ahmed.sizes import DELAYED, HARMLESS, MORE, PAPER, POOR
-from interp.papers.figures import Claim, Figure, Preset
+from interp.papers.kit.figure import Claim, Figure, Preset
 
 __all__ = ["FIGURES"]
 
@@ -169,11 +169,11 @@ def _figure(
         label=label,
         title=title,
         runs=runs,
-        compute=partial(over_training, panel=panel),
-        plot=partial(plot_rows, title=title),
+        results=partial(over_training, panel=panel),
+        picture=partial(plot_rows, title=title),
         claims=claims,
         notes=notes.strip(),
-        together=8,
+        ensemble_size=8,
         minutes={"toy": 0.1, "laptop": minutes[0], "paper": minutes[1]},
     )
 

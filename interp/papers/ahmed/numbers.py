@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 
 from interp.papers.ahmed.sizes import HALF_WAY, MORE, STORED, STORED_HOLD
-from interp.papers.curves import GENERALISED, HOLD, MEMORISED, curve_of, last_evaluation, step_of
-from interp.papers.figures import Bounds, bounds
+from interp.papers.kit.curves import GENERALISED, HOLD, MEMORISED, curve_of, last_evaluation, step_of
+from interp.papers.kit.figure import Bounds, bounds
 
 __all__ = [
     "delay_begun",

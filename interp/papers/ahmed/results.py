@@ -12,8 +12,8 @@ from interp.config import RunConfig
 from interp.config.events import parse_event
 from interp.papers.ahmed.runs import TIMES, decay_after, net_of, task_of
 from interp.papers.ahmed.sizes import STORED
-from interp.papers.curves import tested
-from interp.papers.figures import Preset
+from interp.papers.kit.curves import tested
+from interp.papers.kit.figure import Preset
 
 if TYPE_CHECKING:
     from interp.trajectory import Trajectory

@@ -6,7 +6,7 @@ from typing import Any
 
 from interp.config import Adam, Modular, Recurrent, RunConfig, recipes
 from interp.config.events import AtEpoch, AtStep, parse_event
-from interp.papers.figures import Preset
+from interp.papers.kit.figure import Preset
 
 __all__ = [
     "TIMES",

@@ -33,7 +33,7 @@ from interp.papers.beck.dynamics import B1
 from interp.papers.beck.projections import B2, B6, B7
 from interp.papers.beck.scans import B9, B11, B12, B13
 from interp.papers.beck.simplified import B3, B4, B8
-from interp.papers.figures import Figure
+from interp.papers.kit.figure import Figure
 
 __all__ = ["FIGURES"]
 

@@ -12,7 +12,7 @@ from interp.papers.beck.panels import axis_titles, line, panel_grid
 from interp.papers.beck.reading import largest, median, medians
 from interp.papers.beck.runs import descent_config, logged, step_of
 from interp.papers.beck.sizes import PAPER, SIZES
-from interp.papers.figures import Claim, Figure, Preset
+from interp.papers.kit.figure import Claim, Figure, Preset
 from interp.plots.style import COLOURS, SERIES
 from interp.theory.gradient_flow import bump
 from interp.theory.separability import margin
@@ -86,8 +86,8 @@ B5 = Figure(
     label="B5",
     title="Adam next to the edge, sigma = 1: accuracy at chance level, then grokking",
     runs=_adam_runs,
-    compute=_adam_compute,
-    plot=_adam_plot,
+    results=_adam_compute,
+    picture=_adam_plot,
     claims=(
         Claim(
             text="The test accuracy is still at chance level when the training accuracy has reached 0.95",
@@ -165,8 +165,8 @@ B10 = Figure(
     label="B10",
     title="Adam against gradient descent, sigma = 1, at three lambdas",
     runs=_optimizers_runs,
-    compute=_optimizers_compute,
-    plot=_optimizers_plot,
+    results=_optimizers_compute,
+    picture=_optimizers_plot,
     claims=(
         Claim(
             text="With Adam there is grokking even at sigma = 1: least rise of the test loss, lambda = 0.4 and 0.48",

@@ -13,7 +13,7 @@ from interp.papers.beck.reading import largest, limit_error, median, medians, re
 from interp.papers.beck.runs import descent_config, logged, step_of
 from interp.papers.beck.sets import chosen_sets, flow_of_sets, limits_over_lambda, log_times, scan_over_lambda
 from interp.papers.beck.sizes import PAPER, SIGMA, SIZES
-from interp.papers.figures import Bounds, Claim, Figure, Preset, bounds
+from interp.papers.kit.figure import Bounds, Claim, Figure, Preset, bounds
 from interp.plots.style import COLOURS, SERIES
 from interp.theory import two_points
 from interp.theory.gradient_flow import flow
@@ -182,8 +182,8 @@ B1 = Figure(
     label="B1",
     title="Loss, accuracy and weights over time at three lambdas, and over lambda at several times",
     runs=_dynamics_runs,
-    compute=_dynamics_compute,
-    plot=_dynamics_plot,
+    results=_dynamics_compute,
+    picture=_dynamics_plot,
     claims=(
         Claim(
             text="Far from the edge there is no grokking: the test loss never rises again at lambda <= 0.1",

@@ -15,7 +15,7 @@ from interp.papers.beck.reading import largest, limit_error, median, medians
 from interp.papers.beck.runs import no_runs
 from interp.papers.beck.sets import chosen_sets, limits_over_lambda, one_set
 from interp.papers.beck.sizes import LN10, PAPER, SIZES, Sizes
-from interp.papers.figures import Claim, Figure, Preset
+from interp.papers.kit.figure import Claim, Figure, Preset
 from interp.plots.style import COLOURS, SERIES
 from interp.theory import proportional_limit
 from interp.theory.gradient_flow import conformal_time_bound, flow
@@ -134,8 +134,8 @@ B2 = Figure(
     label="B2",
     title="Projections of the training points on the weights; conformal time; the late ratio of bias and weight",
     runs=no_runs,
-    compute=_projections_compute,
-    plot=_projections_plot,
+    results=_projections_compute,
+    picture=_projections_plot,
     claims=(
         Claim(
             text="Logits of training points are far from the Gaussian of new ones: Kolmogorov distance, lambda 0.45",
@@ -252,8 +252,8 @@ B6 = Figure(
     label="B6",
     title="The share of positive projections on S_inf, and the share of separable sets, over lambda",
     runs=no_runs,
-    compute=_fractions_compute,
-    plot=_fractions_plot,
+    results=_fractions_compute,
+    picture=_fractions_plot,
     claims=(
         Claim(
             text="The share of positive projections does not go to zero but to a constant: the least, lambda <= 0.47",
@@ -319,8 +319,8 @@ B7 = Figure(
     label="B7",
     title="The mean of the positive projections below the edge, and the margin above it",
     runs=no_runs,
-    compute=_margin_compute,
-    plot=_margin_plot,
+    results=_margin_compute,
+    picture=_margin_plot,
     claims=(
         Claim(
             text="The mean of the positive projections falls towards the edge: its largest step over lambda",

@@ -10,7 +10,7 @@ from interp.analysis.curves import sustained_step
 from interp.config import SGD, Adam, Gaussian, Log, Logistic, RunConfig, Save
 from interp.config.schedule import Every, LogSpaced
 from interp.papers.beck.sizes import LEVEL
-from interp.papers.figures import Preset
+from interp.papers.kit.figure import Preset
 
 if TYPE_CHECKING:
     from interp.trajectory import Trajectory

@@ -12,7 +12,7 @@ from interp.papers.beck.reading import largest, median, medians, renamed
 from interp.papers.beck.runs import no_runs
 from interp.papers.beck.sets import chosen_sets, flow_of_sets, log_times
 from interp.papers.beck.sizes import PAPER, SIGMA, SIZES
-from interp.papers.figures import Claim, Figure, Preset
+from interp.papers.kit.figure import Claim, Figure, Preset
 from interp.plots.style import COLOURS
 from interp.theory.separability import Loss, asymptotic_weights
 
@@ -71,8 +71,8 @@ B9 = Figure(
     label="B9",
     title="The variance scale: flow at lambda = 0.45 for six sigmas",
     runs=no_runs,
-    compute=_sigma_compute,
-    plot=lambda data: _series_plot(data, "The larger σ, the faster the weights", {"value_sigma": ("", "σ")}),
+    results=_sigma_compute,
+    picture=lambda data: _series_plot(data, "The larger σ, the faster the weights", {"value_sigma": ("", "σ")}),
     claims=(
         Claim(
             text="Larger sigma makes grokking more apparent: least gain of the rise of the test loss, sigma = 3 ... 20",
@@ -136,8 +136,8 @@ B11 = Figure(
     label="B11",
     title="Initial weights: flow at lambda = 0.45 from random weights, and from shares of S_inf",
     runs=no_runs,
-    compute=_weights_compute,
-    plot=lambda data: _series_plot(data, "Initial weights", _WEIGHT_ROWS),
+    results=_weights_compute,
+    picture=lambda data: _series_plot(data, "Initial weights", _WEIGHT_ROWS),
     claims=(
         Claim(
             text="At sigma = 5 the rise of the test loss falls with |S_0|: largest step, sigma |S_0| = 0 ... 10",
@@ -201,8 +201,8 @@ B12 = Figure(
     label="B12",
     title="Initial bias: flow at lambda = 0.45 from five biases at sigma = 5, three at sigma = 1",
     runs=no_runs,
-    compute=_bias_compute,
-    plot=lambda data: _series_plot(
+    results=_bias_compute,
+    picture=lambda data: _series_plot(
         data, "Initial bias", {"value_wide": (", σ = 5", "b₀"), "value_unit": (", σ = 1", "b₀")}
     ),
     claims=(
@@ -260,8 +260,8 @@ B13 = Figure(
     label="B13",
     title="Flow of the exponential loss from the start, at lambda = 0.45",
     runs=no_runs,
-    compute=_loss_compute,
-    plot=_loss_plot,
+    results=_loss_compute,
+    picture=_loss_plot,
     claims=(
         Claim(
             text="Grokking is seen with the exponential loss too: rise of the test loss",

@@ -10,7 +10,7 @@ import xarray as xr
 from interp.config import Gaussian
 from interp.errors import NotAvailableError
 from interp.papers.beck.sizes import LEVEL, LN10, SIGMA, SIZES, Sizes
-from interp.papers.figures import Preset
+from interp.papers.kit.figure import Preset
 from interp.tasks import build_task
 from interp.theory import proportional_limit
 from interp.theory.gradient_flow import bump, crossing_times, flow

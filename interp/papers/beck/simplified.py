@@ -14,7 +14,7 @@ from interp.papers.beck.reading import largest, median
 from interp.papers.beck.runs import no_runs
 from interp.papers.beck.sets import scan_over_lambda
 from interp.papers.beck.sizes import LEVEL, LN10, PAPER, SIGMA, SIZES
-from interp.papers.figures import Claim, Figure, Preset
+from interp.papers.kit.figure import Claim, Figure, Preset
 from interp.plots.style import COLOURS, SERIES, colour_bar
 from interp.theory import two_points
 from interp.theory.separability import Loss, generalisation_accuracy, hard_margin, log_generalisation_loss
@@ -88,8 +88,8 @@ B3 = Figure(
     label="B3",
     title="The geometry of the hard margin in one dimension, and the time to generalise over sigma and lambda",
     runs=no_runs,
-    compute=_geometry_compute,
-    plot=_geometry_plot,
+    results=_geometry_compute,
+    picture=_geometry_plot,
     claims=(
         Claim(
             text="The hard margin is (0, -1) where the origin is between the points: largest |S|, x_2 >= 0",
@@ -216,8 +216,8 @@ B4 = Figure(
     label="B4",
     title="Loss and accuracy of the simplified model over lambda, against the full model",
     runs=no_runs,
-    compute=_simplified_compute,
-    plot=_simplified_plot,
+    results=_simplified_compute,
+    picture=_simplified_plot,
     claims=(
         Claim(
             text="Remarkably similar to the full model: largest difference of accuracies, t = 10-10^4, lambda 0.3-0.6",
@@ -284,8 +284,8 @@ B8 = Figure(
     label="B8",
     title="The ratio of the times at which generalisation and training loss pass a threshold",
     runs=no_runs,
-    compute=_crossing_compute,
-    plot=_crossing_plot,
+    results=_crossing_compute,
+    picture=_crossing_plot,
     claims=(
         _slope_claim,
         Claim(

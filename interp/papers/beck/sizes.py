@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from interp.papers.figures import Preset
+from interp.papers.kit.figure import Preset
 
 __all__ = ["LEVEL", "LN10", "PAPER", "SIGMA", "SIZES", "Sizes"]
 

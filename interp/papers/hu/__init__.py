@@ -20,8 +20,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from interp.config import RunConfig
-from interp.papers.curves import GENERALISED
-from interp.papers.figures import Claim, Figure, Preset
 from interp.papers.hu.drawing import plot_of, plot_optimisers, plot_steps
 from interp.papers.hu.numbers import (
     advantage_of_decay,
@@ -59,6 +57,8 @@ from interp.papers.hu.runs import (
     symbolic_cases,
 )
 from interp.papers.hu.sizes import COMMUTED, LASTING, PAPER, Cases, P
+from interp.papers.kit.curves import GENERALISED
+from interp.papers.kit.figure import Claim, Figure, Preset
 
 __all__ = ["FIGURES"]
 
@@ -97,8 +97,8 @@ FIGURES: tuple[Figure, ...] = (
         label="H1",
         title="Accuracy of the two-layer transformer on openai/grok's words, 5 to 90 %",
         runs=_configs(symbolic_cases),
-        compute=over_training(symbolic_cases, mirrors=True),
-        plot=plot_of("accuracy", "Symbolic encoding: accuracy by training fraction"),
+        results=over_training(symbolic_cases, mirrors=True),
+        picture=plot_of("accuracy", "Symbolic encoding: accuracy by training fraction"),
         claims=(
             Claim(
                 text="5 %: no generalisation; at best 10 % right of the pairs whose mirror is held out too",
@@ -152,8 +152,8 @@ FIGURES: tuple[Figure, ...] = (
         label="H2",
         title="Accuracy of the one-layer transformer on tokens (x, y, p), 15, 30, 45 %",
         runs=_configs(_three_fractions),
-        compute=over_training(_three_fractions, mirrors=True),
-        plot=plot_of("accuracy", "Direct encoding: accuracy by training fraction"),
+        results=over_training(_three_fractions, mirrors=True),
+        picture=plot_of("accuracy", "Direct encoding: accuracy by training fraction"),
         claims=(
             Claim(
                 text="15 %: no generalisation; at best 10 % right of the pairs whose mirror is held out too",
@@ -210,8 +210,8 @@ FIGURES: tuple[Figure, ...] = (
         label="H3",
         title="Accuracy of the MLP, 15, 30, 45 %",
         runs=_configs(mlp_cases),
-        compute=over_training(mlp_cases),
-        plot=plot_of("accuracy", "MLP: accuracy by training fraction"),
+        results=over_training(mlp_cases),
+        picture=plot_of("accuracy", "MLP: accuracy by training fraction"),
         claims=(
             Claim(
                 text="Train and test accuracy rise together: half of its best is at most twice as late for test",
@@ -241,8 +241,8 @@ FIGURES: tuple[Figure, ...] = (
         label="H4",
         title="Accuracy of the LSTM, 30, 45, 60 %",
         runs=_configs(lstm_cases),
-        compute=over_training(lstm_cases),
-        plot=plot_of("accuracy", "LSTM: accuracy by training fraction"),
+        results=over_training(lstm_cases),
+        picture=plot_of("accuracy", "LSTM: accuracy by training fraction"),
         claims=(
             Claim(
                 text="No grokking: test accuracy gains at most 0.2 after twice the steps of train accuracy to its best",
@@ -267,8 +267,8 @@ FIGURES: tuple[Figure, ...] = (
         label="H5",
         title="Best accuracy within 1800 updates against the training fraction, by optimiser",
         runs=_configs(optimiser_cases),
-        compute=best_within_budget,
-        plot=plot_optimisers,
+        results=best_within_budget,
+        picture=plot_optimisers,
         claims=(
             Claim(
                 text="Every optimiser memorises within about 200 updates, at every fraction",
@@ -309,8 +309,8 @@ FIGURES: tuple[Figure, ...] = (
         label="H6",
         title="Loss of the one-layer transformer on tokens (x, y, p), 15, 30, 45 %",
         runs=_configs(_three_fractions),
-        compute=over_training(_three_fractions),
-        plot=plot_of("loss", "Direct encoding: loss by training fraction"),
+        results=over_training(_three_fractions),
+        picture=plot_of("loss", "Direct encoding: loss by training fraction"),
         claims=(
             Claim(
                 text="15 %: the test loss never improves; at the end it is at least that of the initialisation",
@@ -337,8 +337,8 @@ FIGURES: tuple[Figure, ...] = (
         label="H7",
         title="Steps until generalisation against the training fraction, both encodings",
         runs=_configs(cases_of_both_encodings),
-        compute=steps_until,
-        plot=plot_steps,
+        results=steps_until,
+        picture=plot_steps,
         claims=(
             Claim(
                 text="Direct encoding: the larger the fraction, the fewer steps; rank correlation -0.9 or below",
@@ -373,8 +373,8 @@ FIGURES: tuple[Figure, ...] = (
         label="H8",
         title="Loss of the MLP, 15, 30, 45 %",
         runs=_configs(mlp_cases),
-        compute=over_training(mlp_cases),
-        plot=plot_of("loss", "MLP: loss by training fraction"),
+        results=over_training(mlp_cases),
+        picture=plot_of("loss", "MLP: loss by training fraction"),
         claims=(
             Claim(
                 text="The test loss rises late: at the end it is at least a tenth above its minimum, at each fraction",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from interp.papers.curves import curve_of
 from interp.papers.hu.sizes import POINTS
+from interp.papers.kit.curves import curve_of
 from interp.plots.style import COLOURS, SERIES, figure, step_axis
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import xarray as xr
 from scipy.ndimage import median_filter
 from scipy.stats import spearmanr
 
-from interp.papers.curves import GENERALISED, HOLD, MEMORISED, curve_of, last_evaluation, step_of
-from interp.papers.figures import Bounds, bounds
 from interp.papers.hu.runs import PLAIN
 from interp.papers.hu.sizes import COMMUTED, LASTING, Label, Measured, OneRun, P
+from interp.papers.kit.curves import GENERALISED, HOLD, MEMORISED, curve_of, last_evaluation, step_of
+from interp.papers.kit.figure import Bounds, bounds
 
 __all__ = [
     "advantage_of_decay",

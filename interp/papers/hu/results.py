@@ -7,10 +7,10 @@ import xarray as xr
 
 from interp.analysis.measures import measure
 from interp.errors import NotAvailableError
-from interp.papers.curves import GENERALISED, MEMORISED, last_evaluation, step_of, tested
-from interp.papers.figures import Preset
 from interp.papers.hu.runs import UPDATES, cases_of_both_encodings, optimiser_cases
 from interp.papers.hu.sizes import Cases, Label
+from interp.papers.kit.curves import GENERALISED, MEMORISED, last_evaluation, step_of, tested
+from interp.papers.kit.figure import Preset
 from interp.trajectory import Trajectory
 
 __all__ = ["best_within_budget", "over_training", "steps_until"]

@@ -7,8 +7,8 @@ from typing import Any
 
 from interp.config import AdamW, FeedForward, Interventions, Modular, RunConfig
 from interp.config.recipes import get
-from interp.papers.figures import Preset
 from interp.papers.hu.sizes import Cases, P
+from interp.papers.kit.figure import Preset
 
 __all__ = [
     "LSTM_FRACTIONS",

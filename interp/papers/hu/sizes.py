@@ -6,7 +6,7 @@ from typing import Any
 import xarray as xr
 
 from interp.config import RunConfig
-from interp.papers.figures import Bounds
+from interp.papers.kit.figure import Bounds
 
 __all__ = ["COMMUTED", "LASTING", "PAPER", "POINTS", "Cases", "Label", "Measured", "OneRun", "P"]
 

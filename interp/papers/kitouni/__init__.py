@@ -10,7 +10,7 @@ those of the circle of frequency k. A frequency has a plane of its own, W_E^T co
 in which even a random embedding is ordered, the better the wider it is (signal to noise sqrt(2 d_model/p)).
 """
 
-from interp.papers.figures import Claim, Figure
+from interp.papers.kit.figure import Claim, Figure
 from interp.papers.kitouni.drawing import plot_accuracies, plot_circle, plot_spread, plot_widths
 from interp.papers.kitouni.numbers import (
     above_random,
@@ -41,8 +41,8 @@ FIGURES: tuple[Figure, ...] = (
         label="K1",
         title="A transformer that adds mod 59 ends with its numbers in order on a circle",
         runs=circle_runs,
-        compute=order_over_training,
-        plot=plot_circle,
+        results=order_over_training,
+        picture=plot_circle,
         claims=(
             Claim(
                 text="in PC 1-2 of the last step the numbers have the angles of one circle (order)",
@@ -80,8 +80,8 @@ FIGURES: tuple[Figure, ...] = (
         label="K2",
         title="At initialisation the axes of the end already show the circle, the better the wider the model",
         runs=width_runs,
-        compute=order_by_width,
-        plot=plot_widths,
+        results=order_by_width,
+        picture=plot_widths,
         claims=(
             Claim(
                 text="at every width the order of step 0 in PC 1-2 of the last step lies above that of 95 % of random "
@@ -119,8 +119,8 @@ FIGURES: tuple[Figure, ...] = (
         label="K3",
         title="A perfect circle in the first two components is not needed: circles are spread over components",
         runs=spread_runs,
-        compute=order_by_pair,
-        plot=plot_spread,
+        results=order_by_pair,
+        picture=plot_spread,
         claims=(
             Claim(
                 text="there are runs mod 59 that generalise with an order below 0.9 in PC 1-2",
@@ -154,8 +154,8 @@ FIGURES: tuple[Figure, ...] = (
         label="K4",
         title="Simple grokking: an MLP on two embeddings generalises long after it has memorised",
         runs=grokking_runs,
-        compute=accuracies,
-        plot=plot_accuracies,
+        results=accuracies,
+        picture=plot_accuracies,
         claims=(
             Claim(
                 text="a clear delay: test accuracy stays above 95 % after at least ten times the steps after which "
@@ -172,8 +172,8 @@ FIGURES: tuple[Figure, ...] = (
         label="K5",
         title="Comprehension: with weight decay 5 in place of 0.03 the delay is gone",
         runs=comprehension_runs,
-        compute=accuracies,
-        plot=plot_accuracies,
+        results=accuracies,
+        picture=plot_accuracies,
         claims=(
             Claim(
                 text="it generalises at least ten times earlier than with weight decay 0.03",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from interp.papers.curves import GENERALISED
+from interp.papers.kit.curves import GENERALISED
 from interp.papers.kitouni.numbers import shares_places
 from interp.papers.kitouni.sizes import PAIRS
 from interp.plots.style import COLOURS, CYCLIC, SERIES, figure, step_axis

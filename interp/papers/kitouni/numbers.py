@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from interp.papers.curves import GENERALISED
+from interp.papers.kit.curves import GENERALISED
 from interp.papers.kitouni.sizes import COINCIDES, ORDERED
 
 __all__ = [

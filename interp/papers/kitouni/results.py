@@ -16,8 +16,8 @@ from interp.analysis.geometry import (
 )
 from interp.analysis.measures import key_frequencies
 from interp.analysis.spectra import embedding_power
-from interp.papers.curves import GENERALISED, MEMORISED, curve_of, sustained
-from interp.papers.figures import Preset
+from interp.papers.kit.curves import GENERALISED, MEMORISED, curve_of, sustained
+from interp.papers.kit.figure import Preset
 from interp.papers.kitouni.sizes import MLP_SEEDS, NEARLY, ORDERED, PAIRS, SEEDS, WIDTHS
 from interp.trajectory import Trajectory
 

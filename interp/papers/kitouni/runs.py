@@ -1,7 +1,7 @@
 """The runs of the figures of Kitouni: transformers of several widths and moduli, and a small MLP."""
 
 from interp.config import RunConfig, recipes
-from interp.papers.figures import Preset
+from interp.papers.kit.figure import Preset
 from interp.papers.kitouni.sizes import MLP_SEEDS, MODULI, SEEDS, WIDTH, WIDTHS
 
 __all__ = ["circle_runs", "comprehension_runs", "grokking_runs", "spread_runs", "width_runs"]

@@ -1,6 +1,6 @@
 """What the figures of Kitouni have in common: thresholds, and what the presets differ in."""
 
-from interp.papers.figures import Preset
+from interp.papers.kit.figure import Preset
 
 __all__ = [
     "COINCIDES",

@@ -1,4 +1,4 @@
-"""REPRODUCTIONS.md: every claim with what was expected and measured, and a small picture of every figure."""
+"""REPRODUCTIONS.md: every claim with its expected and measured number, and a small picture of every figure."""
 
 import math
 from collections import Counter
@@ -9,9 +9,9 @@ from pathlib import Path
 from interp.config.recipes import RECIPES
 from interp.errors import InvalidArgumentError
 from interp.milestones.comparison import accuracy_curve
-from interp.papers.curves import GENERALISED, HOLD, MEMORISED, sustained
-from interp.papers.figures import Verdict
-from interp.papers.running import Reproduction
+from interp.papers.kit.curves import GENERALISED, HOLD, MEMORISED, sustained
+from interp.papers.kit.figure import Verdict
+from interp.papers.kit.running import Reproduction
 from interp.plots.images import write_pictures
 from interp.trajectory import Trajectory
 
@@ -21,7 +21,7 @@ MARKS = {"held": "✓ held", "did not hold": "✗ did not hold", "not testable h
 
 
 def finished_recipes(root: str | Path = "checkpoints") -> dict[str, Trajectory]:
-    """The recipes whose runs under `root` are complete, by their names."""
+    """Recipes whose runs under `root` are complete, by name."""
     folders = {name: Path(root) / recipe.config.run_id for name, recipe in RECIPES.items()}
     trajs = {name: Trajectory(folder) for name, folder in folders.items() if (folder / "run.json").exists()}
     return {name: traj for name, traj in trajs.items() if traj.complete}
@@ -30,7 +30,7 @@ def finished_recipes(root: str | Path = "checkpoints") -> dict[str, Trajectory]:
 def table(
     found: Sequence[Reproduction], pictures: str | None = None, recipes: Mapping[str, Trajectory] | None = None
 ) -> str:
-    """The reproductions as Markdown, and the runs of `recipes`; `pictures` is where those of `draw` lie.
+    """Reproductions as Markdown, followed by the runs of `recipes`; `pictures` is the folder that `draw` wrote.
 
     Raises:
         InvalidArgumentError: there is nothing to show.
@@ -57,7 +57,7 @@ def table(
 
 
 def counts(verdicts: Sequence[Verdict]) -> str:
-    """How many claims held, did not, and cannot be tested, in words.
+    """Numbers of claims that held, did not hold and cannot be tested, in words.
 
     Example:
         >>> counts([Verdict(text="", expected="", measured=1.0, verdict="held")])
@@ -75,7 +75,7 @@ def draw(found: Sequence[Reproduction], folder: Path) -> dict[str, Path]:
         NotAvailableError: kaleido is not installed (the extra `images`), or a picture is too large.
     """
     drawable = [one for one in found if (one.folder / "results.json").exists()]  # not those whose runs failed
-    figures = {one.figure.label: one.figure.plot(one.data) for one in drawable}
+    figures = {one.figure.label: one.figure.picture(one.data) for one in drawable}
     for fig in figures.values():
         fig.update_layout(title=None, margin={"t": 40})
     return write_pictures(figures, folder)

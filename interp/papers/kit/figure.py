@@ -1,9 +1,9 @@
-"""A figure of a paper and what the paper claims with it, as data: what to run, what to compute, how to judge.
+"""A figure of a paper as data: its runs, its results, its picture, and the paper's claims as numbers with intervals.
 
-    runs(preset) -> configs -> trajectories -> compute -> labelled results -> plot, and each claim's measure -> verdict
+    runs(preset) -> configs -> trajectories -> results -> picture, and each claim's measure -> verdict
 
-A claim is a number that is measured in the results and the interval in which the paper's statement says it lies. It is
-fixed before the runs; a claim that fails is reported, not tuned.
+A claim is a number that is measured in the results, and the interval in which the paper's statement says it lies. Both
+are fixed before the runs; a claim that fails is reported, not tuned.
 """
 
 import math
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
 __all__ = ["PRESETS", "Bounds", "Claim", "Figure", "Preset", "Verdict", "bounds"]
 
 Bounds = tuple[float, float]
-"""The least and the most that a number can be."""
+"""Lower and upper bound of a number that may not be known exactly."""
 Preset = Literal["toy", "laptop", "paper"]
 PRESETS: tuple[Preset, ...] = ("toy", "laptop", "paper")
-"""toy: seconds, to see that it works; laptop: two CPU cores, minutes; paper: the published sizes and budgets."""
+"""Sizes of a figure. toy: seconds, to see that it works; laptop: minutes on two CPU cores; paper: as published."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What came of a claim."""
+    """Outcome of a claim."""
 
     text: str
-    """The claim."""
+    """Text of the claim."""
     expected: str
-    """The interval in which the measured number was to lie."""
+    """Interval in which the measured number was to lie."""
     measured: float
-    """The number; NaN where the results cannot decide."""
+    """Measured number; NaN where the results cannot decide."""
     verdict: Literal["held", "did not hold", "not testable here"]
     reason: str = ""
-    """Why it is not testable here."""
+    """Reason why the claim is not testable here; empty otherwise."""
 
 
 def bounds(number: float | Bounds) -> Bounds:
-    """A number as the least and the most that it can be.
+    """Lower and upper bound of a number: equal where it is known, infinite where it is NaN.
 
     Example:
         >>> bounds(2.0), bounds(math.nan), bounds((1.0, math.inf))
@@ -58,19 +58,19 @@ def bounds(number: float | Bounds) -> Bounds:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A statement of a paper as a number that can be measured, and where it must lie for the statement to hold."""
+    """Statement of a paper as a number that can be measured, and the interval in which it must lie."""
 
     text: str
-    """The statement, in words that name the numbers."""
+    """Statement, in words that name the numbers."""
     measure: Callable[["xr.Dataset"], float | Bounds]
-    """From the results of the figure; NaN where they cannot decide (too small a preset, a run that never memorised), or
-    the least and the most that it can be, which may decide all the same."""
+    """Number from the results of the figure; NaN where they cannot decide (too small a preset, a run that never
+    memorised), or lower and upper bound, which may decide all the same."""
     at_least: float = -math.inf
     at_most: float = math.inf
     unit: str = ""
-    """Of the measured number: steps, decades, ..."""
+    """Unit of the measured number: steps, decades, ..."""
     needs: str = "a larger preset"
-    """What is missing where the measure is NaN."""
+    """Missing ingredient where the measure is NaN."""
 
     def __post_init__(self) -> None:
         if not self.at_least <= self.at_most or (math.isinf(self.at_least) and math.isinf(self.at_most)):
@@ -81,7 +81,7 @@ class Claim:
 
     @property
     def expected(self) -> str:
-        """The interval, as text.
+        """Interval as text.
 
         Example:
             >>> Claim(text="delay", measure=float, at_least=10, unit="x").expected
@@ -95,7 +95,7 @@ class Claim:
         return f"{self.at_least:g} to {self.at_most:g}{unit}"
 
     def judge(self, data: "xr.Dataset") -> Verdict:
-        """Measure, and compare with what was expected; of a number that is not quite known the bound that decides."""
+        """Verdict on the claim; of a number that is known from one side only, the bound that decides is reported."""
         low, high = bounds(self.measure(data))
         held = self.at_least <= low and high <= self.at_most
         if not held and self.at_least <= high and low <= self.at_most:
@@ -115,26 +115,30 @@ class Claim:
         )
 
 
+def _no_runs(preset: Preset) -> Sequence[RunConfig]:
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A figure: its runs, its results, its picture and its claims."""
+    """Figure of a paper: its runs, its results, its picture and its claims."""
 
     paper: str
     """Author and title."""
     label: str
-    """As `interp reproduce` calls it: K1, H2, A5, B8."""
+    """Name of the figure for `interp reproduce`: K1, H2, A5, B8."""
     title: str
-    """What it shows, in a line."""
-    runs: Callable[[Preset], Sequence[RunConfig]]
-    """What has to be trained; none for a figure of theory alone."""
-    compute: Callable[[Sequence["Trajectory"], Preset], "xr.Dataset"]
-    """The labelled results, from the trajectories of `runs` in their order. Everything plotted or judged is in them."""
-    plot: Callable[["xr.Dataset"], "go.Figure"]
-    """The picture of these results."""
+    """Content of the figure, in one line."""
+    results: Callable[[Sequence["Trajectory"], Preset], "xr.Dataset"]
+    """Labelled results from the trajectories of `runs`, in their order. They hold everything drawn or judged."""
+    picture: Callable[["xr.Dataset"], "go.Figure"]
+    """Picture of these results."""
     claims: tuple[Claim, ...]
+    runs: Callable[[Preset], Sequence[RunConfig]] = _no_runs
+    """Configs of the runs to train; none for a figure of theory alone."""
     notes: str = ""
-    """What was chosen where the paper is silent, and where its statement needs care."""
-    together: int = 1
-    """How many runs of equal shape are trained in one batched step, where that is faster."""
+    """Choices made where the paper is silent, and statements that need care."""
+    ensemble_size: int = 1
+    """Number of runs of equal shape that are trained in one batched step, where that is faster."""
     minutes: dict[Preset, float] = field(default_factory=dict)
     """Measured or estimated minutes on two CPU cores, by preset."""
