@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.config import FeedForward, Recurrent, RunConfig
+from interp.config import RunConfig, TaskConfig
 from interp.errors import (
     ConfigError,
     CorruptRunError,
@@ -33,38 +33,6 @@ if TYPE_CHECKING:  # xarray and transformer_lens take longer to import than this
     from transformer_lens.model_bridge import TransformerBridge
 
 __all__ = ["ParameterSteps", "Trajectory", "as_trajectory", "find_runs", "load"]
-
-_DIMS = {
-    "embed.W_E": ("token", "d_model"),
-    "embed_b.W_E": ("token", "d_model"),
-    "pos_embed.W_pos": ("pos", "d_model"),
-    "attn.W_Q": ("head", "d_model", "d_head"),
-    "attn.W_K": ("head", "d_model", "d_head"),
-    "attn.W_V": ("head", "d_model", "d_head"),
-    "attn.W_O": ("head", "d_head", "d_model"),
-    "attn.b_Q": ("head", "d_head"),
-    "attn.b_K": ("head", "d_head"),
-    "attn.b_V": ("head", "d_head"),
-    "attn.b_O": ("d_model",),
-    "rnn.W_ih": ("d_in", "gate"),
-    "rnn.W_hh": ("d_hidden", "gate"),
-    "rnn.b_ih": ("gate",),
-    "rnn.b_hh": ("gate",),
-    "ln1.w": ("d_model",),
-    "ln1.b": ("d_model",),
-    "ln2.w": ("d_model",),
-    "ln2.b": ("d_model",),
-    "mlp.W_in": ("d_model", "neuron"),
-    "mlp.b_in": ("neuron",),
-    "mlp.W_out": ("neuron", "d_model"),
-    "mlp.b_out": ("d_model",),
-    "unembed.W_U": ("d_model", "d_vocab_out"),
-    "unembed.b_U": ("d_vocab_out",),
-}
-_NO_STREAM_DIMS = {
-    "mlp.W_in": ("d_in", "neuron"),
-    "unembed.W_U": ("neuron", "d_vocab_out"),
-}
 
 
 def load(path: str | Path) -> "Trajectory":
@@ -173,6 +141,15 @@ class Trajectory:
         """The task, rebuilt from the config: inputs, answers and split (an imported run's may be stored with it)."""
         return build_task(self.config.task, self.run.get("import", {}).get("split"))
 
+    @cached_property
+    def network(self) -> Network:
+        """The network with unspecified weights, to be asked for what it declares; `model` has a step's weights."""
+        return self._build()
+
+    def _build(self) -> Network:
+        task, unused = self.task, torch.Generator()  # the draws are overwritten
+        return build_model(self.config.model, task.d_vocab, task.n_ctx, task.d_vocab_out, generator=unused)
+
     def refresh(self) -> "Trajectory":
         """See what has been committed since; returns itself."""
         self._reader.refresh()
@@ -222,9 +199,7 @@ class Trajectory:
 
     def _axes(self, name: str) -> tuple[str, ...]:
         """Names of the axes of a parameter at one step."""
-        short = name.split(".", 2)[-1] if name.startswith("blocks.") else name
-        known = _DIMS | (_NO_STREAM_DIMS if isinstance(self.config.model, FeedForward | Recurrent) else {})
-        return known.get(short, tuple(f"axis_{i}" for i in range(len(self._reader.shape(name)))))
+        return self.network.axes_of(name) or tuple(f"axis_{i}" for i in range(len(self._reader.shape(name))))
 
     def state(self, step: int | None = None) -> dict[str, Tensor]:
         """All parameters at one step (None: the last), by name."""
@@ -233,9 +208,7 @@ class Trajectory:
 
     def model(self, step: int | None = None) -> Network:
         """The model with its weights of one step (None: the last), in evaluation mode, on the CPU."""
-        task = self.task
-        unused = torch.Generator()  # the draws are overwritten
-        model = build_model(self.config.model, task.d_vocab, task.n_ctx, task.d_vocab_out, generator=unused)
+        model = self._build()
         model.load_state_dict(self.state(step))
         return model.eval()
 
@@ -293,10 +266,8 @@ class Trajectory:
         columns = dict(self._reader.metrics)
         step = columns.pop("step").astype(np.int64)
         attrs: dict[str, Any] = {} if self.diverged is None else {"diverged": self.diverged}
-        if getattr(self.config.task, "codes", None) is not None:
-            attrs["loss"] = "mean squared error of the codes"
-        elif getattr(self.config.task, "closing", False):
-            attrs["loss"] = "cross-entropy (nats), mean of answer and closing token"
+        if self.config.task.loss_words != TaskConfig.PLAIN_LOSS:
+            attrs["loss"] = self.config.task.loss_words
         return xarray.Dataset({name: ("step", column) for name, column in columns.items()}, {"step": step}, attrs)
 
     def last_metrics(self, *names: str) -> dict[str, float]:

@@ -271,7 +271,7 @@ def test_thresholds_are_shares(runs):
 
 def test_nothing_is_foretold_of_runs_that_hold_nothing_out(runs, monkeypatch):
     """As imported ones whose split is not known: their test accuracy is that of all pairs."""
-    monkeypatch.setattr(Task, "held_out", False)
+    monkeypatch.setattr(Examples, "held_out", False)
     with pytest.raises(InvalidArgumentError, match=f"`runs` must hold pairs out.*; of {runs[0].folder.name} all"):
         predictors(runs, until=25, **AT)
 

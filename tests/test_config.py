@@ -205,7 +205,7 @@ REFUSALS = [
     (
         RunConfig,
         {"model": Modular()},
-        "must be one of Transformer, FeedForward, Decoder, Recurrent, Logistic; got Modular(",
+        "must be one of Transformer, Decoder, FeedForward, Recurrent, Logistic; got Modular(",
     ),
     (RunConfig, {"model": FeedForward()}, "`task.encoding` must be operands; got direct."),
     (

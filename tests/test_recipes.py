@@ -76,7 +76,7 @@ def test_the_closing_token_is_learned_with_the_answer(tmp_path):
     """Loss and accuracy of openai/grok, by hand, from the plain pass over inputs that end with the answer."""
     config = toy(interp.recipes.get("power")).replace({"optimizer.batch_size": None, "optimizer.warmup_steps": 0})
     traj = interp.train(config, root=tmp_path, device="cpu")
-    inputs, classes = traj.task.closed
+    inputs, classes = traj.task.objective.inputs(traj.task.tokens, traj.task.labels)
     with torch.no_grad():
         log_p = traj.model(3)(inputs)[:, -2:].double().log_softmax(-1)
     nll = -log_p.gather(-1, classes[..., None]).squeeze(-1)
@@ -99,7 +99,7 @@ def test_codes_are_regressed_upon(tmp_path):
     traj = interp.train(config, root=tmp_path, device="cpu")
     with torch.no_grad():
         output = traj.model(100)(traj.task.tokens)[:, -1]
-    train, codes, labels = traj.task.train, traj.task.codes, traj.task.labels
+    train, codes, labels = traj.task.train, traj.task.objective.codes, traj.task.labels
     logged = traj.metrics.sel(step=100)
     error = (output - codes[labels])[train].square().mean()
     np.testing.assert_allclose(logged.train_loss, error, rtol=1e-4)

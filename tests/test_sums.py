@@ -10,6 +10,7 @@ import torch
 from interp.config import RunConfig, Sums
 from interp.errors import ConfigError
 from interp.tasks import build_task
+from interp.tasks.objective import CrossEntropy
 
 
 def pairs(task, mask):
@@ -47,9 +48,9 @@ def test_split_and_codes_are_those_of_grokking_squared(codes, n_train):
     assert pairs(task, task.train) == {listed[index] for index in chosen}
     assert int(task.test.sum()) == 55 - n_train
     if codes is None:
-        assert task.codes is None
+        assert task.objective == CrossEntropy()
     else:
-        np.testing.assert_array_equal(task.codes.numpy(), drawn.astype(np.float32))
+        np.testing.assert_array_equal(task.objective.codes.numpy(), drawn.astype(np.float32))
         assert task.d_vocab_out == codes
 
 
@@ -76,7 +77,7 @@ def test_the_published_split_determines_a_line():
 
 def test_codes_do_not_depend_on_the_recipe_of_the_split():
     chosen, shuffled = (build_task(Sums(codes=4, split=split)) for split in ("numpy-choice", "torch-randperm"))
-    assert torch.equal(chosen.codes, shuffled.codes)
+    assert torch.equal(chosen.objective.codes, shuffled.objective.codes)
     assert not torch.equal(chosen.train, shuffled.train)
 
 

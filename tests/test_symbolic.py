@@ -173,7 +173,7 @@ def test_operands_are_the_places_of_numbers_and_of_permutations():
 
 def test_the_closing_token_is_due_after_the_answer():
     words, task = dictionary(P), build_task(Symbolic(closing=True))
-    inputs, classes = task.closed
+    inputs, classes = task.objective.inputs(task.tokens, task.labels)
     read = [" ".join(words[token] for token in row) for row in inputs[task.train].tolist()]
     assert sorted(read) == sorted(f"<|eos|> {text}" for text in published_split("+", 50)[0])  # all but the last token
     assert [words[token] for token in classes[P + 2].tolist()] == ["3", "<|eos|>"]
@@ -183,7 +183,8 @@ def test_the_closing_token_is_due_after_the_answer():
 
 
 def test_an_outlier_is_read_as_it_is_taught():
-    inputs, classes = build_task(Symbolic(closing=True, noisy_answers=50)).closed
+    task = build_task(Symbolic(closing=True, noisy_answers=50))
+    inputs, classes = task.objective.inputs(task.tokens, task.labels)
     assert torch.equal(inputs[:, -1], classes[:, 0])
 
 

@@ -11,10 +11,11 @@ import torch
 
 from interp.config import Group, Modular
 from interp.config.tasks import Operation
-from interp.errors import ConfigError, NotAvailableError
+from interp.errors import ConfigError
 from interp.tasks import build_task
 from interp.tasks.algebraic import answers
 from interp.tasks.base import shuffled
+from interp.tasks.objective import CrossEntropy
 
 OPERATIONS = {
     "add": lambda a, b: a + b,
@@ -173,12 +174,17 @@ def test_only_residues_make_sentences():
 def test_operands_are_tokens_and_classes_by_their_own_number(config):
     task = build_task(config)
     assert task.operands.tolist() == list(range(task.p))
-    assert task.codes is None
+    assert task.classes.tolist() == list(range(task.p))
+    assert task.answers == task.inputs.operands
+    assert task.objective == CrossEntropy()
 
 
 def test_nothing_is_due_after_the_answer_of_a_modular_task():
-    with pytest.raises(NotAvailableError, match=re.escape("only a Symbolic task with `closing` has a closing token")):
-        _ = build_task(Modular(p=7)).closed
+    task = build_task(Modular(p=7))
+    inputs, classes = task.objective.inputs(task.tokens, task.labels)
+    assert task.objective.positions == 1
+    assert inputs is task.tokens
+    assert classes is task.labels
 
 
 def test_encoding_and_outputs_do_not_touch_the_split():

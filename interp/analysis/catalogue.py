@@ -88,7 +88,8 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
             "needs key frequencies, on which two of three criteria agree at the last stored step",
         ),
         "classes": Requirement(
-            lambda s: s.traj.task.codes is None, "needs outputs that are logits of classes, and here they are codes"
+            lambda s: s.traj.task.answers.is_classes or s.traj.task.objective.has_population,
+            "needs outputs that are logits of classes, and here they are codes",
         ),
         "embedding": Requirement(lambda s: s.has_embedding, "needs an embedding, and this model has none"),
         "plane": Requirement(lambda s: s.dimensions >= 2, "needs an embedding of at least two dimensions"),

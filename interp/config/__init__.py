@@ -11,10 +11,11 @@ This module imports neither torch nor numpy.
 True
 """
 
+from interp.config.declared import ModelConfig, TaskConfig
 from interp.config.models import Decoder, FeedForward, Logistic, Recurrent, Transformer
 from interp.config.optimizers import SGD, Adam, AdamW, Interventions, Muon
 from interp.config.run import Log, RunConfig, Save
-from interp.config.tasks import Gaussian, Group, Modular, Parity, SplitTask, Sums, Symbolic
+from interp.config.tasks import Gaussian, Group, Modular, Parity, Sums, Symbolic
 
 __all__ = [
     "SGD",
@@ -27,14 +28,15 @@ __all__ = [
     "Interventions",
     "Log",
     "Logistic",
+    "ModelConfig",
     "Modular",
     "Muon",
     "Parity",
     "Recurrent",
     "RunConfig",
     "Save",
-    "SplitTask",
     "Sums",
     "Symbolic",
+    "TaskConfig",
     "Transformer",
 ]

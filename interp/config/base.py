@@ -1,16 +1,18 @@
 """Frozen dataclasses that check themselves, change by dotted paths, and travel as canonical JSON.
 
-A `Record` reads its own annotations: closed unions are told apart by a `kind`, unknown keys are errors with a
-suggestion, whole numbers given for a float become floats (so that equal configs have equal JSON), lists become tuples.
+A `Record` reads its own annotations: the classes of a union, or those derived from a base, are told apart by a `kind`;
+unknown keys are errors with a suggestion, whole numbers given for a float become floats (so that equal configs have
+equal JSON), lists become tuples.
 """
 
 import dataclasses
 import json
 import math
 import numbers
+import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
 
 from interp.config.schedule import AnyOf, Dense, Every, LogSpaced, Schedule, Steps, parse_schedule
@@ -140,6 +142,10 @@ def _conform(name: str, value: Any, annotation: Any) -> Any:
         if isinstance(value, tuple(kinds)):
             return value
         raise ConfigError(f"`{name}` must be one of {', '.join(k.__name__ for k in kinds)}; got {value!r}.")
+    if _is_base(annotation) and not isinstance(value, annotation):
+        raise ConfigError(
+            f"`{name}` must be one of {', '.join(k.__name__ for k in _kinds(annotation))}; got {value!r}."
+        )
     if annotation is Schedule and isinstance(value, str):
         return parse_schedule(value)
     if annotation is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
@@ -148,6 +154,11 @@ def _conform(name: str, value: Any, annotation: Any) -> Any:
         value = float(value)
     if not isinstance(value, annotation) or (annotation is int and isinstance(value, bool)):
         raise ConfigError(f"`{name}` must be {_describe(annotation)}; got {value!r}.")
+    if isinstance(value, Record) and not _is_record(type(value)):
+        raise ConfigError(
+            f"`{name}` must be a frozen dataclass: put @dataclass(frozen=True, kw_only=True) in front of "
+            f"`class {type(value).__name__}`."
+        )
     if annotation is float and not math.isfinite(value):
         raise ConfigError(f"`{name}` must be finite; got {value!r}.")
     return value
@@ -183,7 +194,7 @@ def _encode(value: Any) -> Any:
             for f in dataclasses.fields(value)
             if not ("added" in f.metadata and getattr(value, f.name) == f.default)
         }
-        return {"kind": type(value).__name__, **fields}
+        return {"kind": _kind_of(type(value)), **fields}
     return [_encode(item) for item in value] if isinstance(value, tuple) else value
 
 
@@ -197,9 +208,12 @@ def _decode(data: Any, annotation: Any, path: str) -> Any:
         raise ConfigError(f"`{path}` must not be a JSON object; got {data!r}.")
     data = dict(data)
     kind = data.pop("kind", None)
-    if not isinstance(kind, str) or kind not in kinds:
+    if isinstance(kind, str) and ":" in kind and _is_base(annotation):
+        cls = _imported(kind, annotation, path)
+    elif isinstance(kind, str) and kind in kinds:
+        cls = kinds[kind]
+    else:
         raise ConfigError(f"`{path}.kind` must be one of {', '.join(kinds)}; got {kind!r}.")
-    cls = kinds[kind]
     annotations = _annotations(cls)
     for name in data:
         if name not in annotations:
@@ -215,7 +229,70 @@ def _kinds(annotation: Any) -> tuple[type, ...]:
         return _SCHEDULES
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return tuple(k for k in typing.get_args(annotation) if isinstance(k, type) and issubclass(k, Record))
+    if _is_base(annotation):
+        return tuple(
+            cls for cls in _subclasses(annotation) if _is_own(cls) and _is_record(cls) and cls.__name__[0] != "_"
+        )
     return (annotation,) if isinstance(annotation, type) and issubclass(annotation, Record) else ()
+
+
+def _is_base(annotation: Any) -> bool:
+    """Whether any class derived from this one will do: a parent of records that is no dataclass itself."""
+    return isinstance(annotation, type) and issubclass(annotation, Record) and not _is_record(annotation)
+
+
+def _is_record(cls: type) -> bool:
+    """Whether `cls` itself, not only a parent, is a frozen dataclass."""
+    return "__dataclass_fields__" in vars(cls) and vars(cls)["__dataclass_params__"].frozen
+
+
+def _is_own(cls: type) -> bool:
+    """Whether a class belongs to this package, and not to a user."""
+    return cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+
+
+def _subclasses(cls: type) -> Iterator[type]:
+    derived: type
+    for derived in cls.__subclasses__():
+        yield derived
+        yield from _subclasses(derived)
+
+
+def _kind_of(cls: type) -> str:
+    """Name of a class in JSON: for one of this package its own, for a user's `module:Name`.
+
+    Raises:
+        ConfigError: the class could not be found again by that name.
+    """
+    if _is_own(cls):
+        return cls.__name__
+    if getattr(sys.modules.get(cls.__module__), cls.__qualname__, None) is not cls:
+        raise ConfigError(
+            f"`{cls.__qualname__}` must be defined at the top level of a module, under its own name: a run's config "
+            f"names it as {cls.__module__}:{cls.__name__}."
+        )
+    return f"{cls.__module__}:{cls.__name__}"
+
+
+def _imported(kind: str, base: type, path: str) -> type:
+    """The user's class that is called `module:Name` in JSON. Never imports: a file's words do not run code.
+
+    Raises:
+        ConfigError: its module has not been imported, or has no such class.
+    """
+    module, _, name = kind.partition(":")
+    if module not in sys.modules:
+        raise ConfigError(
+            f"`{path}.kind` {kind} belongs to a module that is not imported, and a stored config never imports one: "
+            f"`import {module}` first, or `interp --import {module} ...` on the command line."
+        )
+    cls = getattr(sys.modules[module], name, None)
+    if not isinstance(cls, type) or not issubclass(cls, base) or not _is_record(cls):
+        raise ConfigError(
+            f"`{path}.kind` {kind} must name a frozen dataclass derived from {base.__name__}; "
+            f"`{module}` has {'no `' + name + '`' if cls is None else repr(cls)}."
+        )
+    return cls
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

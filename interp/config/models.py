@@ -1,18 +1,21 @@
 """What learns it: one config per architecture."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
-from interp.config.base import Record, added_field
+from interp.config.base import added_field
+from interp.config.declared import Encoding, ModelConfig
 
-__all__ = ["Decoder", "FeedForward", "Logistic", "ModelConfig", "Recurrent", "Transformer"]
+__all__ = ["Decoder", "FeedForward", "Logistic", "Recurrent", "Transformer"]
 
 Biases = Literal["trainable", "frozen", "absent"]
 Init = Literal["tl", "nanda", "torch"]
+_NUMBERS: tuple[Encoding, ...] = ("direct", "bits")
+_NUMBERS_RULE = "A model that reads its tokens as numbers needs tokens that are"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transformer(Record):
+class Transformer(ModelConfig):
     """Decoder without LayerNorm, learned positions, untied ("Progress measures for grokking", Nanda et al., 2023, 3).
 
     Parameter names are HookedTransformer's.
@@ -41,11 +44,14 @@ class Transformer(Record):
             self._require(name, getattr(self, name) >= 1, ">= 1")
         self._require("attention_rate", 0 <= self.attention_rate <= 1, "in [0, 1]")
 
-    slug: ClassVar[str] = "transformer"
+    @property
+    def sees_later(self) -> bool:
+        """See `ModelConfig.sees_later`."""
+        return self.attention == "bidirectional"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoder(Record):
+class Decoder(ModelConfig):
     """Decoder of Power et al. ("Grokking", 2022, appendix A.1.2; github.com/openai/grok): LayerNorm, no biases.
 
     Each block normalises behind the attention and behind the MLP; positions are sinusoidal; the head is a table of its
@@ -64,11 +70,9 @@ class Decoder(Record):
             self._require(name, getattr(self, name) >= 1, ">= 1")
         self._require("n_heads", self.d_model % self.n_heads == 0, f"a divisor of d_model = {self.d_model}")
 
-    slug: ClassVar[str] = "decoder"
-
 
 @dataclass(frozen=True, kw_only=True)
-class FeedForward(Record):
+class FeedForward(ModelConfig):
     """MLP on two learned embeddings (github.com/okitouni/simple-grokking; "Some thoughts on Grokking", Kitouni).
 
     One that combines by product and has no hidden layer is the bilinear model of Chughtai et al. (2023), whose MLP has
@@ -112,12 +116,22 @@ class FeedForward(Record):
 
     @property
     def slug(self) -> str:
-        """The model in a file name."""
+        """See `ModelConfig.slug`."""
         return "mlp" if self.d_hidden else "bilinear"
+
+    @property
+    def encodings(self) -> tuple[Encoding, ...]:
+        """See `ModelConfig.encodings`."""
+        return _NUMBERS if self.embedding == "scalars" else ("operands",)
+
+    @property
+    def encoding_rule(self) -> str:
+        """See `ModelConfig.encoding_rule`."""
+        return _NUMBERS_RULE if self.embedding == "scalars" else "A FeedForward model reads the two operands"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recurrent(Record):
+class Recurrent(ModelConfig):
     """LSTM or RNN whose last state is read out ("Grokking in neural networks and the role of regularization", Ahmed).
 
     Weights and biases start as those of nn.Embedding, nn.LSTM (nn.RNN) and nn.Linear, all times `init_scale`.
@@ -148,12 +162,27 @@ class Recurrent(Record):
 
     @property
     def slug(self) -> str:
-        """The model in a file name."""
+        """See `ModelConfig.slug`."""
         return self.cell
+
+    @property
+    def encodings(self) -> tuple[Encoding, ...]:
+        """See `ModelConfig.encodings`."""
+        return _NUMBERS if self.embedding == "scalars" else super().encodings
+
+    @property
+    def encoding_rule(self) -> str:
+        """See `ModelConfig.encoding_rule`."""
+        return _NUMBERS_RULE if self.embedding == "scalars" else super().encoding_rule
+
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """See `ModelConfig.varying`."""
+        return ("init_scale",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Logistic(Record):
+class Logistic(ModelConfig):
     """Logistic regression on points, S.x + b, in float64; it begins at zero unless told otherwise."""
 
     initial_norm: float = 0.0
@@ -161,10 +190,30 @@ class Logistic(Record):
     initial_bias: float = 0.0
     """b at step 0."""
 
-    slug: ClassVar[str] = "logistic"
-
     def _rules(self) -> None:
         self._require("initial_norm", self.initial_norm >= 0, ">= 0")
 
+    @property
+    def encodings(self) -> tuple[Encoding, ...]:
+        """See `ModelConfig.encodings`."""
+        return ("points",)
 
-ModelConfig = Transformer | FeedForward | Decoder | Recurrent | Logistic
+    @property
+    def encoding_rule(self) -> str:
+        """See `ModelConfig.encoding_rule`."""
+        return "A Logistic model reads points"
+
+    @property
+    def is_plane(self) -> bool:
+        """See `ModelConfig.is_plane`."""
+        return True
+
+    @property
+    def draws_weights(self) -> bool:
+        """See `ModelConfig.draws_weights`: the direction of S, unless S is 0."""
+        return self.initial_norm != 0
+
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """See `ModelConfig.varying`."""
+        return ("initial_norm", "initial_bias")

@@ -28,6 +28,9 @@ class _Optimizer(Record):
     anneal_to: float = added_field(0.1)
     """Share of lr that is left in the end, in [0, 1]; 0.1 is that of github.com/openai/grok."""
 
+    decay = "to_zero"
+    """What weight decay does: a field of AdamW alone."""
+
     def _rules(self) -> None:
         self._require("lr", self.lr > 0, "> 0")
         self._require("anneal_steps", self.anneal_steps is None or self.anneal_steps >= 1, ">= 1, or None")

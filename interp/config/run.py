@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from interp.config.base import Record, added_field
+from interp.config.declared import ModelConfig, TaskConfig
 from interp.config.events import Event, parse_event
-from interp.config.models import FeedForward, Logistic, ModelConfig, Recurrent, Transformer
+from interp.config.models import Transformer
 from interp.config.optimizers import SGD, Adam, AdamW, Interventions, Muon
 from interp.config.schedule import Every, Schedule
-from interp.config.tasks import Gaussian, Modular, TaskConfig
+from interp.config.tasks import Modular
 from interp.errors import ConfigError
 
 __all__ = ["Log", "RunConfig", "Save"]
@@ -60,44 +61,31 @@ class RunConfig(Record):
         self._require("steps", self.steps >= 1, ">= 1")
         self._require("seed", 0 <= self.seed < 2**63, "in 0 .. 2^63-1")
         object.__setattr__(self, "events", tuple(map(self._canonical, self.events)))  # equal events have equal JSON
-        if isinstance(self.model, FeedForward | Recurrent) and self.model.embedding == "scalars":
-            if self.task.encoding not in ("direct", "bits"):
-                raise ConfigError(
-                    "A model that reads its tokens as numbers needs tokens that are: `task.encoding` must be direct, "
-                    f"or bits; got {self.task.encoding}."
-                )
-        elif isinstance(self.model, FeedForward) and self.task.encoding != "operands":
-            raise ConfigError(
-                "A FeedForward model reads the two operands: `task.encoding` must be operands; "
-                f"got {self.task.encoding}."
-            )
-        points = isinstance(self.task, Gaussian)
-        if points != isinstance(self.model, Logistic):
-            raise ConfigError(
-                "Points are classified by logistic regression, and nothing else is: `task` Gaussian and `model` "
-                f"Logistic belong together; got {type(self.task).__name__} and {type(self.model).__name__}."
-            )
-        if self.optimizer.loss == ("stablemax" if points else "exponential"):
-            raise ConfigError(
-                "`optimizer.loss` must be cross-entropy or exponential for the one logit of a point, cross-entropy or "
-                f"stablemax elsewhere; got {self.optimizer.loss}."
-            )
-        if getattr(self.task, "codes", None) is not None and self.optimizer.loss != "cross-entropy":
-            raise ConfigError(
-                "Codes are learned by their squared error: `optimizer.loss` must be left at cross-entropy; "
-                f"got {self.optimizer.loss}."
-            )
-        if getattr(self.task, "closing", False) and getattr(self.model, "attention", "causal") == "bidirectional":
+        if self.task.encoding not in self.model.encodings or (self.task.needs_plane and not self.model.is_plane):
+            self._refuse_encoding()
+        if self.optimizer.loss not in self.task.losses:
+            raise ConfigError(f"{self.task.loss_rule}; got {self.optimizer.loss}.")
+        if self.task.reads_answer and self.model.sees_later:
             raise ConfigError(
                 "`task.closing` has the model read the answer behind '=': `model.attention` must be causal; "
                 "got bidirectional."
             )
-        stream = getattr(self.model, "init_stream", "seed")
-        if stream == "split" and self.task.split != "torch-randperm":
+        if self.model.init_stream == "split" and self.task.split != "torch-randperm":
             raise ConfigError(
                 "`model.init_stream` split continues torch's stream: `task.split` must be torch-randperm; "
                 f"got {self.task.split}."
             )
+
+    def _refuse_encoding(self) -> None:
+        if (self.task.encoding == "points") != ("points" in self.model.encodings) or self.task.needs_plane:
+            raise ConfigError(
+                "Points are classified by logistic regression, and nothing else is: `task` Gaussian and `model` "
+                f"Logistic belong together; got {type(self.task).__name__} and {type(self.model).__name__}."
+            )
+        raise ConfigError(
+            f"{self.model.encoding_rule}: `task.encoding` must be {', or '.join(self.model.encodings)}; "
+            f"got {self.task.encoding}."
+        )
 
     def after(self, event: Event) -> "RunConfig":
         """The config that is in force once `event` has happened.
@@ -140,15 +128,13 @@ class RunConfig(Record):
         stages = [self]
         for event in self.events:
             stages.append(stages[-1].after(parse_event(event)))
-        model, optimizer = self.model, self.optimizer
-        fixed = model.initial_norm == 0 if isinstance(model, Logistic) else getattr(model, "init_stream", "") == "split"
         drawn = {
-            "initial weights": not fixed,
-            "minibatches": optimizer.batch_size is not None,
-            "dropout": bool(getattr(model, "dropout", 0)),
+            "initial weights": self.model.draws_weights,
+            "minibatches": self.optimizer.batch_size is not None,
+            "dropout": self.model.dropout > 0,
             "update noise": any(stage.interventions.update_noise for stage in stages),
             "weight noise": any(stage.interventions.weight_noise for stage in stages),
-            "jiggle": any(getattr(stage.optimizer, "decay", "") == "jiggle" for stage in stages),
+            "jiggle": any(stage.optimizer.decay == "jiggle" for stage in stages),
         }
         return tuple(name for name, is_drawn in drawn.items() if is_drawn)
 

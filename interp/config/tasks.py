@@ -3,9 +3,9 @@
 import math
 import re
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
-from interp.config.base import Record
+from interp.config.declared import TaskConfig
 from interp.config.polynomials import polynomial
 from interp.errors import ConfigError
 
@@ -17,10 +17,8 @@ __all__ = [
     "Operation",
     "Parity",
     "Split",
-    "SplitTask",
     "Sums",
     "Symbolic",
-    "TaskConfig",
 ]
 
 Operation = Literal[
@@ -28,12 +26,16 @@ Operation = Literal[
     "divide_subtract", "add_multiply", "add_subtract",
 ]  # fmt: skip
 GroupOperation = Literal["compose", "conjugate", "aba"]
+_LOSS_RULE = (
+    "`optimizer.loss` must be cross-entropy or exponential for the one logit of a point, cross-entropy or stablemax "
+    "elsewhere"
+)
 Split = Literal["torch-randperm", "python-shuffle", "numpy-shuffle", "stored"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Split(Record):
-    """What all tasks have: inputs that are trained on, and others."""
+class _Split(TaskConfig):
+    """Tasks that hold out a part of their inputs."""
 
     train_fraction: float = 0.3
     """Share of all pairs that is trained on, in (0, 1)."""
@@ -47,6 +49,11 @@ class _Split(Record):
         self._require("train_fraction", 0 < self.train_fraction < 1, "a share in (0, 1)")
         self._require("seed", 0 <= self.seed < 2**32, "in 0 .. 2^32-1")
 
+    @property
+    def loss_rule(self) -> str:
+        """See `TaskConfig.loss_rule`."""
+        return _LOSS_RULE
+
     def _require_pairs_on_each_side(self, pairs: int) -> None:
         if not 1 <= int(self.train_fraction * pairs) < pairs:
             raise ConfigError(
@@ -57,7 +64,7 @@ class _Split(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class _Pairs(_Split):
-    """What tasks on pairs of tokens have besides: a way to write a pair down."""
+    """Tasks on pairs of operands, with a way to write a pair down."""
 
     split: Split = "torch-randperm"
     """How pairs are shuffled before the first ones become the training set, or stored."""
@@ -102,6 +109,11 @@ class Modular(_Pairs):
         _require_quotients("Modular", self.operation, self.p)
         self._require_pairs_on_each_side(_answered(self.operation, self.p))
 
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """See `TaskConfig.varying`."""
+        return (*super().varying, "operation")
+
     def _require_polynomial(self) -> None:
         try:
             terms = polynomial(self.operation)
@@ -117,7 +129,7 @@ class Modular(_Pairs):
 
     @property
     def slug(self) -> str:
-        """The task in a file name."""
+        """See `TaskConfig.slug`."""
         return self.operation.replace("+", "_") + str(self.p)
 
 
@@ -149,6 +161,11 @@ class Group(_Pairs):
         self._require_pairs_on_each_side(self.order**2)
 
     @property
+    def varying(self) -> tuple[str, ...]:
+        """See `TaskConfig.varying`."""
+        return (*super().varying, "operation")
+
+    @property
     def order(self) -> int:
         """Number of elements."""
         match self.family:
@@ -163,7 +180,7 @@ class Group(_Pairs):
 
     @property
     def slug(self) -> str:
-        """The task in a file name: S5, S5conjugate."""
+        """See `TaskConfig.slug`: S5, S5conjugate."""
         return f"{self.family[0].upper()}{self.n}{'' if self.operation == 'compose' else self.operation}"
 
 
@@ -195,7 +212,7 @@ class Symbolic(_Split):
     """Whether, as published, loss and accuracy are of two tokens, the answer and the `<|eos|>` behind it: the loss is
     the mean over both, and an equation is right if both are."""
 
-    encoding: ClassVar[str] = "symbolic"
+    encoding = "symbolic"
 
     def _rules(self) -> None:
         self._require("p", 3 <= self.p <= 10_234, "a modulus in 3 .. 10234 (10234 itself is the name of a permutation)")
@@ -220,8 +237,23 @@ class Symbolic(_Split):
         return None
 
     @property
+    def loss_words(self) -> str:
+        """See `TaskConfig.loss_words`."""
+        return "cross-entropy (nats), mean of answer and closing token" if self.closing else super().loss_words
+
+    @property
+    def reads_answer(self) -> bool:
+        """See `TaskConfig.reads_answer`."""
+        return self.closing
+
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """See `TaskConfig.varying`."""
+        return (*super().varying, "operation", "noisy_answers")
+
+    @property
     def slug(self) -> str:
-        """The task in a file name: symbolic_add97, symbolic_S5conjugate."""
+        """See `TaskConfig.slug`: symbolic_add97, symbolic_S5conjugate."""
         return "symbolic_" + (self.group.slug if self.group else f"{self.operation.replace('+', '_')}{self.p}")
 
 
@@ -247,7 +279,7 @@ class Sums(_Split):
     """Width of random codes N(0, 1) that the outputs are to equal, one for each answer, as in the paper (30); None:
     the outputs are 2p-1 classes."""
 
-    operation: ClassVar[str] = "sum"
+    operation = "sum"
 
     def _rules(self) -> None:
         self._require("p", self.p >= 3, "a count of numbers >= 3")
@@ -257,8 +289,32 @@ class Sums(_Split):
 
     @property
     def slug(self) -> str:
-        """The task in a file name."""
+        """See `TaskConfig.slug`."""
         return f"sums{self.p}"
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """See `TaskConfig.losses`."""
+        return super().losses if self.codes is None else ("cross-entropy",)
+
+    @property
+    def loss_rule(self) -> str:
+        """See `TaskConfig.loss_rule`."""
+        return (
+            super().loss_rule
+            if self.codes is None
+            else "Codes are learned by their squared error: `optimizer.loss` must be left at cross-entropy"
+        )
+
+    @property
+    def loss_words(self) -> str:
+        """See `TaskConfig.loss_words`."""
+        return super().loss_words if self.codes is None else "mean squared error of the codes"
+
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """See `TaskConfig.varying`; the seed draws the codes, too, which must be the same ones."""
+        return super().varying if self.codes is None else ("train_fraction", "split")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,8 +336,8 @@ class Parity(_Split):
     split: Split = "torch-randperm"
     """How samples are shuffled before the first ones become the training set, or stored."""
 
-    operation: ClassVar[str] = "parity"
-    encoding: ClassVar[str] = "bits"
+    operation = "parity"
+    encoding = "bits"
 
     def _rules(self) -> None:
         self._require("n", self.n >= 1, ">= 1")
@@ -292,12 +348,12 @@ class Parity(_Split):
 
     @property
     def slug(self) -> str:
-        """The task in a file name: parity43_3."""
+        """See `TaskConfig.slug`: parity43_3."""
         return f"parity{self.n}_{self.k}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gaussian(Record):
+class Gaussian(TaskConfig):
     """Points x_i ~ N(0, sigma^2 I_d), all of the class -1 ("Grokking at the Edge of Linear Separability", Beck et al.,
     2024, arXiv:2410.04489).
 
@@ -313,9 +369,9 @@ class Gaussian(Record):
     seed: int = 0
     """Seed of the points."""
 
-    operation: ClassVar[str] = "one class"
-    encoding: ClassVar[str] = "points"
-    split: ClassVar[str] = "all"
+    operation = "one class"
+    encoding = "points"
+    split = "all"
 
     def _rules(self) -> None:
         self._require("n", self.n >= 1, ">= 1")
@@ -325,13 +381,23 @@ class Gaussian(Record):
 
     @property
     def slug(self) -> str:
-        """The task in a file name: gauss400x180."""
+        """See `TaskConfig.slug`: gauss400x180."""
         return f"gauss{self.n}x{self.d}"
 
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """See `TaskConfig.losses`."""
+        return ("cross-entropy", "exponential")
 
-SplitTask = Modular | Group | Symbolic | Sums | Parity
-"""Tasks of which a part is held out."""
-TaskConfig = SplitTask | Gaussian
+    @property
+    def loss_rule(self) -> str:
+        """See `TaskConfig.loss_rule`."""
+        return _LOSS_RULE
+
+    @property
+    def needs_plane(self) -> bool:
+        """See `TaskConfig.needs_plane`."""
+        return True
 
 
 def _answered(operation: str, p: int) -> int:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from interp.config import Gaussian, Modular, RunConfig, Save
+from interp.config import Modular, RunConfig, Save
 from interp.config.schedule import Every, Schedule, Steps
 from interp.config.tasks import Operation, Split
 from interp.errors import ConfigError, ForeignFormatError
@@ -307,8 +307,7 @@ def _stored_split(dump: Dump, described: Description, full: Examples) -> Example
     if dump.train is None:
         if not described.unshuffled:
             return None
-        task = described.config.task
-        assert not isinstance(task, Gaussian)  # no layout holds points
+        task = _modular(described.config)
         train = torch.zeros_like(defined)
         train[: int(task.train_fraction * len(train))] = True
         return replace(full, train=train, test=defined & ~train)

@@ -3,24 +3,69 @@
 A model is built from three integers (tokens, positions, classes) and its config; it knows no task.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
+from torch.nn.modules.dropout import _DropoutNd as _Dropout
 
 from interp.config import Decoder, FeedForward, Logistic, Recurrent, Transformer
-from interp.config.models import ModelConfig
-from interp.models.base import Answer, Batch, Network
+from interp.config.declared import ModelConfig
+from interp.errors import ConfigError
+from interp.models.base import Answer, Batch, Network, Sizes
 from interp.models.decoder import DecoderNetwork
 from interp.models.feedforward import FeedForwardNetwork
 from interp.models.logistic import LogisticNetwork
 from interp.models.recurrent import RecurrentNetwork
 from interp.models.transformer import TransformerNetwork
 
-__all__ = ["Answer", "Batch", "Network", "build_model"]
+__all__ = ["Answer", "Batch", "Model", "Network", "Sizes", "build_model"]
+
+
+class Model(ModelConfig, ABC):
+    """Base of a user's own model: a frozen dataclass with one method, `build`.
+
+    It is passed wherever a model of this package is, from a module of the user's own; JSON names it as
+    `my_module:Name`. What it declares besides (`slug`, `encodings`, ...) has defaults: see `ModelConfig`.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from torch import nn
+        >>> class Bag(Network):
+        ...     def __init__(self, sizes: Sizes, width: int) -> None:
+        ...         super().__init__()
+        ...         self.table = nn.Embedding(sizes.d_vocab, width)
+        ...         self.out = nn.Linear(width, sizes.d_vocab_out)
+        ...
+        ...     def forward(self, tokens):
+        ...         return self.out(self.table(tokens).sum(1).relu())
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class BagOfTokens(Model):
+        ...     width: int = 16
+        ...
+        ...     def build(self, sizes: Sizes, generator: torch.Generator) -> Network:
+        ...         return Bag(sizes, self.width)
+        >>> network = build_model(BagOfTokens(), 5, 2, 5, generator=torch.Generator().manual_seed(0))
+        >>> network(torch.tensor([[1, 2], [2, 1]])).shape
+        torch.Size([2, 5])
+    """
+
+    @abstractmethod
+    def build(self, sizes: Sizes, generator: torch.Generator) -> Network:
+        """The network, on the CPU, its initial weights a function of `generator` alone.
+
+        Modules that initialise themselves (`nn.Linear`, `nn.Embedding`) draw from torch's global generator, which is
+        seeded from `generator` for the time of this call and restored behind it. Draw from nothing else: numpy's and
+        Python's generators are not the run's.
+        """
 
 
 def build_model(
     config: ModelConfig, d_vocab: int, n_ctx: int, d_vocab_out: int, *, generator: torch.Generator
 ) -> Network:
     """The model that `config` describes, its weights drawn from `generator` (on the CPU).
+
+    Raises:
+        ConfigError: a user's network breaks a rule of `Network`.
 
     Example:
         >>> model = build_model(Transformer(), 114, 3, 113, generator=torch.Generator().manual_seed(0))
@@ -38,3 +83,31 @@ def build_model(
             return RecurrentNetwork(config, d_vocab, n_ctx, d_vocab_out, generator)
         case Logistic():
             return LogisticNetwork(config, n_ctx, generator)
+        case Model():
+            return _built_by_user(config, Sizes(d_vocab, n_ctx, d_vocab_out), generator)
+    raise ConfigError(
+        f"`model` must be a model of this package, or derived from interp.models.Model; got {type(config).__name__}."
+    )
+
+
+def _built_by_user(config: Model, sizes: Sizes, generator: torch.Generator) -> Network:
+    name = type(config).__name__
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        network = config.build(sizes, generator)
+    if not isinstance(network, Network):
+        raise ConfigError(f"`{name}.build` must return an interp.models.Network; got {type(network).__name__}.")
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ConfigError(f"`{name}.build` must return a network with something to train; it has no parameter.")
+    if buffers := network.state_dict().keys() - dict(network.named_parameters(remove_duplicate=False)).keys():
+        raise ConfigError(
+            f"`{name}` must keep its constants in buffers that are not persistent, since a checkpoint holds weights "
+            f"alone; got {', '.join(sorted(buffers))}."
+        )
+    if drawing := [at for at, module in network.named_modules() if isinstance(module, _Dropout) and module.p > 0]:
+        raise ConfigError(
+            f"`{name}` must draw in `Network.dropout_mask` and not from torch's global generator, for a run to be "
+            f"repeated bit for bit; got dropout in {', '.join(drawing)}."
+        )
+    network.d_vocab, network.n_ctx, network.d_vocab_out = sizes
+    return network

@@ -1,22 +1,29 @@
 """What every model provides, and the two pieces that the fast passes share: prepared batches and table look-up."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from interp.errors import NotAvailableError
+
 __all__ = [
     "Answer",
     "Batch",
     "Network",
+    "NeuronNetwork",
     "Parameters",
+    "Sizes",
     "activate",
     "draw",
     "in_front",
+    "is_block_matrix",
     "is_stacked",
     "look_up",
     "numbers_of_tokens",
@@ -54,18 +61,176 @@ class Answer:
     """What reaches the logits around the last hidden layer, biases included."""
 
 
-class Network(nn.Module, ABC):
-    """Parameters named as HookedTransformer names them; `embed.W_E` is the token embedding of every model that has one.
+class Sizes(NamedTuple):
+    """Sizes of a task that a model is built for."""
 
-    A model that reads its operands as numbers has none: `embed` is None, and the state dict lacks the name.
+    d_vocab: int
+    """Number of tokens."""
+    n_ctx: int
+    """Positions of an input."""
+    d_vocab_out: int
+    """Number of outputs."""
+
+
+class Network(nn.Module, ABC):
+    """A model's parameters and passes, with what trainers, optimisers and measures ask of them.
+
+    A user's network writes one method, `forward`. Everything else has a default; each further declaration opens more
+    measures. A checkpoint stores weights alone, so that constants belong in non-persistent buffers, and draws of a
+    training pass in `dropout_mask`, since global generators are not the run's.
     """
 
     d_vocab: int
     n_ctx: int
     d_vocab_out: int
+
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+    """Names of the axes of parameters, by a parameter's name; in blocks without `blocks.i.` in front."""
+    read_out: ClassVar[str] = ""
+    """Name of the matrix [stream, d_vocab_out] that gives the logits; empty where no parameter is one."""
+    has_neurons: ClassVar[bool] = False
+    """Whether `answer` tells the neurons of the last hidden layer, and `neuron_logit_map` their way to the logits."""
+
+    @property
+    def embeddings(self) -> tuple[str, ...]:
+        """Names of the tables with a row per token: one, or one for each operand; empty where there is none."""
+        return ()
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether operands are looked up in `embeddings`, a row for each token wherever it stands."""
+        return bool(self.embeddings)
+
+    @property
+    def pattern(self) -> str:
+        """Name in the cache of the only layer's attention pattern [batch, head, query, key]; empty where there is none.
+
+        A network that names one has HookedTransformer's parameters: `blocks.0.attn.W_Q`, `W_K`, `pos_embed.W_pos`.
+        """
+        return ""
+
+    def axes_of(self, name: str) -> tuple[str, ...]:
+        """Names of the axes of a parameter, from `axes`; empty where they are not declared.
+
+        Example:
+            >>> from interp.config import Transformer
+            >>> from interp.models import build_model
+            >>> build_model(Transformer(), 6, 3, 5, generator=torch.Generator()).axes_of("blocks.0.mlp.W_in")
+            ('d_model', 'neuron')
+        """
+        short = name.split(".", 2)[-1] if name.startswith("blocks.") else name
+        return self.axes.get(name, self.axes.get(short, ()))
+
+    def operand_embeddings(self, weights: Mapping[str, Tensor]) -> Float[Tensor, "*step token column"]:
+        """Representation of each token at either operand, side by side: by default the table of the first operand.
+
+        `weights` are the parameters, leading axes included; whoever asks may leave out rows of the tables.
+        """
+        if not self.embeddings:
+            raise NotAvailableError(f"{type(self).__name__} has no embedding.")
+        return weights[self.embeddings[0]]
+
+    def muon_turns(self, name: str, ndim: int) -> bool:
+        """Whether Muon orthogonalises the updates of a parameter, and AdamW does not make them.
+
+        Matrices are turned, but for embeddings and the read-out (Jordan et al., 2024).
+        """
+        return ndim >= 2 and name not in (*self.embeddings, self.read_out)
+
+    def lens_settings(self) -> dict[str, Any]:
+        """Settings of the TransformerBridge that has the same parameters, `TransformerBridgeConfig`'s arguments.
+
+        Raises:
+            NotAvailableError: TransformerLens has no such model.
+        """
+        raise NotAvailableError(
+            f"TransformerLens has bridges for transformers only; got a {type(self).__name__}, "
+            "whose activations `run_with_cache` gives under the same names."
+        )
+
+    @abstractmethod
+    def forward(
+        self, tokens: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos"]
+    ) -> Float[Tensor, "batch out_pos d_vocab_out"] | Float[Tensor, "batch d_vocab_out"]:
+        """Logits at every position, or those of the answer alone."""
+
+    def run_with_cache(self, tokens: Int[Tensor, "batch pos"]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits and activations by name: by default the outputs of all submodules, under their names."""
+        cache: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
+            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+                if isinstance(output, Tensor):
+                    cache[name] = output
+
+            return hook
+
+        handles = [module.register_forward_hook(keep(name)) for name, module in self.named_modules() if name]
+        try:
+            return self(tokens), cache
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def prepare(self, tokens: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos"]) -> Batch:
+        """Inputs as the fast passes read them, prepared once, on the device of `tokens`."""
+        return Batch(tokens, None)
+
+    def dropout_mask(self, batch: int, generator: torch.Generator) -> Float[Tensor, "batch neuron"] | None:
+        """Factors of the neurons in a training pass, drawn on the CPU; None for a model without dropout.
+
+        They go into the field `dropout` of the batch of that pass; an evaluation leaves the field None.
+        """
+        return None
+
+    def answer_logits(self, batch: Batch) -> Float[Tensor, "batch d_vocab_out"]:
+        """Logits at the last position."""
+        outputs = self(batch.tokens)
+        return outputs[:, -1] if outputs.ndim == 3 else outputs
+
+    def last_logits(self, batch: Batch, positions: int) -> Float[Tensor, "batch positions d_vocab_out"]:
+        """Logits at the last positions: 2 for inputs behind whose '=' the answer stands, to learn what closes it."""
+        return self(batch.tokens)[:, -positions:]
+
+    def answer(self, batch: Batch) -> Answer:
+        """Logits at the last position and what they are made of, where `has_neurons`.
+
+        Raises:
+            NotAvailableError: the network does not tell its neurons.
+        """
+        raise NotAvailableError(f"{type(self).__name__} does not tell its neurons (`has_neurons`).")
+
+    def neuron_logit_map(self) -> Float[Tensor, "neuron d_vocab_out"]:
+        """W_L, the map from the neurons of the last hidden layer to the logits, where `has_neurons`.
+
+        Raises:
+            NotAvailableError: the network does not tell its neurons.
+        """
+        raise NotAvailableError(f"{type(self).__name__} does not tell its neurons (`has_neurons`).")
+
+
+class NeuronNetwork(Network):
+    """Networks of this package: a plain pass, and an exact fast one that tells the neurons of the last hidden layer.
+
+    Parameters are named as HookedTransformer names them; `embed.W_E` is the token embedding. A model that reads its
+    operands as numbers has none: `embed` is None, and the state dict lacks the name.
+    """
+
     embed: Any
     blocks: Any
     unembed: Any
+
+    read_out: ClassVar[str] = "unembed.W_U"
+    has_neurons: ClassVar[bool] = True
+
+    @property
+    def embeddings(self) -> tuple[str, ...]:
+        """See `Network.embeddings`."""
+        return () if self.embed is None else ("embed.W_E",)
+
+    def muon_turns(self, name: str, ndim: int) -> bool:
+        """See `Network.muon_turns`: matrices of the blocks (biases of heads, [head, d_head], are none)."""
+        return is_block_matrix(name, ndim)
 
     def forward(
         self, tokens: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos"]
@@ -80,29 +245,15 @@ class Network(nn.Module, ABC):
         """Logits at every position and all activations under their HookedTransformer names: the plain pass."""
 
     def prepare(self, tokens: Int[Tensor, "batch pos"]) -> Batch:
-        """What the fast passes need to know of these inputs, prepared once, on the device of `tokens`."""
+        """See `Network.prepare`; on CUDA with the incidence of tokens, by which look-ups are summed back."""
         incidence = None
         if summed_by_product(tokens):
             incidence = F.one_hot(tokens.T, self.d_vocab).transpose(1, 2).to(torch.float32).contiguous()
         return Batch(tokens, incidence)
 
-    def dropout_mask(self, batch: int, generator: torch.Generator) -> Float[Tensor, "batch neuron"] | None:
-        """What a training pass multiplies the neurons with, drawn on the CPU; None for a model without dropout.
-
-        It goes into the field `dropout` of the batch of that pass; an evaluation leaves the field None.
-        """
-        return None
-
     def answer_logits(self, batch: Batch) -> Float[Tensor, "batch d_vocab_out"]:
-        """Logits at the last position, by the fast pass."""
+        """See `Network.answer_logits`, by the fast pass."""
         return self.answer(batch).logits
-
-    def last_logits(self, batch: Batch, positions: int) -> Float[Tensor, "batch positions d_vocab_out"]:
-        """Logits at the last positions: 2 for inputs behind whose '=' the answer stands, to learn what closes it.
-
-        This is the plain pass, where a model has no faster one.
-        """
-        return self(batch.tokens)[:, -positions:]
 
     @abstractmethod
     def answer(self, batch: Batch) -> Answer:
@@ -111,6 +262,11 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def neuron_logit_map(self) -> Float[Tensor, "neuron d_vocab_out"]:
         """W_L, the map from the neurons of the last hidden layer to the logits."""
+
+
+def is_block_matrix(name: str, ndim: int) -> bool:
+    """Whether a parameter is a matrix of a block, by HookedTransformer's names; `ndim` leaves out members' axes."""
+    return name.startswith("blocks.") and ".W_" in name and ndim >= 2
 
 
 class Parameters(nn.Module):

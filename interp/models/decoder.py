@@ -18,7 +18,9 @@ has neurons / s, the neurons as the logits see them.
 """
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -27,7 +29,7 @@ from torch.nn import functional as F
 
 from interp.config import Decoder
 from interp.models.attention import Attention
-from interp.models.base import Answer, Batch, Network, Parameters, activate, draw
+from interp.models.base import Answer, Batch, NeuronNetwork, Parameters, activate, draw
 from interp.models.prefixes import PrefixBatch, prefix_batch
 
 __all__ = ["DecoderNetwork"]
@@ -36,7 +38,7 @@ EPS = 1e-5
 """What torch's LayerNorm adds to the variance."""
 
 
-class DecoderNetwork(Network):
+class DecoderNetwork(NeuronNetwork):
     """The decoder that a `Decoder` config describes.
 
     Parameters: `embed.W_E`, and per layer `blocks.i.attn.W_Q`, `W_K`, `W_V`, `W_O`, `blocks.i.ln1.w`, `ln1.b`,
@@ -52,6 +54,23 @@ class DecoderNetwork(Network):
         >>> torch.allclose(model.answer_logits(model.prepare(tokens)), model(tokens)[:, -1], atol=1e-6)
         True
     """
+
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+        {
+            "embed.W_E": ("token", "d_model"),
+            "attn.W_Q": ("head", "d_model", "d_head"),
+            "attn.W_K": ("head", "d_model", "d_head"),
+            "attn.W_V": ("head", "d_model", "d_head"),
+            "attn.W_O": ("head", "d_head", "d_model"),
+            "ln1.w": ("d_model",),
+            "ln1.b": ("d_model",),
+            "ln2.w": ("d_model",),
+            "ln2.b": ("d_model",),
+            "mlp.W_in": ("d_model", "neuron"),
+            "mlp.W_out": ("neuron", "d_model"),
+            "unembed.W_U": ("d_model", "d_vocab_out"),
+        }
+    )
 
     def __init__(self, config: Decoder, d_vocab: int, n_ctx: int, d_vocab_out: int, generator: torch.Generator) -> None:
         super().__init__()

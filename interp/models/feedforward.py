@@ -17,7 +17,9 @@ are read as numbers have no embedding.
 """
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -25,12 +27,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interp.config import FeedForward
-from interp.models.base import Answer, Batch, Network, Parameters, activate, draw, look_up, numbers_of_tokens
+from interp.models.base import Answer, Batch, NeuronNetwork, Parameters, activate, draw, look_up, numbers_of_tokens
 
 __all__ = ["FeedForwardNetwork"]
 
 
-class FeedForwardNetwork(Network):
+class FeedForwardNetwork(NeuronNetwork):
     """The MLP that a `FeedForward` config describes; it has a single position.
 
     Parameters: `embed.W_E` (and `embed_b.W_E` where the operands have separate tables), `blocks.i.mlp.W_in`,
@@ -43,6 +45,17 @@ class FeedForwardNetwork(Network):
         >>> torch.allclose(model.answer_logits(model.prepare(tokens)), model(tokens)[:, -1], atol=1e-6)
         True
     """
+
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+        {
+            "embed.W_E": ("token", "d_model"),
+            "embed_b.W_E": ("token", "d_model"),
+            "mlp.W_in": ("d_in", "neuron"),
+            "mlp.b_in": ("neuron",),
+            "unembed.W_U": ("neuron", "d_vocab_out"),
+            "unembed.b_U": ("d_vocab_out",),
+        }
+    )
 
     def __init__(
         self, config: FeedForward, d_vocab: int, n_ctx: int, d_vocab_out: int, generator: torch.Generator
@@ -91,6 +104,25 @@ class FeedForwardNetwork(Network):
             d_in = d_hidden
         W_U, b_U = layer(d_in, d_vocab_out, 1 / math.sqrt(d_vocab_out) if config.init == "nanda" else scale)
         self.unembed = Parameters(W_U=W_U, b_U=b_U)
+
+    @property
+    def embeddings(self) -> tuple[str, ...]:
+        """See `Network.embeddings`."""
+        return super().embeddings if self.embed_b is None else ("embed.W_E", "embed_b.W_E")
+
+    @property
+    def looks_up(self) -> bool:
+        """See `Network.looks_up`; rows of one-hot inputs differ from operand to operand."""
+        return self.config.embedding in ("shared", "separate")
+
+    def operand_embeddings(self, weights: Mapping[str, Tensor]) -> Float[Tensor, "*step token column"]:
+        """See `Network.operand_embeddings`: embeddings times the first layer's weights (Chughtai et al., 2023)."""
+        if self.config.embedding == "one-hot" or self.config.combine == "product":
+            return super().operand_embeddings(weights)
+        W_in = weights["blocks.0.mlp.W_in"]
+        halves = W_in.chunk(2, dim=-2) if self.config.combine == "concatenate" else (W_in, W_in)
+        first, second = weights[self.embeddings[0]], weights[self.embeddings[-1]]
+        return torch.cat([first @ halves[0], second @ halves[1]], dim=-1)
 
     def run_with_cache(
         self, tokens: Int[Tensor, "batch pos"]

@@ -23,9 +23,8 @@ import torch
 from torch import Tensor
 
 from interp.config import Transformer
-from interp.errors import ForeignFormatError, NotAvailableError, did_you_mean
+from interp.errors import ForeignFormatError, did_you_mean
 from interp.models.base import Network
-from interp.models.transformer import TransformerNetwork
 
 if TYPE_CHECKING:
     import transformer_lens.model_bridge
@@ -55,6 +54,7 @@ def to_bridge(model: Network) -> "transformer_lens.model_bridge.TransformerBridg
         NotAvailableError: for a model that is no transformer, or whose attention rate is not 1.
 
     Example:
+        >>> from interp.models.transformer import TransformerNetwork
         >>> config = Transformer(d_model=8, n_heads=2, d_head=4, d_mlp=16)
         >>> model = TransformerNetwork(config, 6, 3, 5, torch.Generator().manual_seed(0))
         >>> bridge, tokens = to_bridge(model), torch.tensor([[1, 2, 5]])
@@ -63,47 +63,29 @@ def to_bridge(model: Network) -> "transformer_lens.model_bridge.TransformerBridg
         >>> bridge.run_with_cache(tokens)[1]["blocks.0.attn.hook_z"].shape
         torch.Size([1, 3, 2, 4])
     """
-    if not isinstance(model, TransformerNetwork):
-        raise NotAvailableError(
-            f"TransformerLens has bridges for transformers only; got a {type(model).__name__}, "
-            "whose activations `run_with_cache` gives under the same names."
-        )
-    config, weight = model.config, model.embed.W_E
-    if config.attention_rate != 1:
-        raise NotAvailableError(
-            "TransformerLens has no attention that is not a softmax: `attention_rate` must be 1; "
-            f"got {config.attention_rate}. `run_with_cache` gives the activations under the same names."
-        )
+    settings, weight = model.lens_settings(), next(model.parameters())
     with _global_randomness_kept():
         from transformer_lens.config import TransformerBridgeConfig
         from transformer_lens.model_bridge.sources import boot_native
         from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
 
         bridge_config = TransformerBridgeConfig(
-            n_layers=config.n_layers,
-            d_model=config.d_model,
-            n_heads=config.n_heads,
-            d_head=config.d_head,
-            d_mlp=config.d_mlp,
-            n_ctx=model.n_ctx,
-            d_vocab=model.d_vocab,
-            d_vocab_out=model.d_vocab_out,
-            act_fn=config.activation,
-            attention_dir=config.attention,
+            **settings,
             normalization_type=None,
             init_weights=False,
             device=str(weight.device),
             dtype=weight.dtype,
         )
         bridge = boot_native(bridge_config, device=weight.device, dtype=weight.dtype)
-        shapes = _shapes(config, model.d_vocab, model.n_ctx, model.d_vocab_out)
+        shapes = _shapes(**{name: settings[name] for name in _SIZES})
         biases = {name: weight.new_zeros(shape) for name, shape in shapes.items() if _bias_group(name)}
         bridge.load_state_dict(convert_tl_checkpoint(biases | model.state_dict(), bridge_config), strict=True)
-        for block in bridge.blocks:
-            if config.attention_biases != "trainable":
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        for layer, block in enumerate(bridge.blocks):
+            if f"blocks.{layer}.attn.b_Q" not in trained:
                 for linear in (block.attn.q, block.attn.k, block.attn.v, block.attn.o):
                     linear.bias.requires_grad_(False)
-            if config.mlp_biases != "trainable":
+            if f"blocks.{layer}.mlp.b_in" not in trained:
                 for name in ("in", "out"):
                     getattr(block.mlp, name).bias.requires_grad_(False)
         return bridge.eval()
@@ -126,6 +108,7 @@ def from_state_dict(
         ForeignFormatError: where keys are missing, unknown or of shapes that disagree.
 
     Example:
+        >>> from interp.models.transformer import TransformerNetwork
         >>> config = Transformer(d_model=8, n_heads=2, d_head=4, d_mlp=16, mlp_biases="frozen")
         >>> model = TransformerNetwork(config, 6, 3, 5, torch.Generator().manual_seed(0))
         >>> imported = from_state_dict(model.state_dict())
@@ -161,11 +144,8 @@ def from_state_dict(
         unembed_biases=biases["unembed"],
     )
 
-    shapes = {
-        name: shape
-        for name, shape in _shapes(config, d_vocab, n_ctx, d_vocab_out).items()
-        if biases.get(_bias_group(name) or "") != "absent"
-    }
+    sizes = _shapes(config.n_layers, d_model, n_heads, d_head, d_mlp, d_vocab, n_ctx, d_vocab_out)
+    shapes = {name: shape for name, shape in sizes.items() if biases.get(_bias_group(name) or "") != "absent"}
     for name, x in state.items():
         if name not in shapes:
             raise ForeignFormatError(f"`{name}` is no parameter of a HookedTransformer. {did_you_mean(name, shapes)}")
@@ -186,9 +166,14 @@ def _bias_group(name: str) -> str | None:
     return next((group for group, names in _GROUPS.items() if last in names), None)
 
 
-def _shapes(config: Transformer, d_vocab: int, n_ctx: int, d_vocab_out: int) -> dict[str, tuple[int, ...]]:
+_SIZES = ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "d_vocab", "n_ctx", "d_vocab_out")
+
+
+def _shapes(
+    n_layers: int, d_model: int, n_heads: int, d_head: int, d_mlp: int, d_vocab: int, n_ctx: int, d_vocab_out: int
+) -> dict[str, tuple[int, ...]]:
     """Every parameter of a HookedTransformer without LayerNorm, all biases included."""
-    d, heads, d_head, d_mlp = config.d_model, config.n_heads, config.d_head, config.d_mlp
+    d, heads = d_model, n_heads
     block = {
         **{f"attn.W_{name}": (heads, d, d_head) for name in "QKV"},
         "attn.W_O": (heads, d_head, d),
@@ -202,7 +187,7 @@ def _shapes(config: Transformer, d_vocab: int, n_ctx: int, d_vocab_out: int) -> 
     return {
         "embed.W_E": (d_vocab, d),
         "pos_embed.W_pos": (n_ctx, d),
-        **{f"blocks.{layer}.{name}": shape for layer in range(config.n_layers) for name, shape in block.items()},
+        **{f"blocks.{layer}.{name}": shape for layer in range(n_layers) for name, shape in block.items()},
         "unembed.W_U": (d, d_vocab_out),
         "unembed.b_U": (d_vocab_out,),
     }

@@ -4,17 +4,19 @@ Weights, logits and losses are float64, so that late updates, of one part in 10^
 so are the products with them, which read little else than memory.
 """
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.config import Logistic
-from interp.models.base import Answer, Batch, Network
+from interp.models.base import Answer, Batch, NeuronNetwork
 
 __all__ = ["LogisticNetwork", "gradients", "logits"]
 
 
-class LogisticNetwork(Network):
+class LogisticNetwork(NeuronNetwork):
     """The model that a `Logistic` config describes. Parameters: `S` [n_ctx] and `b` [1]; it has no embedding.
 
     Example:
@@ -22,6 +24,8 @@ class LogisticNetwork(Network):
         >>> model(torch.ones(2, 3)).squeeze().tolist()
         [-1.0, -1.0]
     """
+
+    read_out: ClassVar[str] = ""
 
     def __init__(self, config: Logistic, n_ctx: int, generator: torch.Generator) -> None:
         super().__init__()

@@ -14,8 +14,9 @@ shared state included; per pair there remain the products of the positions behin
 """
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -23,13 +24,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interp.config import Recurrent
-from interp.models.base import Answer, Batch, Network, Parameters, draw, in_front, numbers_of_tokens
+from interp.models.base import Answer, Batch, NeuronNetwork, Parameters, draw, in_front, numbers_of_tokens
 from interp.models.prefixes import Level, PrefixBatch, Rows, prefix_batch
 
 __all__ = ["RecurrentNetwork"]
 
 
-class RecurrentNetwork(Network):
+class RecurrentNetwork(NeuronNetwork):
     """The LSTM or RNN that a `Recurrent` config describes.
 
     Parameters: `embed.W_E`, and per layer `blocks.i.rnn.W_ih`, `W_hh`, `b_ih`, `b_hh`, which are the transposes of
@@ -43,6 +44,18 @@ class RecurrentNetwork(Network):
         >>> torch.allclose(model.answer_logits(model.prepare(tokens)), model(tokens)[:, -1], atol=1e-6)
         True
     """
+
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+        {
+            "embed.W_E": ("token", "d_model"),
+            "rnn.W_ih": ("d_in", "gate"),
+            "rnn.W_hh": ("d_hidden", "gate"),
+            "rnn.b_ih": ("gate",),
+            "rnn.b_hh": ("gate",),
+            "unembed.W_U": ("neuron", "d_vocab_out"),
+            "unembed.b_U": ("d_vocab_out",),
+        }
+    )
 
     def __init__(
         self, config: Recurrent, d_vocab: int, n_ctx: int, d_vocab_out: int, generator: torch.Generator

@@ -20,7 +20,9 @@ where attention is causal, and of the last layer the last position alone (see `i
 """
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -28,15 +30,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interp.config import Transformer
-from interp.errors import InvalidArgumentError
+from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.models.attention import Attention, plus
-from interp.models.base import Answer, Batch, Network, Parameters, activate, draw, is_stacked, look_up
+from interp.models.base import Answer, Batch, NeuronNetwork, Parameters, activate, draw, is_stacked, look_up
 from interp.models.prefixes import PrefixBatch, prefix_batch, whole_batch
 
 __all__ = ["TransformerNetwork"]
 
 
-class TransformerNetwork(Network):
+class TransformerNetwork(NeuronNetwork):
     """The transformer that a `Transformer` config describes.
 
     Example:
@@ -47,6 +49,27 @@ class TransformerNetwork(Network):
         >>> torch.allclose(logits, model(tokens)[:, -1], atol=1e-6)
         True
     """
+
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+        {
+            "embed.W_E": ("token", "d_model"),
+            "pos_embed.W_pos": ("pos", "d_model"),
+            "attn.W_Q": ("head", "d_model", "d_head"),
+            "attn.W_K": ("head", "d_model", "d_head"),
+            "attn.W_V": ("head", "d_model", "d_head"),
+            "attn.W_O": ("head", "d_head", "d_model"),
+            "attn.b_Q": ("head", "d_head"),
+            "attn.b_K": ("head", "d_head"),
+            "attn.b_V": ("head", "d_head"),
+            "attn.b_O": ("d_model",),
+            "mlp.W_in": ("d_model", "neuron"),
+            "mlp.b_in": ("neuron",),
+            "mlp.W_out": ("neuron", "d_model"),
+            "mlp.b_out": ("d_model",),
+            "unembed.W_U": ("d_model", "d_vocab_out"),
+            "unembed.b_U": ("d_vocab_out",),
+        }
+    )
 
     def __init__(
         self, config: Transformer, d_vocab: int, n_ctx: int, d_vocab_out: int, generator: torch.Generator
@@ -101,6 +124,32 @@ class TransformerNetwork(Network):
             else linear(d, d_vocab_out, fan_in=d)
         )
         self.unembed = Parameters(W_U=W_U, b_U=bias(config.unembed_biases, d_vocab_out, fan_in=d))
+
+    @property
+    def pattern(self) -> str:
+        """See `Network.pattern`."""
+        return "blocks.0.attn.hook_pattern" if len(self.blocks) == 1 else ""
+
+    def lens_settings(self) -> dict[str, Any]:
+        """See `Network.lens_settings`."""
+        config = self.config
+        if config.attention_rate != 1:
+            raise NotAvailableError(
+                "TransformerLens has no attention that is not a softmax: `attention_rate` must be 1; "
+                f"got {config.attention_rate}. `run_with_cache` gives the activations under the same names."
+            )
+        return {
+            "n_layers": config.n_layers,
+            "d_model": config.d_model,
+            "n_heads": config.n_heads,
+            "d_head": config.d_head,
+            "d_mlp": config.d_mlp,
+            "n_ctx": self.n_ctx,
+            "d_vocab": self.d_vocab,
+            "d_vocab_out": self.d_vocab_out,
+            "act_fn": config.activation,
+            "attention_dir": config.attention,
+        }
 
     # --- the plain pass -----------------------------------------------------------------------------------------------
 

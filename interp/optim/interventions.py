@@ -20,13 +20,13 @@ in this order. Draws are pure functions of (seed, step). What an intervention ha
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.config import AdamW, Muon, RunConfig
-from interp.optim.optimizers import is_muons
+from interp.config import Muon, RunConfig
 from interp.rng import generator
 
 __all__ = [
@@ -98,9 +98,9 @@ def build_interventions(
         built.append(Grokfast(model, chosen.grokfast_lambda, chosen.grokfast_alpha, window))
     if chosen.orthogonal_gradient:
         built.append(OrthoGrad(model))
-    if isinstance(optimizer, AdamW) and optimizer.decay == "to_init":
+    if optimizer.decay == "to_init":
         built.append(DecayToInit(model, optimizer.weight_decay, initial()))
-    if isinstance(optimizer, AdamW) and optimizer.decay == "jiggle":
+    if optimizer.decay == "jiggle":
         built.append(Jiggle(model, optimizer.weight_decay, config.seed))
     if chosen.update_noise:
         built.append(UpdateNoise(model, chosen.update_noise, config.seed, _relative_rates(model, config)))
@@ -109,12 +109,12 @@ def build_interventions(
     return tuple(built)
 
 
-def _relative_rates(model: nn.Module, config: RunConfig) -> dict[str, float]:
+def _relative_rates(model: Any, config: RunConfig) -> dict[str, float]:
     """The learning rate of each parameter over that of the config, where Muon leaves some to AdamW."""
     if not isinstance(config.optimizer, Muon):
         return {}
     own = config.optimizer.adam_lr / config.optimizer.lr
-    return {name: own for name, W in model.named_parameters() if not is_muons(name, W.ndim)}
+    return {name: own for name, W in model.named_parameters() if not model.muon_turns(name, W.ndim)}
 
 
 class WeightNoise(Intervention):

@@ -5,7 +5,7 @@ with one choice to resume bit for bit.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from interp.config import SGD, Adam, AdamW, Muon
+from interp.models.base import is_block_matrix
 from interp.optim.muon import OrthogonalizedMomentum
 
 __all__ = [
@@ -26,11 +27,16 @@ __all__ = [
 
 
 def build_optimizer(
-    config: AdamW | Adam | SGD | Muon, parameters_by_name: Iterable[tuple[str, nn.Parameter]], *, stacked: bool = False
+    config: AdamW | Adam | SGD | Muon,
+    parameters_by_name: Iterable[tuple[str, nn.Parameter]],
+    *,
+    muon_turns: Callable[[str, int], bool] = is_block_matrix,
+    stacked: bool = False,
 ) -> torch.optim.Optimizer:
     """The optimiser of all that is trained of a model's `named_parameters()`, biases included, in one group.
 
-    (Muon's are in two, matrices and others; `stacked` parameters have an axis of the members of an ensemble in front.)
+    (Muon's are in two: parameters that it turns by name and number of axes, as a `Network` says, and others. `stacked`
+    parameters have an axis of the members of an ensemble in front.)
     On CUDA the learning rate is a tensor on the device, so that a captured step can be replayed under a warm-up.
 
     Example:
@@ -53,16 +59,11 @@ def build_optimizer(
         case SGD():
             optimizer = torch.optim.SGD(parameters, lr, fused=True)
         case Muon():
-            matrices = [name for name, W in trained.items() if is_muons(name, W.ndim - stacked)]
+            matrices = [name for name, W in trained.items() if muon_turns(name, W.ndim - stacked)]
             others = [W for name, W in trained.items() if name not in matrices]
             optimizer = OrthogonalizedMomentum([trained[name] for name in matrices], others, lr)
     set_hyper_parameters(optimizer, config)
     return optimizer
-
-
-def is_muons(name: str, ndim: int) -> bool:
-    """Whether Muon itself changes a parameter: a matrix of a block (biases of heads, [head, d_head], are none)."""
-    return name.startswith("blocks.") and ".W_" in name and ndim >= 2
 
 
 def set_hyper_parameters(optimizer: torch.optim.Optimizer, config: AdamW | Adam | SGD | Muon) -> None:
@@ -70,7 +71,7 @@ def set_hyper_parameters(optimizer: torch.optim.Optimizer, config: AdamW | Adam 
     values: dict[str, Any]
     match config:
         case Adam():  # and AdamW, whose other forms of decay are interventions
-            decay = 0.0 if isinstance(config, AdamW) and config.decay != "to_zero" else config.weight_decay
+            decay = config.weight_decay if config.decay == "to_zero" else 0.0
             values = {"betas": config.betas, "eps": config.eps, "weight_decay": decay}
         case SGD():
             values = {"momentum": config.momentum, "weight_decay": config.weight_decay}

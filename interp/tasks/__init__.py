@@ -1,26 +1,58 @@
 """Tasks: what is learned. A task config becomes `Examples`: tokens, answers and the split, as tensors."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 
 from interp.config import Gaussian, Group, Modular, Parity, Sums, Symbolic
-from interp.config.tasks import TaskConfig
+from interp.config.declared import TaskConfig
 from interp.errors import ConfigError
 from interp.tasks.algebraic import modular_task
-from interp.tasks.base import Examples, unpacked
+from interp.tasks.base import Examples, split, tuples_of, unpacked
 from interp.tasks.gaussian import gaussian_task
 from interp.tasks.groups import group_task
 from interp.tasks.parity import parity_task
 from interp.tasks.sums import sums_task
 from interp.tasks.symbolic import symbolic_task
 
-__all__ = ["Examples", "build_task"]
+__all__ = ["Examples", "Task", "build_task", "split", "tuples_of"]
 
 
-def build_task(config: TaskConfig, split: Mapping[str, str] | None = None) -> Examples:
-    """The task that `config` describes; a pure function of it, and of `split` where the config says stored.
+class Task(TaskConfig, ABC):
+    """Base of a user's own task: a frozen dataclass with one method, `examples`.
 
-    `split` holds the masks `train` and `test` of an imported run as text (see `tasks.base.packed`).
+    It is passed wherever a task of this package is, from a module of the user's own; JSON names it as
+    `my_module:Name`. What it declares besides (`encoding`, `slug`, `losses`, ...) has defaults: see `TaskConfig`.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from interp.tasks.declared import Classes, Residues, Tuples
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class Greater(Task):
+        ...     p: int = 11
+        ...     train_fraction: float = 0.5
+        ...     seed: int = 0
+        ...     encoding = "operands"
+        ...
+        ...     def examples(self) -> Examples:
+        ...         tokens = tuples_of(Residues(self.p))
+        ...         train, test = split(len(tokens), self.train_fraction, self.seed)
+        ...         larger = (tokens[:, 0] > tokens[:, 1]).long()
+        ...         return Examples.of(tokens, larger, train, test, inputs=Tuples(Residues(self.p)), answers=Classes(2))
+        >>> examples = build_task(Greater(p=5))
+        >>> examples.tokens[7].tolist(), int(examples.labels[7]), Greater(p=5).slug
+        ([1, 2], 0, 'greater')
+    """
+
+    @abstractmethod
+    def examples(self) -> Examples:
+        """All inputs with answers and split: a pure function of the config, which draws from its own seed alone."""
+
+
+def build_task(config: TaskConfig, stored: Mapping[str, str] | None = None) -> Examples:
+    """The task that `config` describes; a pure function of it, and of `stored` where the config says so.
+
+    `stored` holds the masks `train` and `test` of an imported run as text (see `tasks.base.packed`).
 
     Raises:
         ConfigError: the split is stored, and there is none.
@@ -33,13 +65,13 @@ def build_task(config: TaskConfig, split: Mapping[str, str] | None = None) -> Ex
         (10, 15)
     """
     if config.split == "stored":
-        if split is None:
+        if stored is None:
             raise ConfigError(
                 "`task.split` stored is the split of an imported run, which only its folder holds; a run to train "
                 "needs a recipe: torch-randperm, python-shuffle or numpy-shuffle."
             )
         task = build_task(config.replace({"split": "torch-randperm"}))
-        train, test = (unpacked(split[side], len(task.labels)) for side in ("train", "test"))
+        train, test = (unpacked(stored[side], len(task.labels)) for side in ("train", "test"))
         return replace(task, train=train, test=test)
     match config:
         case Modular():
@@ -54,3 +86,10 @@ def build_task(config: TaskConfig, split: Mapping[str, str] | None = None) -> Ex
             return parity_task(config)
         case Gaussian():
             return gaussian_task(config)
+        case Task():
+            examples = config.examples()
+            examples.require_consistent()
+            return examples
+    raise ConfigError(
+        f"`task` must be a task of this package, or derived from interp.tasks.Task; got {type(config).__name__}."
+    )

@@ -10,14 +10,26 @@ from torch import Tensor
 from interp.config import Modular
 from interp.config.polynomials import polynomial
 from interp.tasks.base import Examples, pair_grid, pair_task
+from interp.tasks.declared import Residues
 
-__all__ = ["answers", "defined_pairs", "modular_task"]
+__all__ = ["answers", "declared_operation", "defined_pairs", "modular_task"]
 
 
 def modular_task(config: Modular) -> Examples:
     """All p^2 pairs under the operation of `config`, split by its recipe."""
     labels = answers(config.operation, *pair_grid(config.p), config.p)
-    return pair_task(config, config.p, labels, defined_pairs(config.operation, config.p, config.split))
+    listed = defined_pairs(config.operation, config.p, config.split)
+    return pair_task(config, Residues(config.p), declared_operation(config.operation), labels, listed)
+
+
+def declared_operation(operation: str) -> str:
+    """`Examples.operation` of an operation's name in a config: the four that measures know, empty for all others.
+
+    Example:
+        >>> declared_operation("divide"), declared_operation("x2+y")
+        ('divide', '')
+    """
+    return operation if operation in ("add", "subtract", "multiply", "divide") else ""
 
 
 def defined_pairs(operation: str, p: int, split: str) -> Int[Tensor, " defined"]:

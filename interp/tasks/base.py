@@ -1,105 +1,248 @@
-"""What every task provides, and the named split recipes."""
+"""Examples: all inputs of a task with answers, split and declarations; tokens of tuples, and the split recipes."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.config import Group, Modular, SplitTask
-from interp.errors import NotAvailableError
+from interp.config import Group, Modular
+from interp.errors import InvalidArgumentError
+from interp.tasks.declared import Alphabet, Inputs, Tuples
+from interp.tasks.objective import CrossEntropy, Objective
 
-__all__ = ["Examples", "operand_tokens", "packed", "pair_grid", "pair_task", "shuffled", "split_masks", "unpacked"]
+__all__ = [
+    "Examples",
+    "operand_tokens",
+    "packed",
+    "pair_grid",
+    "pair_task",
+    "shuffled",
+    "split",
+    "split_masks",
+    "tuples_of",
+    "unpacked",
+]
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """All inputs of a task with their answers and the split.
+    """All inputs of a task with their answers, the split, and what the task declares of them.
 
-    Inputs are the p^2 pairs of operands in lexicographic order, so that `x.reshape(p, p, ...)` is indexed `[a, b]`. A
-    pair without an answer (b = 0 in division) is in neither `train` nor `test`; it is labelled like an answer 0, which
-    means nothing. Where the inputs are no pairs (sparse parity), p is 0 and there are no operands.
+    Inputs that are tuples of operands stand in lexicographic order, so that `x.reshape(p, p, ...)` of pairs is indexed
+    `[a, b]`. An input without an answer (b = 0 in division) is in neither `train` nor `test`; it is labelled like an
+    answer 0, which means nothing. `Examples.of` fills in most fields.
     """
 
-    p: int
-    """Number of operands: the modulus, or the order of the group."""
-    tokens: Int[Tensor, "pair pos"] | Float[Tensor, "pair pos"]
+    tokens: Int[Tensor, "input pos"] | Float[Tensor, "input pos"]
     """Input tokens; the coordinates of points, where the inputs are points."""
-    labels: Int[Tensor, " pair"]
+    labels: Int[Tensor, " input"]
     """Class of the answer."""
-    train: Bool[Tensor, " pair"]
-    """Pairs trained on."""
-    test: Bool[Tensor, " pair"]
-    """Pairs held out."""
+    train: Bool[Tensor, " input"]
+    """Inputs trained on."""
+    test: Bool[Tensor, " input"]
+    """Inputs held out."""
+    inputs: Inputs
+    """How the inputs are made: tuples of operands, sequences, bits or points."""
+    answers: Alphabet
+    """What the answers are taken from."""
     d_vocab: int
     """Number of tokens."""
     d_vocab_out: int
-    """Number of outputs: classes, or the width of `codes`."""
+    """Number of outputs: classes, or the width of a code."""
     operands: Int[Tensor, " p"]
-    """Token of each operand, which is also its class as an answer: 0 .. p-1, but in openai/grok's dictionary."""
-    closing: int | None = None
-    """Class that is due after the answer, openai/grok's closing `<|eos|>`; None: the answer is all that is due."""
-    codes: Float[Tensor, "answer code"] | None = None
-    """What the outputs are to equal for each label, an answer being right if its code is the nearest one; None: the
-    outputs are logits of the classes."""
+    """Token of each operand; 0 .. p-1, but in openai/grok's dictionary."""
+    classes: Int[Tensor, " answer"]
+    """Class of each answer; 0 .. size-1, but in openai/grok's dictionary. Labels are among them."""
+    operation: str = ""
+    """How the answer comes from the operands: add, subtract, multiply, divide (as residues or as numbers), product (of
+    group elements); empty for anything else."""
+    objective: Objective = field(default_factory=CrossEntropy)
+    """Loss that is minimised, and when an answer is correct."""
 
-    sigma: float | None = None
-    """Standard deviation of the population of points that test loss and accuracy are those of; None: they are those of
-    the inputs in `test`."""
+    @staticmethod
+    def of(
+        tokens: Int[Tensor, "input pos"],
+        labels: Int[Tensor, " input"],
+        train: Bool[Tensor, " input"],
+        test: Bool[Tensor, " input"] | None = None,
+        *,
+        inputs: Inputs,
+        answers: Alphabet,
+        operation: str = "",
+        objective: Objective | None = None,
+        d_vocab: int | None = None,
+    ) -> "Examples":
+        """Examples whose operands and answers are the first tokens and classes, checked.
+
+        Args:
+            test: held-out inputs; None: all that are not trained on.
+            d_vocab: number of tokens; None: the largest token that occurs, and 1.
+
+        Raises:
+            InvalidArgumentError: shapes disagree, a label is no answer, nothing is trained on, or an input is on both
+                sides.
+
+        Example:
+            >>> from interp.tasks.declared import Classes, Residues
+            >>> tokens = tuples_of(Residues(3))
+            >>> larger = (tokens[:, 0] > tokens[:, 1]).long()
+            >>> train, test = split(len(tokens), 0.5, seed=0)
+            >>> examples = Examples.of(tokens, larger, train, test, inputs=Tuples(Residues(3)), answers=Classes(2))
+            >>> examples.d_vocab, examples.d_vocab_out, examples.operands.tolist()
+            (3, 2, [0, 1, 2])
+        """
+        largest = int(tokens.max()) if len(tokens) and not tokens.is_floating_point() else -1
+        examples = Examples(
+            tokens=tokens,
+            labels=labels,
+            train=train,
+            test=~train if test is None else test,
+            inputs=inputs,
+            answers=answers,
+            d_vocab=largest + 1 if d_vocab is None else d_vocab,
+            d_vocab_out=answers.n_outputs,
+            operands=torch.arange(inputs.n_operands),
+            classes=torch.arange(answers.size),
+            operation=operation,
+            objective=objective or CrossEntropy(),
+        )
+        examples.require_consistent()
+        return examples
+
+    def require_consistent(self) -> None:
+        """Raise an `InvalidArgumentError` where fields contradict each other; tasks of this package need no check."""
+        n = len(self.tokens)
+        if self.tokens.ndim != 2 or n == 0:
+            raise InvalidArgumentError(f"`tokens` must be [input, pos]; got shape {tuple(self.tokens.shape)}.")
+        for name in ("labels", "train", "test"):
+            if getattr(self, name).shape != (n,):
+                shape = tuple(getattr(self, name).shape)
+                raise InvalidArgumentError(f"`{name}` must have one entry for each of {n} inputs; got shape {shape}.")
+        for name in ("train", "test"):
+            if getattr(self, name).dtype != torch.bool:
+                raise InvalidArgumentError(f"`{name}` must be a mask of booleans; got {getattr(self, name).dtype}.")
+        if self.labels.dtype != torch.long:
+            raise InvalidArgumentError(f"`labels` must be int64 classes; got {self.labels.dtype}.")
+        low, high = int(self.labels.min()), int(self.labels.max())
+        if low < 0 or high >= max(self.d_vocab_out, self.answers.size):
+            raise InvalidArgumentError(
+                f"`labels` must be classes in 0 .. {max(self.d_vocab_out, self.answers.size) - 1} ({self.answers}); "
+                f"got {low if low < 0 else high}."
+            )
+        if not self.tokens.is_floating_point():
+            if self.tokens.dtype != torch.long:
+                raise InvalidArgumentError(f"`tokens` must be int64, or floats of points; got {self.tokens.dtype}.")
+            low, high = int(self.tokens.min()), int(self.tokens.max())
+            if low < 0 or high >= self.d_vocab:
+                raise InvalidArgumentError(
+                    f"`tokens` must be in 0 .. {self.d_vocab - 1} (d_vocab = {self.d_vocab}); "
+                    f"got {low if low < 0 else high}."
+                )
+        if self.inputs.arity and n != self.inputs.n_operands**self.inputs.arity:
+            raise InvalidArgumentError(
+                f"`tokens` must have a row for each of the {self.inputs.n_operands**self.inputs.arity} "
+                f"{self.inputs}, lexicographic; got {n} rows."
+            )
+        if not self.train.any():
+            raise InvalidArgumentError("`train` must hold at least one input; got none.")
+        if (self.train & self.test).any():
+            both = int((self.train & self.test).sum())
+            raise InvalidArgumentError(f"`train` and `test` must have no input in common; got {both}.")
+        if not self.objective.has_population and not self.test.any():
+            raise InvalidArgumentError("`test` must hold at least one input; got none.")
+
+    @property
+    def p(self) -> int:
+        """Number of values of an operand, the modulus or the order of the group; 0 where inputs are no tuples."""
+        return self.inputs.n_operands
+
+    @property
+    def arity(self) -> int:
+        """Operands of an input; 0 where inputs are no tuples of operands."""
+        return self.inputs.arity
 
     @property
     def n_ctx(self) -> int:
-        """Number of positions of an input, with that of the answer where a closing class is due after it."""
-        return self.tokens.shape[1] + (self.closing is not None)
+        """Positions of an input, that of the answer included where a token is due behind it."""
+        return self.tokens.shape[1] + self.objective.positions - 1
 
     @property
     def held_out(self) -> bool:
         """Whether test numbers are of inputs that were not trained on.
 
-        Of an imported run whose split is not known all pairs are both, and its test loss is its train loss.
+        Of an imported run whose split is not known all inputs are both, and its test loss is its train loss.
         """
-        return self.sigma is not None or bool((self.test & ~self.train).any())
-
-    @property
-    def closed(self) -> tuple[Int[Tensor, "pair n_ctx"], Int[Tensor, "pair 2"]]:
-        """Inputs followed by their answers, and the classes of the last two positions: the answer, the closing one.
-
-        The answer is there to be read at the last position only: a model that reads ahead would find it.
-
-        Raises:
-            NotAvailableError: nothing is due after the answer.
-        """
-        if self.closing is None:
-            raise NotAvailableError(
-                "Nothing follows the answers of this task: only a Symbolic task with `closing` has a closing token."
-            )
-        inputs = torch.cat([self.tokens, self.labels[:, None]], dim=1)  # where there is one, classes are tokens
-        return inputs, torch.stack([self.labels, torch.full_like(self.labels, self.closing)], dim=1)
+        return self.objective.has_population or bool((self.test & ~self.train).any())
 
 
 def pair_task(
-    config: Modular | Group, p: int, labels: Int[Tensor, " pair"], pairs: Int[Tensor, " defined"] | None = None
+    config: Modular | Group,
+    operands: Alphabet,
+    operation: str,
+    labels: Int[Tensor, " pair"],
+    pairs: Int[Tensor, " defined"] | None = None,
 ) -> Examples:
     """All p^2 pairs (a, b) with these answers, in the tokens and with the split of `config`.
 
     `pairs` numbers those that have an answer, as a p + b, in the order in which the published script lists them (None:
     all, lexicographic).
     """
+    p = operands.size
     pairs = torch.arange(p * p) if pairs is None else pairs
-    train, test = split_masks(config, pairs[shuffled(len(pairs), config.split, config.seed)], p * p)
+    train, test = split_masks(
+        pairs[shuffled(len(pairs), config.split, config.seed)], p * p, config.train_fraction, config.split
+    )
     tokens, d_vocab = operand_tokens(config.encoding, p)
     return Examples(
-        p=p,
         tokens=tokens,
         labels=labels,
         train=train,
         test=test,
+        inputs=Tuples(operands, 2),
+        answers=operands,
         d_vocab=d_vocab,
         d_vocab_out=d_vocab if config.outputs == "tokens" else p,
         operands=torch.arange(p),
+        classes=torch.arange(p),
+        operation=operation,
     )
+
+
+def tuples_of(alphabet: Alphabet, arity: int = 2, *, equals: bool = False) -> Int[Tensor, "tuple pos"]:
+    """All tuples of operands as tokens, lexicographic, the operands being tokens 0 .. size-1.
+
+    Args:
+        equals: whether an '=' follows, as the token `alphabet.size`: the position where the answer is read.
+
+    Example:
+        >>> from interp.tasks.declared import Residues
+        >>> tuples_of(Residues(2), equals=True).tolist()
+        [[0, 0, 2], [0, 1, 2], [1, 0, 2], [1, 1, 2]]
+    """
+    tuples = torch.cartesian_prod(*[torch.arange(alphabet.size)] * arity).reshape(-1, arity)
+    sign = torch.full_like(tuples[:, :1], alphabet.size)
+    return torch.cat([tuples, sign], dim=1) if equals else tuples
+
+
+def split(
+    n: int, fraction: float, seed: int, recipe: str = "torch-randperm"
+) -> tuple[Bool[Tensor, " input"], Bool[Tensor, " input"]]:
+    """Masks of the inputs trained on and held out, by a named recipe: see `shuffled`.
+
+    Raises:
+        InvalidArgumentError: a side is left without an input.
+
+    Example:
+        >>> train, test = split(10, 0.3, seed=0)
+        >>> int(train.sum()), int(test.sum())
+        (3, 7)
+    """
+    if not 1 <= int(fraction * n) < n:
+        raise InvalidArgumentError(f"`fraction` must leave at least one of {n} inputs on each side; got {fraction}.")
+    return split_masks(shuffled(n, recipe, seed), n, fraction, recipe)
 
 
 def operand_tokens(encoding: str, p: int) -> tuple[Int[Tensor, "pair pos"], int]:
@@ -137,17 +280,17 @@ def pair_grid(p: int) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
 
 
 def split_masks(
-    config: SplitTask, order: Int[Tensor, " defined"], n: int
-) -> tuple[Bool[Tensor, " pair"], Bool[Tensor, " pair"]]:
-    """Which of `n` inputs are trained on, and which held out; `order` is all that have an answer, shuffled.
+    order: Int[Tensor, " defined"], n: int, fraction: float, recipe: str
+) -> tuple[Bool[Tensor, " input"], Bool[Tensor, " input"]]:
+    """Masks of `n` inputs: the first share of `order`, all that have an answer, shuffled, is trained on.
 
     Example:
-        >>> train, test = split_masks(Modular(p=3, train_fraction=0.5), torch.tensor([7, 2, 4, 5, 1, 8]), 9)
+        >>> train, test = split_masks(torch.tensor([7, 2, 4, 5, 1, 8]), 9, 0.5, "torch-randperm")
         >>> train.nonzero().flatten().tolist(), test.nonzero().flatten().tolist()
         ([2, 4, 7], [1, 5, 8])
     """
-    share = config.train_fraction * len(order)
-    rounds = config.split in ("numpy-shuffle", "numpy-choice")  # the scripts with numpy; the others cut
+    share = fraction * len(order)
+    rounds = recipe in ("numpy-shuffle", "numpy-choice")  # the scripts with numpy; the others cut
     n_train = min(max(round(share), 1), len(order) - 1) if rounds else int(share)
     train, test = torch.zeros(2, n, dtype=torch.bool)
     train[order[:n_train]] = True

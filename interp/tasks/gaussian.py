@@ -11,6 +11,8 @@ import torch
 from interp.config import Gaussian
 from interp.rng import generator
 from interp.tasks.base import Examples
+from interp.tasks.declared import Points, Sides
+from interp.tasks.objective import OneClass
 
 __all__ = ["gaussian_task"]
 
@@ -27,13 +29,15 @@ def gaussian_task(config: Gaussian) -> Examples:
     points = torch.randn(config.n, config.d, generator=stream, dtype=torch.float32) * config.sigma
     everything = torch.ones(config.n, dtype=torch.bool)
     return Examples(
-        p=0,
         tokens=points,
         labels=torch.zeros(config.n, dtype=torch.long),
         train=everything,
         test=~everything,
+        inputs=Points(config.d),
+        answers=Sides(),
         d_vocab=0,
         d_vocab_out=1,
         operands=torch.arange(0),
-        sigma=config.sigma,
+        classes=torch.arange(2),
+        objective=OneClass(config.sigma),
     )

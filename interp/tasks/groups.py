@@ -14,6 +14,7 @@ from torch import Tensor
 
 from interp.config import Group
 from interp.tasks.base import Examples, pair_task
+from interp.tasks.declared import Elements
 from interp.theory.groups import finite_group
 
 __all__ = ["group_answers", "group_task"]
@@ -27,7 +28,8 @@ def group_task(config: Group) -> Examples:
         >>> task.tokens[7].tolist(), int(task.labels[7])  # 1 + 2 + 1
         ([1, 2, 5], 4)
     """
-    return pair_task(config, config.order, group_answers(config))
+    operation = "product" if config.operation == "compose" else ""
+    return pair_task(config, Elements(finite_group(config.family, config.n)), operation, group_answers(config))
 
 
 def group_answers(config: Group) -> Int[Tensor, " pair"]:

@@ -17,18 +17,220 @@ overflows nor absorbs; since log s(z) = sign(z) log(1 + |z|), it is the softmax 
 
 import contextlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["answer_loss", "log_stablemax_term", "mean_of", "one_class_loss", "population_numbers"]
+from interp.errors import NotAvailableError
+
+__all__ = [
+    "AnswerAndClosing",
+    "CrossEntropy",
+    "NearestCode",
+    "Objective",
+    "OneClass",
+    "answer_loss",
+    "log_stablemax_term",
+    "mean_of",
+    "one_class_loss",
+    "population_numbers",
+]
 
 STEP = 0.005
 """Of the trapezoidal rule over the population; its error falls faster than any power of it."""
+
+
+class Objective(ABC):
+    """Loss of a network's outputs, and which inputs are answered correctly.
+
+    A task's objective is a value. The trainer asks it which positions it reads, what follows the inputs, and for the
+    loss of a batch; the config says under which names (`optimizer.loss`) and in which words the loss is known.
+    """
+
+    positions: ClassVar[int] = 1
+    """Number of last positions whose outputs are compared with labels."""
+    has_population: ClassVar[bool] = False
+    """Whether test loss and accuracy are those of a whole population, in closed form: see `population`."""
+    has_slopes: ClassVar[bool] = False
+    """Whether the derivative of the loss by a single logit is known in closed form: see `slopes`."""
+
+    def inputs(
+        self, tokens: Int[Tensor, "input pos"] | Float[Tensor, "input pos"], labels: Int[Tensor, " input"]
+    ) -> tuple[Tensor, Int[Tensor, "input *positions"]]:
+        """Inputs as a network reads them in training, and the classes due at the last `positions` positions."""
+        return tokens, labels
+
+    def like(self, parameter: Tensor) -> "Objective":
+        """The objective with its tensors on the device and in the type of a network's parameters."""
+        return self
+
+    @abstractmethod
+    def loss(
+        self,
+        outputs: Float[Tensor, "*batch d_vocab_out"],
+        labels: Int[Tensor, "*batch"],
+        precision: str = "float64",
+        kind: str = "cross-entropy",
+        weights: Float[Tensor, "*members batch"] | None = None,
+    ) -> tuple[Float[Tensor, " *members"], Bool[Tensor, "*members batch"]]:
+        """Loss of a batch, or of the batch of each member of an ensemble, and which inputs are answered correctly.
+
+        Args:
+            outputs: `[*members, batch, d_vocab_out]`, with an axis of positions behind the batch for several of them.
+            labels: as `inputs` returned them.
+            precision: `optimizer.loss_precision`, "float64" or "float32".
+            kind: `optimizer.loss`.
+            weights: weights of the batch's inputs, of sum 1; None: all alike.
+        """
+
+    def slopes(
+        self, z: Float[Tensor, "*members batch"], kind: str
+    ) -> tuple[Float[Tensor, " *members"], Bool[Tensor, "*members batch"], Float[Tensor, "*members batch"]]:
+        """Loss, correct answers, and the derivative of each input's loss by its only logit, where `has_slopes`.
+
+        Raises:
+            NotAvailableError: the derivative is not known in closed form.
+        """
+        raise NotAvailableError(f"{type(self).__name__} has no derivative in closed form.")
+
+    def population(self, S: Float[Tensor, "*members d"], b: Float[Tensor, "*members 1"]) -> Float[Tensor, "*members 2"]:
+        """Loss and accuracy of the plane S.x + b over the population of inputs, where `has_population`.
+
+        Raises:
+            NotAvailableError: the test numbers are those of held-out inputs.
+        """
+        raise NotAvailableError(f"{type(self).__name__} is tested on held-out inputs, not on a population.")
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Objective):
+    """Cross-entropy of the answer at the last position; an answer is correct where its logit leads all others.
+
+    Example:
+        >>> loss, correct = CrossEntropy().loss(torch.tensor([[1.0, 1.0]]), torch.tensor([0]))
+        >>> f"{loss:.4f}", correct.tolist()  # log 2; a tie is no answer
+        ('0.6931', [False])
+    """
+
+    def loss(
+        self,
+        outputs: Float[Tensor, "*members batch d_vocab_out"],
+        labels: Int[Tensor, "*members batch"],
+        precision: str = "float64",
+        kind: str = "cross-entropy",
+        weights: Float[Tensor, "*members batch"] | None = None,
+    ) -> tuple[Float[Tensor, " *members"], Bool[Tensor, "*members batch"]]:
+        """See `Objective.loss`."""
+        return answer_loss(outputs, labels, precision, kind, weights)
+
+
+@dataclass(frozen=True)
+class AnswerAndClosing(Objective):
+    """Mean cross-entropy of two positions: the answer, and the closing token that is due behind it.
+
+    The answer is appended to the inputs, to be read at the last position only: a model that reads ahead would find it.
+    An input is answered correctly where both tokens are.
+
+    Example:
+        >>> tokens, classes = AnswerAndClosing(0).inputs(torch.tensor([[3, 4, 5]]), torch.tensor([7]))
+        >>> tokens.tolist(), classes.tolist()
+        ([[3, 4, 5, 7]], [[7, 0]])
+    """
+
+    token: int
+    """Class that is due after the answer."""
+    positions: ClassVar[int] = 2
+
+    def inputs(
+        self, tokens: Int[Tensor, "input pos"], labels: Int[Tensor, " input"]
+    ) -> tuple[Int[Tensor, "input n_ctx"], Int[Tensor, "input 2"]]:
+        """See `Objective.inputs`: classes are tokens here."""
+        both = torch.stack([labels, torch.full_like(labels, self.token)], dim=1)
+        return torch.cat([tokens, labels[:, None]], dim=1), both
+
+    def loss(
+        self,
+        outputs: Float[Tensor, "*members batch 2 d_vocab_out"],
+        labels: Int[Tensor, "*members batch 2"],
+        precision: str = "float64",
+        kind: str = "cross-entropy",
+        weights: Float[Tensor, "*members batch"] | None = None,
+    ) -> tuple[Float[Tensor, " *members"], Bool[Tensor, "*members batch"]]:
+        """See `Objective.loss`."""
+        if weights is not None:
+            weights = weights.repeat_interleave(2, -1) / 2
+        loss, correct = answer_loss(outputs.flatten(-3, -2), labels.flatten(-2), precision, kind, weights)
+        return loss, correct.view(labels.shape).all(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class NearestCode(Objective):
+    """Mean squared distance of the outputs to the answer's code; an answer is correct where its code is the nearest.
+
+    Example:
+        >>> loss, correct = NearestCode(torch.eye(2)).loss(torch.tensor([[0.0, 0.5]]), torch.tensor([1]))
+        >>> float(loss), correct.tolist()
+        (0.125, [True])
+    """
+
+    codes: Float[Tensor, "answer code"]
+
+    def like(self, parameter: Tensor) -> "NearestCode":
+        """See `Objective.like`."""
+        return NearestCode(self.codes.to(parameter))
+
+    def loss(
+        self,
+        outputs: Float[Tensor, "*members batch code"],
+        labels: Int[Tensor, "*members batch"],
+        precision: str = "float64",
+        kind: str = "cross-entropy",
+        weights: Float[Tensor, "*members batch"] | None = None,
+    ) -> tuple[Float[Tensor, " *members"], Bool[Tensor, "*members batch"]]:
+        """See `Objective.loss`; `precision` and `kind` do not matter to squared errors."""
+        correct = torch.cdist(outputs.detach(), self.codes).argmin(-1) == labels
+        errors = F.mse_loss(outputs, self.codes[labels], reduction="none").mean(-1)
+        return mean_of(errors, weights), correct
+
+
+@dataclass(frozen=True)
+class OneClass(Objective):
+    """Logistic loss of points x ~ N(0, sigma^2 I) that all belong to the class -1, by the sign of a single logit.
+
+    Test loss and accuracy are the population's, in closed form.
+    """
+
+    sigma: float
+    """Standard deviation of each coordinate in the population."""
+    has_population: ClassVar[bool] = True
+    has_slopes: ClassVar[bool] = True
+
+    def loss(
+        self,
+        outputs: Float[Tensor, "*members batch 1"],
+        labels: Int[Tensor, "*members batch"],
+        precision: str = "float64",
+        kind: str = "cross-entropy",
+        weights: Float[Tensor, "*members batch"] | None = None,
+    ) -> tuple[Float[Tensor, " *members"], Bool[Tensor, "*members batch"]]:
+        """See `Objective.loss`."""
+        return one_class_loss(outputs[..., 0], kind)[:2]
+
+    def slopes(
+        self, z: Float[Tensor, "*members batch"], kind: str
+    ) -> tuple[Float[Tensor, " *members"], Bool[Tensor, "*members batch"], Float[Tensor, "*members batch"]]:
+        """See `Objective.slopes`."""
+        return one_class_loss(z, kind)
+
+    def population(self, S: Float[Tensor, "*members d"], b: Float[Tensor, "*members 1"]) -> Float[Tensor, "*members 2"]:
+        """See `Objective.population`."""
+        return population_numbers(S.norm(dim=-1), b[..., 0], self.sigma)
 
 
 def answer_loss(

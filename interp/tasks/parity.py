@@ -12,6 +12,7 @@ import torch
 
 from interp.config import Parity
 from interp.tasks.base import Examples, shuffled, split_masks
+from interp.tasks.declared import Bits, Classes
 
 __all__ = ["parity_task"]
 
@@ -29,14 +30,18 @@ def parity_task(config: Parity) -> Examples:
     while len(words) < config.samples:
         words[tuple(stream.choice((0, 1)) for _ in range(config.n))] = None
     tokens = torch.tensor(list(words))
-    train, test = split_masks(config, shuffled(len(words), config.split, config.seed), len(words))
+    train, test = split_masks(
+        shuffled(len(words), config.split, config.seed), len(words), config.train_fraction, config.split
+    )
     return Examples(
-        p=0,
         tokens=tokens,
         labels=tokens[:, : config.k].sum(1) % 2,
         train=train,
         test=test,
+        inputs=Bits(config.n),
+        answers=Classes(2),
         d_vocab=2,
         d_vocab_out=2,
         operands=torch.arange(0),
+        classes=torch.arange(2),
     )

@@ -12,6 +12,8 @@ import torch
 
 from interp.config import Sums
 from interp.tasks.base import Examples, operand_tokens, pair_grid, shuffled, split_masks
+from interp.tasks.declared import Codes, Numbers, Tuples
+from interp.tasks.objective import CrossEntropy, NearestCode
 
 __all__ = ["sums_task"]
 
@@ -36,16 +38,19 @@ def sums_task(config: Sums) -> Examples:
         order = listed[torch.from_numpy(stream.choice(len(listed), len(listed), replace=False))]
     else:
         order = listed[shuffled(len(listed), config.split, config.seed)]
-    train, test = split_masks(config, order, p * p)
+    train, test = split_masks(order, p * p, config.train_fraction, config.split)
     tokens, d_vocab = operand_tokens(config.encoding, p)
     return Examples(
-        p=p,
         tokens=tokens,
         labels=torch.where(defined, a + b, 0),
         train=train,
         test=test,
+        inputs=Tuples(Numbers(p), 2),
+        answers=Codes(classes, config.codes) if config.codes else Numbers(classes),
         d_vocab=d_vocab,
         d_vocab_out=config.codes or classes,
         operands=torch.arange(p),
-        codes=torch.from_numpy(codes).float() if config.codes else None,
+        classes=torch.arange(classes),
+        operation="add",
+        objective=NearestCode(torch.from_numpy(codes).float()) if config.codes else CrossEntropy(),
     )

@@ -18,9 +18,12 @@ import numpy as np
 import torch
 
 from interp.config import Symbolic
-from interp.tasks.algebraic import answers, defined_pairs
+from interp.tasks.algebraic import answers, declared_operation, defined_pairs
 from interp.tasks.base import Examples, pair_grid, shuffled, split_masks
+from interp.tasks.declared import Alphabet, Elements, Residues, Tuples
 from interp.tasks.groups import group_answers
+from interp.tasks.objective import AnswerAndClosing, CrossEntropy
+from interp.theory.groups import finite_group
 
 __all__ = ["dictionary", "symbolic_task"]
 
@@ -61,16 +64,19 @@ def symbolic_task(config: Symbolic) -> Examples:
     if config.group:
         p, zero = config.group.order, words.index("01234")
         found, listed = group_answers(config.group), torch.arange(p * p)
+        alphabet: Alphabet = Elements(finite_group(config.group.family, config.group.n))
+        operation = "product" if config.group.operation == "compose" else ""
     else:
         p, zero = config.p, words.index("0")
         found, listed = answers(config.operation, *pair_grid(p), p), defined_pairs(config.operation, p, config.split)
+        alphabet, operation = Residues(p), declared_operation(config.operation)
     operands = torch.arange(zero, zero + p)
     a, b = (operands[number] for number in pair_grid(p))
     signs = (END, WORDS[config.operation].format(p=config.p), EQUALS)
     end, operator, equals = (torch.full_like(a, words.index(sign)) for sign in signs)
 
     order = listed[shuffled(len(listed), config.split, config.seed)]
-    train, test = split_masks(config, order, p * p)
+    train, test = split_masks(order, p * p, config.train_fraction, config.split)
     labels = operands[found]
     if config.noisy_answers:
         stream = np.random.RandomState(config.seed)
@@ -78,15 +84,18 @@ def symbolic_task(config: Symbolic) -> Examples:
         drawn = torch.from_numpy(stream.choice(len(order), size=config.noisy_answers))
         labels[order[: config.noisy_answers]] = labels[order[drawn]]
     return Examples(
-        p=p,
         tokens=torch.stack([end, a, operator, b, equals], dim=1),
         labels=labels,
         train=train,
         test=test,
+        inputs=Tuples(alphabet, 2),
+        answers=alphabet,
         d_vocab=len(words),
         d_vocab_out=len(words),
         operands=operands,
-        closing=words.index(END) if config.closing else None,
+        classes=operands,
+        operation=operation,
+        objective=AnswerAndClosing(words.index(END)) if config.closing else CrossEntropy(),
     )
 
 

@@ -35,13 +35,8 @@ from interp.training.step import Step, captured_update
 
 __all__ = ["EnsembleStep", "require_equal_inputs", "require_equal_shape", "shape_of"]
 
-FREE = {
-    "": ("seed", "interventions", "events"),
-    "task": ("seed", "train_fraction", "split", "operation", "noisy_answers"),
-    "model": ("init_scale", "initial_norm", "initial_bias"),
-}
-"""Fields of a config in which members may differ; of the optimiser's, all may but those of `BOUND`."""
 BOUND = ("batch_size", "loss", "loss_precision")
+"""Fields of the optimiser in which members must agree; in all others they may differ."""
 _BOUND = {f"optimizer.{name}" for name in BOUND}
 
 
@@ -91,7 +86,7 @@ class EnsembleStep(Step):
         device = sessions[0].device
         kinds = [f"{session.current.optimizer} {_remembered(session)}" for session in sessions]
         if stacked_updates is None:
-            stacked_updates = device.type == "cuda" or sessions[0].task.sigma is not None
+            stacked_updates = device.type == "cuda" or sessions[0].objective.has_slopes
         order = sorted(range(len(sessions)), key=lambda i: kinds.index(kinds[i]))  # equal ones side by side
         self._sessions = [sessions[i] for i in order]
         self._first = self._sessions[0]
@@ -122,10 +117,12 @@ class EnsembleStep(Step):
     def _evaluate(self, split: Split) -> Float[Tensor, "member 2"]:
         inputs = self._inputs[split]
         with torch.no_grad():
-            if split == "test" and self._first.task.sigma is not None:
+            if split == "test" and self._first.objective.has_population:
                 return self._first.population(self._weights)[self._place]
             precision = self._first.config.optimizer.loss_precision
-            loss, right = self._first.loss(self._outputs(inputs), inputs.labels, precision, weights=inputs.weights)
+            loss, right = self._first.objective.loss(
+                self._outputs(inputs), inputs.labels, precision, weights=inputs.weights
+            )
             return _numbers(loss, right, inputs.weights)[self._place]
 
     def __call__(self, step: int) -> Float[Tensor, "member 2"]:
@@ -151,11 +148,13 @@ class EnsembleStep(Step):
             for group in self._groups:
                 for intervention in group.interventions:
                     stack.enter_context(intervention.around())
-            if self._first.task.sigma is not None and self._batch is None:
+            if self._first.objective.has_slopes and self._batch is None:
                 loss, right, gradients = self._first.closed_form(inputs.leaves[0], self._weights)
             else:
                 outputs = self._outputs(inputs, self._batch, self._dropout)
-                loss, right = self._first.loss(outputs, labels, optimizer.loss_precision, optimizer.loss, weights)
+                loss, right = self._first.objective.loss(
+                    outputs, labels, optimizer.loss_precision, optimizer.loss, weights
+                )
                 trained = {name: W for name, W in self._weights.items() if W.requires_grad}
                 found = torch.autograd.grad(loss.sum(), list(trained.values()))
                 gradients = {name: g.contiguous() for name, g in zip(trained, found)}  # as the fused optimisers need
@@ -214,7 +213,11 @@ class _Group:
         changed = [self._stacks] if self._stacks else self._own
         names = ((f"{name} {i}", W) for i, parameters in enumerate(changed) for name, W in parameters.items())
         self.config = sessions[0].current.optimizer
-        self.optimizer = build_optimizer(self.config, names, stacked=bool(self._stacks))
+
+        def muon_turns(name: str, ndim: int) -> bool:
+            return sessions[0].model.muon_turns(name.rpartition(" ")[0], ndim)
+
+        self.optimizer = build_optimizer(self.config, names, muon_turns=muon_turns, stacked=bool(self._stacks))
         for name in self._own[0]:
             states = [session.optimizer.state.get(own[name], {}) for session, own in zip(sessions, self._own)]
             if states[0] and self._stacks:
@@ -354,11 +357,11 @@ def _numbers(loss: Tensor, right: Tensor, weights: Tensor | None) -> Float[Tenso
 def _fields(config: RunConfig) -> dict[str, str]:
     """What an ensemble must have in common, by dotted path."""
     data = config.to_dict()
-    for part, names in FREE.items():
-        for name in names:
-            (data[part] if part else data).pop(name, None)
-    if data["task"].get("codes") is not None:
-        data["task"]["seed"] = config.task.seed  # by which they are drawn
+    for name in ("seed", "interventions", "events"):
+        data.pop(name, None)
+    for part, varying in (("task", config.task.varying), ("model", config.model.varying)):
+        for name in varying:
+            data[part].pop(name, None)
     data["optimizer"] = {name: data["optimizer"].get(name) for name in BOUND}
     size = data["optimizer"]["batch_size"]
     if size is not None and config.task.split != "stored" and size >= int(build_task(config.task).train.sum()):

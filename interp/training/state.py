@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
-from interp.config import FeedForward, RunConfig
+from interp.config import RunConfig
 from interp.config.events import Agenda, Event, parse_event
 from interp.models import Batch, Network, build_model
 from interp.models.logistic import gradients, logits
@@ -26,7 +25,6 @@ from interp.optim import (
 )
 from interp.rng import generator
 from interp.tasks import Examples, build_task
-from interp.tasks.objective import answer_loss, mean_of, one_class_loss, population_numbers
 from interp.training.capture import Split
 
 __all__ = ["MetricsBuffer", "TrainState", "initial_model"]
@@ -43,7 +41,7 @@ def initial_model(config: RunConfig, task: Examples) -> Network:
         >>> initial_model(config, build_task(config.task)).embed.W_E.shape
         torch.Size([114, 128])
     """
-    if isinstance(config.model, FeedForward) and config.model.init_stream == "split":
+    if config.model.init_stream == "split":
         stream = torch.Generator().manual_seed(config.task.seed)
         torch.randperm(int((task.train | task.test).sum()), generator=stream)
     else:
@@ -61,10 +59,11 @@ class TrainState:
         self.task = build_task(config.task)
         self.model = initial_model(config, self.task).to(device)
         self._parameters = dict(self.model.named_parameters())
-        self.optimizer = build_optimizer(config.optimizer, self.model.named_parameters())
-        inputs = (self.task.tokens, self.task.labels) if self.task.closing is None else self.task.closed
-        tokens, labels = (x.to(device) for x in inputs)
-        self._codes = None if self.task.codes is None else self.task.codes.to(next(self.model.parameters()))
+        self.optimizer = build_optimizer(
+            config.optimizer, self.model.named_parameters(), muon_turns=self.model.muon_turns
+        )
+        self.objective = self.task.objective.like(next(self.model.parameters()))
+        tokens, labels = (x.to(device) for x in self.objective.inputs(self.task.tokens, self.task.labels))
         train, test = (mask.nonzero().squeeze(1).to(device) for mask in (self.task.train, self.task.test))
         self.train = self.model.prepare(tokens[train]), labels[train]
         self.test = self.model.prepare(tokens[test]), labels[test]
@@ -96,58 +95,29 @@ class TrainState:
         """Cross-entropy and accuracy over all pairs of a split, on the device, whatever loss is minimised."""
         pairs, labels = self.train if split == "train" else self.test
         with torch.no_grad():
-            if split == "test" and self.task.sigma is not None:
+            if split == "test" and self.objective.has_population:
                 return self.population(self._parameters)
-            loss, right = self.loss(self.outputs(pairs), labels, self.config.optimizer.loss_precision)
+            loss, right = self.objective.loss(self.outputs(pairs), labels, self.config.optimizer.loss_precision)
             return torch.stack([loss.double(), right.double().mean()])
 
     def population(self, weights: Mapping[str, Tensor]) -> Float[Tensor, "*members 2"]:
         """Cross-entropy and accuracy of logistic regression over the population of points, for each member."""
-        assert self.task.sigma is not None
-        return population_numbers(weights["S"].norm(dim=-1), weights["b"][..., 0], self.task.sigma)
+        return self.objective.population(weights["S"], weights["b"])
 
     def outputs(self, pairs: Batch) -> Float[Tensor, "*batch d_vocab_out"]:
-        """What the model says where an answer is due: [batch, 2, d_vocab_out] where a class is due after the answer."""
-        if self.task.closing is None:
-            return self.model.answer_logits(pairs)
-        return self.model.last_logits(pairs, 2)
-
-    def loss(
-        self,
-        outputs: Float[Tensor, "*batch d_vocab_out"],
-        labels: Int[Tensor, "*batch"],
-        precision: str,
-        kind: str = "cross-entropy",
-        weights: Float[Tensor, "*members batch"] | None = None,
-    ) -> tuple[Float[Tensor, " *members"], Bool[Tensor, "*members batch"]]:
-        """The loss of a batch, or of the batch of each member of an ensemble, and which inputs are answered rightly.
-
-        Where a class is due after the answer, outputs and labels have an axis of 2 for the two, the loss is their mean
-        and right is who has both. Where the task has codes, it is the squared error, and right is whose own code is the
-        nearest. `weights`, whose sum is 1, make the mean over the batch a weighted one.
-        """
-        if self.task.sigma is not None:
-            return one_class_loss(outputs[..., 0], kind)[:2]
-        if self._codes is not None:
-            right = torch.cdist(outputs.detach(), self._codes).argmin(-1) == labels
-            errors = F.mse_loss(outputs, self._codes[labels], reduction="none").mean(-1)
-            return mean_of(errors, weights), right
-        if self.task.closing is None:
-            return answer_loss(outputs, labels, precision, kind, weights)
-        if weights is not None:
-            weights = weights.repeat_interleave(2, -1) / 2
-        loss, right = answer_loss(outputs.flatten(-3, -2), labels.flatten(-2), precision, kind, weights)
-        return loss, right.view(labels.shape).all(-1)
+        """Logits at the answer position, or `[batch, positions, d_vocab_out]` where the objective reads several."""
+        positions = self.objective.positions
+        return self.model.answer_logits(pairs) if positions == 1 else self.model.last_logits(pairs, positions)
 
     def differentiate(self, pairs: Batch, labels: Tensor) -> tuple[Float[Tensor, ""], Bool[Tensor, " batch"]]:
         """The loss of a batch and which inputs are answered rightly; leaves the gradients with the parameters."""
-        if self.task.sigma is not None:
+        if self.objective.has_slopes:
             loss, right, by_name = self.closed_form(pairs.tokens, self._parameters)
             for name, gradient in by_name.items():
                 self._parameters[name].grad = gradient
             return loss, right
         optimizer = self.current.optimizer
-        loss, right = self.loss(self.outputs(pairs), labels, optimizer.loss_precision, optimizer.loss)
+        loss, right = self.objective.loss(self.outputs(pairs), labels, optimizer.loss_precision, optimizer.loss)
         for parameter in self._parameters.values():
             parameter.grad = None  # what zero_grad does, without its 50 us of bookkeeping
         loss.backward()
@@ -159,7 +129,7 @@ class TrainState:
     ) -> tuple[Float[Tensor, " *members"], Bool[Tensor, "*members batch"], dict[str, Tensor]]:
         """Loss, right answers and gradients of logistic regression, for each member: a tenth of autograd's time."""
         z = logits(points, weights["S"], weights["b"])
-        loss, right, slopes = one_class_loss(z, self.current.optimizer.loss)
+        loss, right, slopes = self.objective.slopes(z, self.current.optimizer.loss)
         return loss, right, gradients(points, slopes)
 
     def batch_indices(self, step: int) -> Int[Tensor, " batch"]:
@@ -179,7 +149,7 @@ class TrainState:
 
     def dropout_mask(self, step: int) -> Tensor | None:
         """What the pass of the update after `step` multiplies the neurons with, if the model drops any."""
-        if not getattr(self.config.model, "dropout", 0):
+        if not self.config.model.dropout:
             return None
         batch = self.batch_size or len(self.train[1])
         return self.model.dropout_mask(batch, generator(self.config.seed, "dropout", step))
