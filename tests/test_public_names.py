@@ -1,0 +1,158 @@
+"""Every public name has a door: something in the package, a notebook or a guide uses it, or it is listed below."""
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "interp"
+GUIDES = ["README.md", "CONTRIBUTING.md"]
+
+PUBLIC_API = {
+    "interp.cli.main": "the entry point of the command line",
+    "interp.papers.ahmed.FIGURES": "looked up by the paper's name",
+    "interp.papers.beck.FIGURES": "looked up by the paper's name",
+    "interp.papers.hu.FIGURES": "looked up by the paper's name",
+    "interp.papers.kitouni.FIGURES": "looked up by the paper's name",
+    "interp.papers.landmarks.FIGURES": "looked up by the paper's name",
+}
+"""Names that only something outside the sources calls, and the reason."""
+
+WITHOUT_DOOR = {
+    "interp.analysis.irreps.excluded_loss_hidden",
+    "interp.analysis.irreps.key_irreps",
+    "interp.analysis.irreps.logit_variance_explained",
+    "interp.analysis.irreps.restricted_loss_hidden",
+    "interp.analysis.llc.llc_over_steps",
+    "interp.analysis.numerics.collapses",
+    "interp.analysis.numerics.norms_by_group",
+    "interp.analysis.numerics.slingshots",
+    "interp.analysis.numerics.update_norms",
+    "interp.analysis.parallelograms.parallelogram_set",
+    "interp.analysis.progress.excluded_loss_hidden",
+    "interp.theory.gradient_flow.log_time_to_accuracy",
+    "interp.theory.groups.conjugacy_classes",
+    "interp.theory.proportional_limit.asymptotic_weight",
+    "interp.theory.representation.critical_training_fraction",
+    "interp.theory.representation.degrees_of_freedom",
+    "interp.theory.representation.effective_flow",
+    "interp.theory.representation.effective_loss",
+    "interp.theory.representation.grokking_rate",
+    "interp.theory.representation.ideal_accuracy",
+    "interp.theory.separability.separation_probability_asymptotic",
+    "interp.theory.two_points.limits.late_time",
+    "interp.theory.two_points.limits.limiting_accuracy",
+    "interp.theory.two_points.limits.margin",
+    "interp.theory.two_points.limits.margin_offset",
+    "interp.theory.two_points.model.train_accuracy",
+    "interp.theory.two_points.times.conformal_delay",
+    "interp.theory.two_points.times.late_accuracy_time",
+}
+"""Names that still wait for a door, or for their deletion."""
+
+
+def module_of(path: Path) -> str:
+    """Dotted name of a module of the package."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__main__.py"}
+
+
+def public_names(module: str) -> list[str]:
+    """Names in `__all__` that the module itself defines."""
+    names = getattr(importlib.import_module(module), "__all__", [])
+    tree = ast.parse(MODULES[module].read_text())
+    imported = dict(aliases(tree.body))
+    return [name for name in names if name not in imported and f"{module}.{name}" not in MODULES]
+
+
+@cache
+def exports(module: str) -> dict[str, str]:
+    """Dotted target of each name that a module imports at its top level."""
+    return dict(aliases(ast.parse(MODULES[module].read_text()).body))
+
+
+def aliases(nodes: list[ast.stmt] | Iterator[ast.AST]) -> Iterator[tuple[str, str]]:
+    """Local names that import statements bind, and what they stand for."""
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((alias.asname or alias.name, f"{node.module}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                first = alias.name.split(".")[0]
+                yield (alias.asname, alias.name) if alias.asname else (first, first)
+
+
+def home(target: str) -> str:
+    """Dotted name of a public name at the module that defines it, through the packages that re-export it."""
+    module, _, name = target.rpartition(".")
+    if target in MODULES or module not in MODULES:
+        return target
+    if module == "interp":
+        from interp import _HOMES, _MODULES
+
+        return f"{_HOMES[name]}.{name}" if name in _HOMES else _MODULES.get(name, target)
+    return home(exports(module)[name]) if exports(module).get(name, target) != target else target
+
+
+def uses(source: str, module: str = "") -> set[str]:
+    """Dotted names, at their homes, that a source looks up: by a bare name or as attributes of a module."""
+    tree = ast.parse(source)
+    known = dict(aliases(ast.walk(tree)))
+    found = set()
+
+    def resolve(node: ast.AST) -> str | None:
+        if isinstance(node, ast.Name):
+            return known.get(node.id, f"{module}.{node.id}" if module else None)
+        if isinstance(node, ast.Attribute) and (base := resolve(node.value)):
+            return home(f"{base}.{node.attr}")
+        return None
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load) and (target := resolve(node)):
+            found.add(home(target))
+    return found
+
+
+def home_of_chain(dotted: str) -> str:
+    """Dotted name at its home of a chain of attributes, such as interp.recipes.get."""
+    target, *parts = dotted.split(".")
+    for part in parts:
+        target = home(f"{target}.{part}")
+    return target
+
+
+@cache
+def used() -> set[str]:
+    """Dotted names that the package, the notebooks and the guides use."""
+    found = {home(f"interp.{name}") for name in importlib.import_module("interp").__all__}
+    for module, path in MODULES.items():
+        found |= uses(path.read_text(), module)
+    for path in sorted((ROOT / "notebooks").glob("*.py")):
+        found |= uses(path.read_text())
+    for guide in GUIDES:
+        if (ROOT / guide).is_file():
+            for dotted in re.findall(r"\binterp(?:\.\w+)+", (ROOT / guide).read_text()):
+                found.add(home_of_chain(dotted))
+    return found
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "interp"])
+def test_every_public_name_is_used(module):
+    unused = {f"{module}.{name}" for name in public_names(module)} - used()
+    assert unused <= {*PUBLIC_API, *WITHOUT_DOOR}, "give it a door (a measure, a panel, a notebook), or delete it"
+
+
+def test_uses_are_seen():
+    assert "interp.analysis.spectra.gini" in uses("from interp.analysis import spectra\nspectra.gini(x)")
+    assert "interp.analysis.spectra.gini" in uses("from interp.analysis.spectra import gini as g\ng(x)")
+    assert "interp.analysis.measures.measure" in uses("import interp\ninterp.measure(x)")
+    assert "interp.analysis.spectra.gini" in uses("def other():\n    gini(3)\n", "interp.analysis.spectra")
+    assert "interp.analysis.spectra.gini" not in uses("from interp.analysis.spectra import gini")
+    assert "interp.analysis.spectra.gini" not in uses("def gini(x): ...", "interp.analysis.spectra")
