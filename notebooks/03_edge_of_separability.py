@@ -94,8 +94,8 @@ plots.accuracy_curves(traj.metrics)
 
 # %%
 measured = interp.measure(traj)
-plots.topic_curves(measured, "length").show()
-plots.topic_curves(measured, "direction")
+plots.draw_panel(measured, "length").show()
+plots.draw_panel(measured, "direction")
 
 # %% [markdown]
 # ## Times that no run reaches

@@ -11,9 +11,10 @@ import xarray as xr
 from interp import plots
 from interp.analysis.catalogue import MEASURES
 from interp.errors import InvalidArgumentError, UnknownNameError
+from interp.plots.curves import BY_IRREP
+from interp.plots.panels import Panel, PanelContext, curve_panel, merged
 from interp.plots.structure import Ring, component_pairs, key_frequencies, ring
 from interp.plots.style import COLOURS, CYCLIC, StepAxis, plain, step_axis, template
-from interp.plots.topics import TOPICS
 from tests.browser.planted import EVENTS, KEYS, PHASES, planted_run
 
 DATA, METRICS = planted_run(p=23, checkpoints=40)
@@ -26,6 +27,14 @@ DESCENT = xr.Dataset(  # logistic regression, which has no embedding
     {"weight_length": GROWN, "bias": ("step", -GROWN[1]), "late_direction_cosine": GROWN, "positive_share": GROWN},
     {"step": DATA["step"].values},
 )
+
+
+def results_for(panel):
+    """Planted results that hold what a built-in panel draws."""
+    table = SHARES if set(panel.variables) & set(BY_IRREP) else DESCENT if panel.id in ("length", "direction") else DATA
+    return xr.Dataset(dict.fromkeys(BY_IRREP, SHARES), {"step": DATA["step"]}) if table is SHARES else table
+
+
 CURVES = {
     "loss": lambda **k: plots.loss_curves(DATA, METRICS, **k),
     "accuracy": lambda **k: plots.accuracy_curves(DATA, METRICS, **k),
@@ -41,10 +50,9 @@ CURVES = {
     "partners": lambda **k: plots.component_circles(DATA, **k),
     "irreps": lambda **k: plots.irrep_curves(IRREPS, "hidden_share_by_irrep", **k),
     **{
-        topic: lambda topic=topic, **k: plots.topic_curves(
-            DESCENT if topic in ("length", "direction") else DATA, topic, **k
-        )
-        for topic in TOPICS
+        f"panel {panel.id}": lambda panel=panel, **k: plots.draw_panel(results_for(panel), panel, **k)
+        for panel in plots.PANELS
+        if panel.kind in ("curve", "heat") and panel.id != "heads"  # bands would hide in its rows of heat maps
     },
 }
 STILLS = {
@@ -73,7 +81,7 @@ NEEDS = {
     "component_pair_circularity": lambda: plots.component_circles(EMPTY),
     "neuron_phase_first": lambda: plots.neuron_phases(EMPTY),
     "attention_score_power": lambda: plots.head_spectra(EMPTY),
-    "softmax_collapse": lambda: plots.topic_curves(EMPTY, "collapse"),
+    "softmax_collapse": lambda: plots.draw_panel(EMPTY, "collapse"),
 }
 
 
@@ -296,17 +304,71 @@ def test_change_points_stand_with_their_intervals():
     assert (line.type, line.x0, line.x1) == ("line", 1700, 1700)
 
 
-def test_every_topic_shows_measures():
-    known = {name for topic in TOPICS.values() for name in topic.variables}
+def test_every_panel_shows_measures():
+    known = {name for panel in plots.PANELS for name in panel.variables}
     assert known <= set(MEASURES) | {"gini_unembedding"}  # that of older caches
+
+
+# --- panels ---
+
+
+def a_panel(id="margin", **fields):
+    return Panel(id, **{"needs": ["weight_norm"], "draw": lambda context: plots.norm_curves(context.data)} | fields)
+
+
+def margin(model):
+    return 0.0
+
+
+def test_a_panel_needs_all_its_variables_or_one_of_several():
+    context = PanelContext(DATA, axis=step_axis(DATA["step"].values), metrics=METRICS)
+    assert a_panel().missing(context) == ""
+    assert a_panel(needs=["weight_norm", ("nothing", "rqi")]).missing(context) == ""
+    assert a_panel(needs=["weight_norm", "nothing"]).missing(context) == "`nothing`"
+    assert a_panel(needs=[("nothing", margin)]).missing(context) == "`nothing` or `margin`"
+    assert a_panel(needs="weight_norm").variables == ("weight_norm",)
+
+
+def test_ones_own_panels_replace_those_of_their_id_and_follow_the_others():
+    mine, loss = a_panel(), a_panel("loss")
+    panels = merged(plots.PANELS, [mine, loss])
+    assert [panel.id for panel in panels] == [*(panel.id for panel in plots.PANELS), "margin"]
+    assert loss in panels
+    assert plots.PANELS[3] not in panels
+
+
+def test_a_panel_of_curves_needs_one_of_them():
+    panel = curve_panel("margin", {margin: "least", "rqi": "rqi"}, title="Margin", y="logits", group="Learning")
+    assert panel.needs == ((margin, "rqi"),)
+    assert panel.variables == ("margin", "rqi")
+    assert [trace.name for trace in plots.draw_panel(DATA, panel).data] == ["rqi"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: a_panel("Margin"), "`Panel.id` must be lower-case words .* got 'Margin'"),
+        (lambda: a_panel("n-loss"), "`Panel.id` must be .* the first of two letters at least"),
+        (lambda: a_panel('x" onload="alert(1)'), "`Panel.id` must be lower-case words"),
+        (lambda: a_panel(group="A <b>"), "`Panel.group` of `margin` must be words with single spaces"),
+        (lambda: a_panel(kind="film"), "`Panel.kind` of `margin` must be one of curve, heat, still"),
+        (lambda: a_panel(draw="norm"), "`Panel.draw` of `margin` must be a function of a PanelContext"),
+        (lambda: a_panel(needs=[3]), "`Panel.needs` must hold names of variables, measures or functions .* got 3"),
+        (lambda: merged([], [a_panel(), a_panel()]), "`panels` must have ids of their own; got `margin` twice"),
+        (lambda: merged([], ["loss"]), "`panels` must hold interp.plots.Panel; got 'loss'"),
+    ],
+)
+def test_panels_that_no_report_could_show_are_refused(call, message, as_users_run_it):
+    with pytest.raises(InvalidArgumentError, match=message):
+        call()
 
 
 # --- what they ask for ---
 
 
-def test_an_unknown_topic_is_named():
-    with pytest.raises(UnknownNameError, match=r"There is no topic `colapse`\. Did you mean `collapse`"):
-        plots.topic_curves(DATA, "colapse")
+def test_an_unknown_panel_is_named():
+    with pytest.raises(UnknownNameError, match=r"There is no panel `colapse`\. Did you mean `collapse`"):
+        plots.draw_panel(DATA, "colapse")
 
 
 @pytest.mark.parametrize("variable", NEEDS)

@@ -1,5 +1,6 @@
-"""Figures of labelled results: curves over training, and the structure of the network at one step."""
+"""Figures of labelled results: curves over training, the structure of the network at one step, panels of a report."""
 
+from interp.plots.catalogue import PANELS, draw_panel
 from interp.plots.curves import (
     accuracy_curves,
     angle_curves,
@@ -12,17 +13,22 @@ from interp.plots.curves import (
     progress_curves,
 )
 from interp.plots.mechanism import component_circles, head_spectra, neuron_phases
+from interp.plots.panels import Panel, PanelContext, curve_panel
 from interp.plots.structure import circle_animation, component_grid, embedding_circle, spectrum_bars, spectrum_heatmap
 from interp.plots.sweeps import phase_diagram, steps_against
-from interp.plots.topics import topic_curves
 
 __all__ = [
+    "PANELS",
+    "Panel",
+    "PanelContext",
     "accuracy_curves",
     "angle_curves",
     "circle_animation",
     "circularity_curves",
     "component_circles",
     "component_grid",
+    "curve_panel",
+    "draw_panel",
     "embedding_circle",
     "head_spectra",
     "irrep_curves",
@@ -36,5 +42,4 @@ __all__ = [
     "spectrum_bars",
     "spectrum_heatmap",
     "steps_against",
-    "topic_curves",
 ]

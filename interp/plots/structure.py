@@ -48,6 +48,8 @@ __all__ = [
 ]
 
 Join = str | int
+MAX_NUMBERED_TOKENS = 67
+"""Maximum number of tokens that are shown with their number: more would overlap."""
 KEY_RULES = ("key_frequency_logit", "key_frequency_neuron", "key_frequency_embedding")
 SPECTRA = {  # variable -> title, unit
     "embedding_power": ("Fourier spectrum of the embedding", "squared norm"),
@@ -348,7 +350,7 @@ def _ring_traces(
     if colour not in ("ring", "token"):
         raise InvalidArgumentError(f'`colour` must be "ring" or "token"; got {colour!r}.')
     token = np.arange(rim.p)
-    written = rim.p <= 67 if numbers is None else numbers
+    written = rim.p <= MAX_NUMBERED_TOKENS if numbers is None else numbers
     lines = go.Scatter(
         x=xy[rim.order, 0], y=xy[rim.order, 1], mode="lines", hoverinfo="skip",
         line={"color": COLOURS["join"], "width": 1.25},

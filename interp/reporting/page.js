@@ -7,6 +7,8 @@
   const STILL = {mode: "immediate", frame: {duration: 0, redraw: false}, transition: {duration: 0}};
   const slider = $("slider"), root = document.documentElement, last = R.steps.length - 1;
   const state = {index: last, pair: 0, scale: "log", playing: false};
+  const ID = Object.fromEntries(R.panels.map(({id, kind}) => [kind, id]));  // of the kinds that are there once
+  const spectrumRange = ID.spectrum && [...R.figures[ID.spectrum].layout.yaxis.range];
   const cursors = [];  // {gd, line, dots} of every panel over steps
 
   // --- the data blocks: little-endian, as numpy wrote them
@@ -135,14 +137,14 @@
     const accuracy = (R.readouts.test_accuracy || [])[i];
     slider.setAttribute("aria-valuetext", `step ${step} of ${R.steps[last]}` + (accuracy == null ? "" : ` · test accuracy ${accuracy.toFixed(2)}`));
     for (const cursor of cursors) moveCursor(cursor);
-    if (drawn.includes("circle")) {
+    if (drawn.includes(ID.circle)) {
       const {a, b, stride} = R.pairs[state.pair], x = column(a - 1, i), y = column(b - 1, i);
-      Plotly.animate("circle", {data: [{x: along(x, stride), y: along(y, stride)}, {x, y}], traces: [0, 1]}, STILL);
+      Plotly.animate(ID.circle, {data: [{x: along(x, stride), y: along(y, stride)}, {x, y}], traces: [0, 1]}, STILL);
     }
     if (fitted()) frame();
-    if (drawn.includes("spectrum")) {
+    if (drawn.includes(ID.spectrum)) {
       const n = R.spectrum.count;
-      Plotly.animate("spectrum", {data: [{y: Array.from(spectrum.subarray(i * n, (i + 1) * n))}], traces: [0]}, STILL);
+      Plotly.animate(ID.spectrum, {data: [{y: Array.from(spectrum.subarray(i * n, (i + 1) * n))}], traces: [0]}, STILL);
     }
     clearTimeout(settle.timer);
     if (!state.playing) settle.timer = setTimeout(settle, 150);
@@ -154,30 +156,30 @@
     return 1.08 * far || reach;
   };
   const frame = () => {  // the ranges of what is drawn at one step
-    if (drawn.includes("circle")) {
+    if (drawn.includes(ID.circle)) {
       const reach = reachOf(R.pairs[state.pair], state.index);
-      Plotly.relayout("circle", {"xaxis.range": [-reach, reach], "yaxis.range": [-reach, reach]});
+      Plotly.relayout(ID.circle, {"xaxis.range": [-reach, reach], "yaxis.range": [-reach, reach]});
     }
-    if (drawn.includes("spectrum")) {
-      const n = R.spectrum.count, [low, high] = R.ranges.spectrum;
+    if (drawn.includes(ID.spectrum)) {
+      const n = R.spectrum.count, [low, high] = spectrumRange;
       const top = Math.max(...spectrum.subarray(state.index * n, (state.index + 1) * n));
-      Plotly.relayout("spectrum", {"yaxis.range": [low, fitted() && top > 0 ? 1.05 * top : high]});
+      Plotly.relayout(ID.spectrum, {"yaxis.range": [low, fitted() && top > 0 ? 1.05 * top : high]});
     }
   };
   const settle = () => {  // what follows only when the slider rests
-    if (!drawn.includes("components")) return;
-    const count = $("components").data.length / 2, xs = [], ys = [];
+    if (!drawn.includes(ID.components)) return;
+    const count = $(ID.components).data.length / 2, xs = [], ys = [];
     R.pairs.slice(0, count).forEach(({a, b, stride}) => {
       const x = column(a - 1, state.index), y = column(b - 1, state.index);
       xs.push(along(x, stride), x); ys.push(along(y, stride), y);
     });
-    Plotly.restyle("components", {x: xs, y: ys});
+    Plotly.restyle(ID.components, {x: xs, y: ys});
     const ranges = {};
     R.pairs.slice(0, count).forEach((pair, k) => {
       const reach = reachOf(pair, state.index), own = k ? k + 1 : "";
       ranges[`xaxis${own}.range`] = ranges[`yaxis${own}.range`] = [-reach, reach];
     });
-    Plotly.relayout("components", ranges);
+    Plotly.relayout(ID.components, ranges);
   };
   let wanted = null;
   const request = (index) => {  // at most one tick a frame
@@ -252,12 +254,12 @@
     const round = stride > 0 && $("colour").value === "ring";
     const place = Array.from({length: R.p}, (_, t) => (round ? (t * frequency) % R.p : t));
     const numbers = $("numbers").checked;
-    Plotly.restyle("circle", {"marker.color": [place], mode: numbers ? "markers+text" : "markers", "marker.size": numbers ? 17 : 10,
+    Plotly.restyle(ID.circle, {"marker.color": [place], mode: numbers ? "markers+text" : "markers", "marker.size": numbers ? 17 : 10,
       customdata: [place.map((c) => (round ? `${c} of ${R.p} round the circle` : ""))]}, [1]);
-    Plotly.relayout("circle", {"xaxis.title.text": `PC ${a}`, "yaxis.title.text": `PC ${b}`});
+    Plotly.relayout(ID.circle, {"xaxis.title.text": `PC ${a}`, "yaxis.title.text": `PC ${b}`});
     frame();
     const shared = common(frequency, R.p);
-    $("n-circle").textContent = `Axes: principal components ${a} and ${b} of the last step, the same at every step` + (fitted() ? "; their scale is that of the step. " : ". ") +
+    $("n-" + ID.circle).textContent = `Axes: principal components ${a} and ${b} of the last step, the same at every step` + (fitted() ? "; their scale is that of the step. " : ". ") +
       (!stride ? "No line joins the elements of a group that is not cyclic" : frequency === 1 && stride === 1 && !R.powers ? "The line joins t → t + 1" : `Strongest frequency here: ${frequency}. The line joins ${next(stride)}` + (shared > 1 ? `, ${shared} times round: so many share each place` : "")) +
       (round && R.powers ? `; colour runs once round that circle.` : round ? (frequency === 1 ? "; colour runs with t." : `; colour runs with ${frequency}·t mod ${R.p}, once round that circle.`) : `; colour is the ${stride ? "residue t" : "number of the element"}.`);
     show(state.index);

@@ -1,0 +1,144 @@
+"""Panels drawn for the page: which are shown, in which section and how large, and which were left out and why."""
+
+import dataclasses
+import html
+import json
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import plotly.graph_objects as go
+
+from interp.errors import InvalidArgumentError
+from interp.plots.panels import STAGE, Panel, PanelContext
+
+__all__ = ["Card", "Section", "check_panels", "draw_sections"]
+
+MANY_CURVES = 7
+"""Entries of a legend beside the curves from which a panel is taller, so that none is cut."""
+SINGLE = ("circle", "spectrum", "components")
+"""Kinds of panels that the page draws anew at each step."""
+TOP_MARGINS = {"curve": 34, "heat": 34, "components": 34, "spectrum": 26, "circle": 12, "still": 12}
+"""Pixels above a figure by the kind of its panel: the legend stands there, or numbers above bars."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A panel on the page, with its figure."""
+
+    id: str
+    kind: str
+    title: str
+    note: str
+    method: str
+    figure: Mapping[str, Any]
+    """The figure as JSON has it: `data` and `layout`."""
+    wide: bool
+    tall: bool
+
+
+@dataclass(frozen=True)
+class Section:
+    """The cards of a group, and a line for each panel of it that was left out."""
+
+    group: str
+    cards: Sequence[Card]
+    omitted: Sequence[str]
+
+    @property
+    def id(self) -> str:
+        """The id of its heading."""
+        return "g-" + self.group.replace(" ", "-")
+
+
+def check_panels(panels: Sequence[Panel], template: str) -> None:
+    """Raise `InvalidArgumentError` for a panel with an id of the page's own, or a second one of a `SINGLE` kind."""
+    reserved = set(re.findall(r'\bid="([\w-]+)"', template))
+    for i, panel in enumerate(panels):
+        if panel.id in reserved:
+            raise InvalidArgumentError(f"`Panel.id` must not be an id that the page itself uses; got `{panel.id}`.")
+        other = next((one.id for one in panels[:i] if one.kind == panel.kind), None)
+        if panel.kind in SINGLE and other is not None:
+            raise InvalidArgumentError(
+                f"A report must have one panel of kind {panel.kind} at most; got `{other}` and `{panel.id}`. "
+                f"Call yours `{other}` to replace it, or give it another kind."
+            )
+
+
+def draw_sections(
+    panels: Sequence[Panel],
+    context: PanelContext,
+    *,
+    asked: Sequence[Panel],
+    failures: Mapping[str, str],
+) -> list[Section]:
+    """The sections of the page in the order of their first panel, the stage first.
+
+    A panel without its variables is no part of the page. One that was `asked` for, or that fails (as those in
+    `failures` have, id -> reason), is left out with a line that says why, and a warning.
+    """
+    groups: dict[str, tuple[list[Card], list[str]]] = {STAGE: ([], [])}
+    for panel in panels:
+        cards, omitted = groups.setdefault(panel.group, ([], []))
+        reason = failures.get(panel.id, "")
+        if not reason and (missing := panel.missing(context)):
+            reason = f"there is no {missing}." if panel in asked else ""
+            if not reason:
+                continue
+        try:
+            if not reason and panel.applies(context):
+                cards.append(_card(panel, context))
+        except Exception as error:  # a panel may be a user's own, and the others are shown all the same
+            reason = f"{type(error).__name__}: {error}"
+        if reason:
+            omitted.append(f"The panel “{panel.id}” was left out: {reason}")
+            warnings.warn(omitted[-1], stacklevel=4)
+    return [
+        Section(group, cards if group == STAGE else _laid_out(cards), omitted)
+        for group, (cards, omitted) in groups.items()
+        if cards or omitted
+    ]
+
+
+def _card(panel: Panel, context: PanelContext) -> Card:
+    figure = panel.draw(context)
+    if not isinstance(figure, go.Figure):
+        raise InvalidArgumentError(f"`Panel.draw` must return a plotly Figure; got {figure!r}.")
+    title = panel.title or html.unescape(figure.layout.title.text or panel.id)
+    beside = figure.layout.legend.orientation == "v"
+    return Card(
+        id=panel.id,
+        kind=panel.kind,
+        title=title,
+        note=panel.text("note", context),
+        method=panel.text("method", context),
+        figure=json.loads(_undressed(figure, panel.kind).to_json()),
+        wide=panel.wide,
+        tall=panel.tall or (beside and len(figure.data) > MANY_CURVES),
+    )
+
+
+def _undressed(figure: go.Figure, kind: str) -> go.Figure:
+    """The figure without its title, size, template and legend of the phases, which the page itself provides."""
+    margin = {"t": TOP_MARGINS[kind], "b": 44, "l": 56, "r": 16}
+    if kind == "components":
+        margin |= {"b": 8, "l": 8, "r": 8}
+    figure = go.Figure(figure).update_layout(title=None, template=None, width=None, height=None, margin=margin)
+    figure.update_shapes(showlegend=False)
+    if figure.layout.legend.orientation != "v":
+        figure.update_layout(legend={"yref": "container", "y": 1, "yanchor": "top"})
+    return figure
+
+
+def _laid_out(cards: Sequence[Card]) -> list[Card]:
+    """Two cards a row: of an odd number between wide ones, the last is wide too."""
+    out: list[Card] = []
+    for wide, neighbours in groupby(cards, key=lambda card: card.wide):
+        row = list(neighbours)
+        if not wide and len(row) % 2:
+            row[-1] = dataclasses.replace(row[-1], wide=True)
+        out += row
+    return out
