@@ -871,7 +871,7 @@ def test_the_numbering_can_be_said(tmp_path, capsys):
     simple = numbered(tmp_path / "s", [seeded(Simple), seeded(Simple)], ["0.pt", "9.pt"], lambda m: m.state_dict())
     assert import_checkpoints(simple, root=tmp_path, assume={"steps": "updates"}).steps.tolist() == [0, 9]
     with pytest.raises(ConfigError, match=r"`assume` steps must be updates .* or indices .*; got 'later'"):
-        import_checkpoints(plain, root=tmp_path, assume={"steps": "added"})
+        import_checkpoints(plain, root=tmp_path, assume={"steps": "later"})
     main(["import", str(plain), "--into", str(tmp_path / "runs"), "--assume", "steps=indices"])
     assert interp.load(next((tmp_path / "runs").iterdir())).steps.tolist() == [1, 101]
     torch.save(hooked(models[0]), tmp_path / "one.pt")

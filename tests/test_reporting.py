@@ -268,7 +268,7 @@ def test_a_run_that_never_grokked():
     assert "test accuracy is 0.02 at step 900: the run has memorised and not generalised." in said
     assert "No key frequency stands out" in said
     assert "No circle has formed." in said
-    assert "added" not in said
+    assert "later" not in said
 
 
 def accuracies(train, test, **more):
