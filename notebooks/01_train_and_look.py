@@ -39,9 +39,7 @@ from plotly.subplots import make_subplots
 
 import interp
 from interp import plots
-from interp.analysis.curves import sustained_step
 from interp.analysis.spectra import fourier_power
-from interp.milestones.phases import grokking_delay, phases
 from interp.plots.style import template
 
 config, root = interp.recipes.get("kitouni-circle"), Path("../checkpoints")
@@ -86,23 +84,19 @@ data
 # ## Memorised early, understood late
 
 # %%
-logged = metrics.dropna("step")  # the steps at which both train and test were evaluated
-curves = [logged[name].values for name in ("step", "train_accuracy", "test_accuracy")]
-memorised = sustained_step(curves[0], curves[1], 0.99)
-generalised = sustained_step(curves[0], curves[2], 0.95)
-delay = grokking_delay(*curves)
-periods = phases(*curves, logged["test_loss"].values, weight_norm=np.interp(curves[0], data.step, data.weight_norm))
-plots.accuracy_curves(data, metrics, phases=vars(periods)).show()
-plots.loss_curves(data, metrics, phases=vars(periods)).show()
+milestones = interp.milestones.find((data, metrics))
+memorised, generalised, delay = milestones.memorised.upper, milestones.generalised.upper, milestones.delay.step
+plots.accuracy_curves(data, metrics, phases=milestones.ends).show()
+plots.loss_curves(data, metrics, phases=milestones.ends).show()
 
 # %%
 assert delay > 0
-assert logged["test_accuracy"].values[-1] > 0.999
+assert milestones.last["test_accuracy"] > 0.999
 
 say(
     f"Train accuracy stays at 99 % from step {memorised:,}, test accuracy at 95 % from step {generalised:,}: a "
     f"delay of **{delay:,} updates**, {generalised / memorised:.1f} times the time it took to memorise. "
-    f"At the end the test accuracy is {float(logged['test_accuracy'][-1]):.1%}."
+    f"At the end the test accuracy is {milestones.last['test_accuracy']:.1%}."
 )
 
 # %% [markdown]
@@ -140,8 +134,8 @@ say(
 # Memorising takes large weights; weight decay then prefers the solution that needs less.
 
 # %%
-plots.norm_curves(data, phases=vars(periods)).show()
-plots.norm_curves(data, by="parameter", phases=vars(periods)).show()
+plots.norm_curves(data, phases=milestones.ends).show()
+plots.norm_curves(data, by="parameter", phases=milestones.ends).show()
 
 # %%
 norm = data["weight_norm"].values
@@ -163,7 +157,7 @@ say(
 # %%
 plots.embedding_circle(data).show()
 plots.component_grid(data).show()
-plots.circularity_curves(data, phases=vars(periods)).show()
+plots.circularity_curves(data, phases=milestones.ends).show()
 
 # %%
 circle = data.isel(step=-1)
@@ -186,7 +180,7 @@ say(
 
 # %%
 plots.spectrum_bars(data).show()
-plots.spectrum_heatmap(data, phases=vars(periods)).show()
+plots.spectrum_heatmap(data, phases=milestones.ends).show()
 
 # %%
 found = {
@@ -212,7 +206,7 @@ say(
 # indifferent to the second.
 
 # %%
-plots.progress_curves(data, phases=vars(periods)).show()
+plots.progress_curves(data, phases=milestones.ends).show()
 
 # %%
 restricted, full, excluded = (float(circle[name]) for name in ("restricted_loss_logit", "all_loss", "excluded_loss_2d"))

@@ -7,10 +7,12 @@ import interp
 from interp.analysis.curves import sustained_step
 from interp.analysis.measures import key_frequency_votes
 from interp.errors import InvalidArgumentError, NotAvailableError
-from interp.milestones import comparison, prediction
+from interp.milestones import prediction, sources
 from interp.milestones.comparison import EARLY, LAST, compare, predictors
-from interp.milestones.phases import bootstrap_over_seeds, lag
+from interp.milestones.criterion import lag
+from interp.milestones.quantiles import bootstrap_over_seeds
 from interp.store import RunWriter
+from interp.tasks import Examples
 from tests.runs import AT, TINY
 
 
@@ -218,9 +220,9 @@ def test_an_accuracy_is_measured_only_where_checkpoints_are_far_denser_than_the_
     config = toy_config.replace({"steps": 12, "save.weights": "every(1)", "log.test": f"every({every})"})
     traj = interp.train(config, root=tmp_path, device="cpu")
     calls = []
-    real = comparison.measure
-    monkeypatch.setattr(comparison, "measure", lambda *how: calls.append(how) or real(*how))
-    steps, values = comparison.accuracy_curve(traj, "test")
+    real = sources.measure
+    monkeypatch.setattr(sources, "measure", lambda *how: calls.append(how) or real(*how))
+    steps, values = sources.curve(traj, "test_accuracy")
     assert bool(calls) == measured
     assert steps.tolist() == list(range(0, 13, 1 if measured else every))
     assert len(values) == len(steps)

@@ -9,6 +9,7 @@ import xarray as xr
 from scipy.special import ive
 
 import interp
+from interp.analysis.curves import sustained_step
 from interp.papers.kit.figure import PRESETS
 from interp.papers.kitouni import FIGURES as KITOUNI
 from interp.papers.kitouni.results import _number_embeddings
@@ -176,7 +177,7 @@ def test_transitions_are_taken_before_the_curves_are_thinned(results):
         train = traj.metrics["train_accuracy"].dropna("step")
         kept = of_run["train_accuracy"].dropna("train_step")
         np.testing.assert_array_equal(kept, train.sel(step=kept["train_step"].values))
-        found = interp.milestones.phases.sustained_step(train["step"].values, train.values, 0.99)
+        found = sustained_step(train["step"].values, train.values, 0.99)
         assert float(of_run["memorised_step"]) == pytest.approx(math.nan if found is None else found, nan_ok=True)
 
 

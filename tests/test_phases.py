@@ -3,19 +3,14 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from interp.analysis.curves import as_generator, first_step, sustained_step
 from interp.errors import InvalidArgumentError
-from interp.milestones.phases import (
-    Lag,
-    Phases,
-    Transition,
-    bootstrap_over_seeds,
-    grokking_delay,
-    lag,
-    phases,
-    transition,
-)
+from interp.milestones.criterion import Criterion, Lag, Transition, lag, transition
+from interp.milestones.finding import find
+from interp.milestones.phases import Phases, phases
+from interp.milestones.quantiles import bootstrap_over_seeds
 
 
 def slow_sustained(steps, values, threshold, hold):
@@ -59,13 +54,19 @@ def test_one_flicker_late_in_the_run_does_not_matter_and_one_lucky_evaluation_do
     assert first_step(torch.tensor(steps), torch.tensor(accuracy), 0.99) == 100
 
 
+def delay(steps, train, test, *criterion):
+    log = {"train_accuracy": ("step", train), "test_accuracy": ("step", test)}
+    criteria = dict(zip(("memorised", "generalised"), criterion))
+    return find((xr.Dataset(), xr.Dataset(log, {"step": list(steps)})), **criteria).delay.step
+
+
 def test_delay():
     steps = range(0, 100, 10)
     train, test = [0.0] * 2 + [1.0] * 8, [0.0] * 4 + [1.0] * 6
-    assert grokking_delay(steps, train, test) == 20
-    assert grokking_delay(steps, test, train) == -20
-    assert grokking_delay(steps, train, [0.9] * 10) is None
-    assert grokking_delay(steps, [0.98] * 10, test) is None
+    assert delay(steps, train, test) == 20
+    assert delay(steps, test, train) == -20
+    assert delay(steps, train, [0.9] * 10) is None
+    assert delay(steps, [0.98] * 10, test) is None
 
 
 def run(memorised=1000, start=9000, floor=14000, last=20000, every=100, low=1e-7, seed=None):
@@ -173,7 +174,7 @@ def test_the_true_lag_lies_in_its_interval_whatever_the_grids():
 def test_a_lag_keeps_the_bound_that_is_known():
     steps, early, late, never = range(0, 80, 10), [0] * 2 + [1] * 6, [0] * 4 + [1] * 4, [0.0] * 8
     assert lag(steps, early, late, hold=0) == Lag(20, 10, 30)
-    assert lag(steps, early, late, hold=0).step == grokking_delay(steps, early, late, hold=0)
+    assert lag(steps, early, late, hold=0).step == delay(steps, early, late, Criterion(0.9, 0), Criterion(0.95, 0))
     assert lag(steps, early, never, hold=0) == Lag(None, 50, None)  # at least from 20 to 70
     assert lag(steps, never, late, hold=0) == Lag(None, None, -30)
     assert lag(steps, never, never, hold=0) == Lag(None, None, None)
@@ -256,8 +257,8 @@ def seeds(*args, **kwargs):
         (lambda: sustained_step([0], [1.0], 0.5, hold=-1), r"`hold` must be a whole number >= 0; got -1"),
         (lambda: sustained_step([0], [1.0], np.nan), r"`threshold` must be finite; got nan"),
         (
-            lambda: grokking_delay([0], [1.0], [1.0], test_threshold=95),
-            r"`test_threshold` must lie in \[0, 1\]; got 95",
+            lambda: Criterion(95),
+            r"`level` must lie in \[0, 1\]; got 95",
         ),
         (lambda: transition([0, 1], [1.0], 0.5), r"`values` must have one value for each of the 2 steps; got 1"),
         (lambda: lag([0], [1.0], [1.0, 2.0]), r"`values` must have one value for each of the 1 steps; got 2"),

@@ -10,10 +10,11 @@ import xarray as xr
 
 from interp import plots
 from interp.analysis.catalogue import MEASURES
+from interp.analysis.keys import named_key_frequencies
 from interp.errors import InvalidArgumentError, UnknownNameError
 from interp.plots.curves import BY_IRREP
 from interp.plots.panels import Panel, PanelContext, curve_panel, merged
-from interp.plots.structure import Ring, component_pairs, key_frequencies, ring
+from interp.plots.structure import Ring, component_pairs, ring
 from interp.plots.style import COLOURS, CYCLIC, StepAxis, plain, step_axis, template
 from tests.browser.planted import EVENTS, KEYS, PHASES, planted_run
 
@@ -222,13 +223,13 @@ def test_an_integer_join_is_the_stride():
 
 def test_key_frequencies_are_those_of_the_last_step_and_stand_out():
     data, _ = planted_run()
-    keys, rule = key_frequencies(data)
+    keys, rule = named_key_frequencies(data)
     assert (keys, rule) == (sorted(KEYS), "key_frequency_logit")
     fig = plots.spectrum_bars(data)
     coloured = [int(k) for k, c in zip(fig.data[0].x, fig.data[0].marker.color) if c == COLOURS["key"]]
     assert coloured == keys
     assert [note.text for note in fig.layout.annotations] == [str(k) for k in keys]
-    assert key_frequencies(data.drop_vars([v for v in data if "key_frequency" in str(v)])) == ([], None)
+    assert named_key_frequencies(data.drop_vars([v for v in data if "key_frequency" in str(v)])) == ([], None)
 
 
 def test_the_animation_ends_where_the_run_ends():

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -12,17 +13,30 @@ from plotly.offline import get_plotlyjs
 import interp
 from interp.config import Decoder, FeedForward, RunConfig, Sums, Symbolic
 from interp.errors import InvalidArgumentError
-from interp.milestones.words import describe, headline, milestones, phase_changes
+from interp.milestones import Criterion, find, words
 from interp.reporting.page import render, report
 from interp.training.api import replay, train
-from tests.browser.planted import EVENTS, KEYS, PHASES, never_grokked, planted_run
+from tests.browser.planted import EVENTS, KEYS, milestones, never_grokked, planted_run
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}"
 
 
+def describe(data, metrics=None, config=None):
+    return words.describe(find((data, metrics)), data, config)
+
+
+def headline(data, metrics=None):
+    return words.headline(find((data, metrics)), data)
+
+
+def marks(data, metrics=None):
+    return find((data, metrics)).marks
+
+
 def small(**change):
     data, metrics = planted_run(p=11, checkpoints=12)
-    arguments = {"title": "A run", "summary": headline(data, metrics), "events": EVENTS, "phases": PHASES} | change
+    found = milestones(data, metrics)
+    arguments = {"title": "A run", "summary": headline(data, metrics), "events": EVENTS, "milestones": found} | change
     return render(arguments.pop("data", data), arguments.pop("metrics", metrics), **arguments)
 
 
@@ -40,7 +54,7 @@ def payload(html):
 
 def test_the_file_is_small_for_a_run_of_full_size():
     data, metrics = planted_run(p=113, checkpoints=400)
-    html = render(data, metrics, title="Full size", events=EVENTS, phases=PHASES)
+    html = render(data, metrics, title="Full size", events=EVENTS, milestones=milestones(data, metrics))
     assert len(html.encode()) < 8e6
 
 
@@ -189,7 +203,7 @@ def test_an_embedding_without_parallelograms_has_no_panel_of_them():
 
 def test_change_points_are_drawn_and_disagreement_is_said():
     data, metrics = planted_run()
-    found = phase_changes(data, metrics)
+    found = find((data, metrics)).boundaries
     assert set(found) == {"circuit_formation_end", "cleanup_end"}
     shapes = payload(render(data, metrics, title="x"))["figures"]["loss"]["layout"]["shapes"]
     drawn = {shape["name"]: shape for shape in shapes if shape["type"] == "rect"}
@@ -202,8 +216,10 @@ def test_change_points_are_drawn_and_disagreement_is_said():
 
 def test_a_short_run_has_phases_and_no_change_points():
     data = accuracies([0, *[1] * 14], [*[0] * 8, *[1] * 7], test_loss=("step", [5.0] * 8 + [0.01] * 7))
-    assert phase_changes(data, None) == {}
-    assert phase_changes(xr.Dataset(coords={"step": [0]}), None) == {}
+    found = find((data, None))
+    assert found.phases.circuit_formation_end is not None
+    assert found.boundaries == {}
+    assert find((xr.Dataset(coords={"step": [0]}), None)).boundaries == {}
 
 
 def test_the_table_of_key_frequencies_lists_what_a_criterion_names():
@@ -256,7 +272,7 @@ def test_data_without_steps_are_refused(data):
 def test_a_run_that_grokked():
     said = describe(*planted_run(), {"steps": 5187})
     assert re.match(
-        r"Train accuracy passed 99 % at step \d+, test accuracy at step 1,2\d\d: .* 1,1\d\d steps later\.", said[0]
+        r"Train accuracy passed 99 % at step \d+, test accuracy 95 % at step 1,1\d\d: .* 1,0\d\d steps later\.", said[0]
     )
     assert said[1] == "Key frequencies: 5, 17, 29, 41 (read from the logits at the last step)."
     assert said[2] == "Circularity of the embedding is 0.98 (up from 0.06)."
@@ -284,12 +300,12 @@ def accuracies(train, test, **more):
         (
             accuracies([0, 0.5, 0.6], [0, 0.1, 0.2]),
             {},
-            "By step 20 accuracy has not reached 99 % (train 0.60, test 0.20).",
+            "By step 20 accuracy has not reached 99 % (train 0.60) or 95 % (test 0.20).",
         ),
         (
             accuracies([0, 1, 1], [0, 1, 1]),
             {},
-            "Test accuracy passed 99 % at step 10, no later than train accuracy (step 10).",
+            "Test accuracy passed 95 % at step 10, no later than train accuracy 99 % (step 10).",
         ),
         (accuracies([0, *[1] * 8], [0, *[1] * 7, 0.4]), {}, "Test accuracy has since fallen to 0.40."),
         (accuracies([0, 1, 1], [0, 0, 1]), {"steps": 50}, "The run is at step 20 of 50; all this may change."),
@@ -306,24 +322,24 @@ def test_other_runs(data, config, sentence):
 
 
 def test_a_curve_that_begins_above_the_threshold_says_nothing_of_when_it_passed():
-    late = accuracies([1, 1, 1, 1], [0.5, 0.9, 1, 1]).assign_coords(step=[250, 260, 270, 280])
+    late = accuracies([1] * 8, [0.5, 0.9, *[1] * 6]).assign_coords(step=range(250, 330, 10))
     said = describe(late)[0]
     assert said == (
-        "Train accuracy is above 99 % from the first evaluation here, step 250; test accuracy passed 99 % at step 270."
+        "Train accuracy is above 99 % from the first evaluation here, step 250; test accuracy passed 95 % at step 270."
     )
     assert [row[1] for row in headline(late) if "accuracy" in row[0]] == ["before step 250", "step 270"]
     assert "Delay" not in [row[0] for row in headline(late)]
-    assert milestones(late) == [(270, "test accuracy reaches 99 %")]
+    assert marks(late) == [(270, "test accuracy reaches 95 %")]
 
 
 def test_a_run_without_held_out_pairs_has_no_test_accuracy():
-    data = accuracies([0, 1, 1], [0, 1, 1]).assign_attrs(held_out=0)
+    data = accuracies([0, *[1] * 6], [0, *[1] * 6]).assign_attrs(held_out=0)
     assert describe(data) == [
         "Train accuracy passed 99 % at step 10.",
         "No pair is known to have been held out: accuracy is over all of them.",
     ]
     assert "Test" not in " ".join(row[0] for row in headline(data))
-    assert milestones(data) == [(10, "train accuracy reaches 99 %")]
+    assert marks(data) == [(10, "train accuracy reaches 99 %")]
 
 
 def test_the_report_of_a_replay_speaks_of_its_stretch(toy_run, tmp_path):
@@ -337,12 +353,12 @@ def test_nothing_is_said_of_what_was_not_measured():
     data = xr.Dataset({"weight_norm": ("step", [1.0, 2.0])}, {"step": [0, 10]})
     assert describe(data) == []
     assert [row[0] for row in headline(data)] == ["Last step", "Weight norm"]
-    assert milestones(data) == []
+    assert marks(data) == []
 
 
-def test_milestones_are_the_first_steps_at_99_percent():
-    data = accuracies([0, 0.99, 1], [0, 0.98, 0.99])
-    assert milestones(data) == [(10, "train accuracy reaches 99 %"), (20, "test accuracy reaches 99 %")]
+def test_milestones_are_the_first_sustained_steps_at_their_levels():
+    data = accuracies([0, 0.99, *[1] * 6], [0, 0.94, *[0.95] * 6])
+    assert marks(data) == [(10, "train accuracy reaches 99 %"), (20, "test accuracy reaches 95 %")]
 
 
 def test_an_accuracy_below_one_is_never_rounded_up_to_one():
@@ -350,10 +366,14 @@ def test_an_accuracy_below_one_is_never_rounded_up_to_one():
     assert "now 0.999" in next(row for row in headline(data) if row[0].startswith("Test accuracy"))[2]
 
 
-def test_the_longer_series_counts():
-    data = accuracies([0, 1, 1], [0, 0, 1])
-    sparse = xr.Dataset({"test_accuracy": ("step", [0.0, np.nan, np.nan, 1.0])}, {"step": [0, 10, 20, 30]})
-    assert milestones(data, sparse)[1] == (20, "test accuracy reaches 99 %")
+@pytest.mark.parametrize(("logged", "step"), [(3, 20), (4, 40)])
+def test_the_log_counts_unless_checkpoints_are_more_than_twice_as_many(logged, step):
+    data = accuracies([0, *[1] * 7], [0, 0, *[1] * 6])
+    accuracy = np.full(9, np.nan)
+    accuracy[[0, 2, 4, 8][:logged]] = [0, 0, 1, 1][:logged]
+    log = xr.Dataset({"test_accuracy": ("step", accuracy)}, {"step": range(0, 90, 10)})
+    found = find((data, log), generalised=Criterion(0.95, hold=1 if logged == 4 else 5))
+    assert found.marks[1] == (step, "test accuracy reaches 95 %")
 
 
 def test_many_key_frequencies_are_not_all_listed():
@@ -418,3 +438,23 @@ def test_losses_of_another_kind_are_called_so_and_not_mixed_with_others(change, 
 
 def test_losses_of_answers_are_cross_entropies(toy_run):
     assert "loss" not in toy_run.metrics.attrs
+
+
+def test_a_report_finds_the_milestones_once(toy_run, tmp_path, monkeypatch):
+    """Neither the phases nor the change points are sought again by a headline, a band, a line or a sentence."""
+    from interp.milestones import changepoints, finding, phases
+
+    _, metrics = planted_run(p=11, checkpoints=3)
+    monkeypatch.setattr(type(toy_run), "metrics", metrics)
+    calls = Counter()
+
+    def count(module, name):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, **named: calls.update([name]) or real(*given, **named))
+
+    count(finding, "phase_lines")
+    count(phases, "phase_lines")
+    count(changepoints, "change_points")
+    text = report(toy_run, tmp_path / "report.html").read_text()
+    assert calls == {"phase_lines": 1, "change_points": 1}
+    assert [band["word"] for band in payload(text)["bands"]] == ["memorisation", "circuit formation", "cleanup"]

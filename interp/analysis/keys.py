@@ -12,6 +12,7 @@ A Toy Model of Universality (Chughtai et al., 2023), arXiv:2302.03025.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,7 +24,17 @@ from interp.analysis.spectra import frequencies, neuron_cluster_size
 from interp.errors import InvalidArgumentError
 from interp.literals import as_count
 
-__all__ = ["Keys", "as_key_mask", "key_frequency_embedding", "key_frequency_logit", "key_frequency_neuron"]
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = [
+    "Keys",
+    "as_key_mask",
+    "key_frequency_embedding",
+    "key_frequency_logit",
+    "key_frequency_neuron",
+    "named_key_frequencies",
+]
 
 
 Keys = Bool[Array, "... frequency"] | Sequence[int]
@@ -102,3 +113,18 @@ def as_key_mask(keys: Keys, like: Tensor, p: int | None = None) -> Bool[Tensor, 
             f"`keys` must be a mask of shape {[count]} or {[*steps, count]}; got {list(given.shape)}."
         )
     return given.expand(*steps, count)
+
+
+def named_key_frequencies(data: "xarray.Dataset") -> tuple[list[int], str | None]:
+    """The key frequencies at the last step of measured data, and what names them.
+
+    Frequencies that `interp.measure` noted, by two of three criteria, have the rule "criteria"; otherwise the rule is
+    the variable that is there (logits first, then neurons, then embedding), or None where there is none.
+    """
+    if "key_frequencies" in data.attrs:
+        return [int(k) for k in data.attrs["key_frequencies"]], "criteria"
+    for name in ("key_frequency_logit", "key_frequency_neuron", "key_frequency_embedding"):
+        if name in data:
+            flags = np.asarray(data[name].isel(step=-1).values, dtype=bool)
+            return [int(k) for k in data["frequency"].values[flags]], name
+    return [], None

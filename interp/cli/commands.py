@@ -247,7 +247,7 @@ class Compare:
         )
         what = ["seed", "task", "model", *(name for name in differ if not name.startswith(("save.", "log.")))]
         last = list(table.columns[table.columns.get_loc("key_frequencies") :])
-        when = [name for name in table.columns if name not in what + differ + last]
+        when = [name for name in table.columns if name not in what + differ + last and not name.endswith("_censored")]
         for heading, columns in (("Runs", what), (f"Steps ({levels})", when), ("At the last stored step", last)):
             print(f"{heading}\n{as_table(table[columns])}\n")
         print(f"Generalised: {data.attrs['generalised']} of {len(trajs)} runs")

@@ -45,11 +45,13 @@ def print_state(folder: Path) -> None:
 
 def print_outcome(traj: "Trajectory") -> None:
     """What came of a run, where it is and what it ran on."""
+    from interp.milestones import find
     from interp.milestones.words import describe
 
     print(f"Run:       {traj.folder}")
     config = None if traj.complete else traj.config.to_dict()
-    print(f"Outcome:   {' '.join(describe(traj.metrics, config=config))}")
+    metrics = traj.metrics
+    print(f"Outcome:   {' '.join(describe(find((metrics, None)), metrics, config))}")
     happened = {what for _, what in traj.events}
     for event in (str(event) for event in traj.config.events):
         if traj.complete and event not in happened:
@@ -62,14 +64,16 @@ def print_outcome(traj: "Trajectory") -> None:
 def summarise(traj: "Trajectory", output: Path | None = None) -> None:
     """Write the report and print the five lines that sum a run up."""
     from interp.analysis.measures import measure
+    from interp.milestones import find
     from interp.milestones.words import describe, headline
     from interp.reporting.page import report
 
     data = measure(traj, progress=True)
     path = report(traj, output, data=data)
-    numbers = {label: value for label, value, _ in headline(data, traj.metrics)}
+    found = find((data, traj.metrics), with_phases=False)
+    numbers = {label: value for label, value, _ in headline(found, data)}
     print(f"Report:           {path.resolve().as_uri()}")
-    said = describe(data, traj.metrics)
+    said = describe(found, data)
     print(f"Accuracy:         {said[0] if said else 'not known'}")
     if traj.diverged is not None:
         print(f"Diverged:         at step {traj.diverged:,}; what there is lies before it")

@@ -22,8 +22,10 @@ from interp.config import RunConfig, recipes
 from interp.errors import ConfigError, InvalidArgumentError
 from interp.execution.queue import Outcome, train_all
 from interp.literals import as_probability, read_value
-from interp.milestones.comparison import accuracy_curve
-from interp.milestones.phases import bootstrap_over_seeds, lag, transition
+from interp.milestones.comparison import milestone_row, steps_over_runs
+from interp.milestones.criterion import GENERALISED, HOLD, MEMORISED, Criterion
+from interp.milestones.finding import find
+from interp.milestones.sources import CURVES, curve, evaluations
 from interp.trajectory import Trajectory
 
 __all__ = [
@@ -37,7 +39,9 @@ __all__ = [
 ]
 
 PHASES: Final = ("comprehension", "grokking", "memorisation", "confusion")
-"""The phases of learning of Liu et al. (2022), from generalising at once to not even memorising."""
+"""The learning phases of Liu et al. (2022), from generalising at once to not even memorising."""
+LEARNING_LEVEL: Final = 0.9
+"""Accuracy whose first evaluation decides the learning phase, as Liu et al. have it: a threshold of theirs alone."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,9 @@ class Sweep:
     def results(
         self,
         *,
-        hold: int | None = 5,
-        train_threshold: float = 0.99,
-        test_threshold: float = 0.95,
+        hold: int | None = HOLD,
+        train_threshold: float = MEMORISED.level,
+        test_threshold: float = GENERALISED.level,
         probabilities: Sequence[float] = (0.25, 0.5, 0.75),
         generator: np.random.Generator | None = None,
     ) -> xr.Dataset:
@@ -68,19 +72,18 @@ class Sweep:
         Returns:
             Over the axes: `memorised_step` and `generalised_step`, each in (`..._after`, `..._step`], with
             `..._censored`, true where a complete run ends before; `delay` from the one to the other with `..._lower`
-            and `..._upper` (`phases.Lag`); `last_step`, the last evaluation; `train_loss`, `test_loss` [nats],
+            and `..._upper` (`Lag`); `last_step`, the last evaluation; `train_loss`, `test_loss` [nats],
             `train_accuracy`, `test_accuracy` as logged last, `best_test_accuracy`; `learning_phase`; `run`, the
             name of the folder; `complete`. Over the axes but `seed`, and over `phase`: `phase_share`, the
             share of complete runs. Over the axes but `seed`, and over `quantile`: `steps_to_memorise` and
             `steps_to_generalise` with `..._lower` and `..._upper`, infinite where too few runs have
-            (`phases.bootstrap_over_seeds`). NaN and "" where a run failed.
+            (`bootstrap_over_seeds`). NaN and "" where a run failed.
         """
         as_probability("train_threshold", train_threshold)
         as_probability("test_threshold", test_threshold)
+        memorised, generalised = Criterion(train_threshold, hold), Criterion(test_threshold, hold)
         shape = tuple(len(values) for values in self.axes.values())
-        rows = [
-            _row(traj, hold, train_threshold, test_threshold) if traj else dict(FAILED) for traj in self.trajectories
-        ]
+        rows = [_row(traj, memorised, generalised) if traj else dict(FAILED) for traj in self.trajectories]
         data = xr.Dataset(coords={name: _coordinate(values) for name, values in self.axes.items()})
         data["run"] = (tuple(self.axes), np.array([config.run_id for config in self.configs]).reshape(shape))
         for name in FAILED:
@@ -222,30 +225,20 @@ FAILED: Final[Mapping[str, Any]] = {
 """What is known of a run that failed."""
 
 
-def _row(traj: Trajectory, hold: int | None, train_threshold: float, test_threshold: float) -> dict[str, Any]:
-    """What `Sweep.results` says of one run."""
-    train, test = accuracy_curve(traj, "train"), accuracy_curve(traj, "test")
-    found = {
-        "memorised": transition(*train, train_threshold, hold=hold),
-        "generalised": transition(*test, test_threshold, hold=hold),
+def _row(traj: Trajectory, memorised: Criterion, generalised: Criterion) -> dict[str, Any]:
+    """The columns of `Sweep.results` for one run."""
+    source = evaluations(traj)
+    found = find(source, memorised=memorised, generalised=generalised, with_phases=False)
+    accuracies = {who: curve(source, f"{who}_accuracy") for who in ("train", "test")}
+    reached = {
+        who: first_step(*series, LEARNING_LEVEL) if len(series[0]) else None for who, series in accuracies.items()
     }
-    delay = lag(*train, test[1], x_threshold=train_threshold, y_threshold=test_threshold, hold=hold, y_steps=test[0])
-    metrics = traj.metrics
-    lasts = {name: metrics[name].dropna("step") for name in ("train_loss", "test_loss") if name in metrics}
     return {
         "complete": True,
-        **{f"{name}_step": _float(one.upper) for name, one in found.items()},
-        **{f"{name}_after": _float(one.lower) for name, one in found.items()},
-        **{f"{name}_censored": one.upper is None for name, one in found.items()},
-        "delay": _float(delay.step),
-        "delay_lower": _float(delay.lower),
-        "delay_upper": _float(delay.upper),
-        "last_step": float(test[0][-1]),
-        **{name: float(lasts[name][-1]) if name in lasts else np.nan for name in ("train_loss", "test_loss")},
-        "train_accuracy": float(train[1][-1]),
-        "test_accuracy": float(test[1][-1]),
-        "best_test_accuracy": float(test[1].max()),
-        "learning_phase": learning_phase(first_step(*train, 0.9), first_step(*test, 0.9)),
+        **milestone_row(found),
+        **{name: found.last.get(name, np.nan) for name in CURVES},
+        "best_test_accuracy": float(accuracies["test"][1].max(initial=-np.inf)),
+        "learning_phase": learning_phase(reached["train"], reached["test"]),
     }
 
 
@@ -256,15 +249,7 @@ def _band(
     there = [row for row in rows if row["complete"]]
     if not there:
         return np.full((3, len(probabilities)), np.nan)
-    steps = [None if row[f"{name}_censored"] else row[f"{name}_step"] for row in there]
-    # as in `compare`: what is passed but not yet held is known to be late only up to the last evaluation that fails
-    ends = [
-        np.nan_to_num(row[f"{name}_after"]) if row[f"{name}_censored"] else max(row["last_step"], row[f"{name}_step"])
-        for row in there
-    ]
-    draws = np.random.default_rng(0) if generator is None else generator
-    resamples = 1000 if len(there) > 1 else 1  # of one run all are the same
-    found = bootstrap_over_seeds(steps, ends, generator=draws, probabilities=probabilities, resamples=resamples)
+    found = steps_over_runs(there, name, generator=generator, probabilities=probabilities)
     return np.array([found.steps, *zip(*found.intervals)])
 
 
@@ -277,10 +262,6 @@ def _coordinate(values: Sequence[Any]) -> np.ndarray:
     """Numbers, or words where one of the values is none."""
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     return np.array(values if numbers else ["unset" if value is None else str(value) for value in values])
-
-
-def _float(value: int | None) -> float:
-    return np.nan if value is None else float(value)
 
 
 def _values(text: str, word: str) -> list[Any]:

@@ -34,9 +34,10 @@ import numpy as np
 from interp.analysis.curves import Curve, as_curve
 from interp.errors import InvalidArgumentError
 from interp.literals import as_count
-from interp.milestones.phases import Phases, phases, transition
+from interp.milestones.criterion import GENERALISED, HOLD, MEMORISED, transition
+from interp.milestones.phases import Phases, phases
 
-__all__ = ["Boundary", "ChangePoints", "PhaseBoundaries", "change_points", "phase_boundaries"]
+__all__ = ["Boundary", "ChangePoints", "PhaseBoundaries", "change_points", "loss_boundaries", "phase_boundaries"]
 
 Shape = Literal["linear", "constant"]
 
@@ -173,9 +174,9 @@ def phase_boundaries(
     weight_norm: Curve | None = None,
     excluded_loss: Curve | None = None,
     restricted_loss: Curve | None = None,
-    train_threshold: float = 0.99,
-    test_threshold: float = 0.95,
-    hold: int = 5,
+    train_threshold: float = MEMORISED.level,
+    test_threshold: float = GENERALISED.level,
+    hold: int = HOLD,
     segments: int | None = 3,
     level: float = 0.95,
 ) -> PhaseBoundaries:
@@ -225,32 +226,45 @@ def phase_boundaries(
         nothing = Boundary(None, None, None)
         return PhaseBoundaries(memorisation, nothing, nothing, points, {})
 
-    given = {
-        "test_loss": test_loss,
-        "excluded_loss": excluded_loss,
-        "restricted_loss": restricted_loss,
-        "weight_norm": weight_norm,
-    }
-    found = {}
+    cuts, circuit_formation, cleanup = loss_boundaries(steps, test_loss, points, segments=segments, level=level)
+    found = {"test_loss": cuts}
+    given = {"excluded_loss": excluded_loss, "restricted_loss": restricted_loss, "weight_norm": weight_norm}
     for name, curve in given.items():
         if curve is not None:
             step, value = as_curve(steps, curve, name)
             late = step >= first
             value = value if name == "weight_norm" else _logarithm(value, name)
             found[name] = change_points(step[late], value[late], segments=segments, level=level)
-    cuts = found["test_loss"]
+    return PhaseBoundaries(
+        memorisation_end=memorisation,
+        circuit_formation_end=circuit_formation,
+        cleanup_end=cleanup,
+        phases=points,
+        change_points=found,
+    )
+
+
+def loss_boundaries(
+    steps: Curve, test_loss: Curve, found: Phases, *, segments: int | None = 3, level: float = 0.95
+) -> tuple[ChangePoints, Boundary, Boundary]:
+    """The change points of the log test loss after memorisation, and the ends of circuit formation and cleanup by them.
+
+    Arguments:
+        steps, test_loss, segments, level: as for `phase_boundaries`.
+        found: the phases of the run, with which the change points are compared; it must have memorised.
+
+    Raises:
+        InvalidArgumentError: fewer evaluations after memorisation than the segments need, or a negative loss.
+    """
+    step, loss = as_curve(steps, test_loss, "test_loss")
+    late = step >= (np.inf if found.memorisation_end is None else found.memorisation_end)
+    cuts = change_points(step[late], _logarithm(loss, "test_loss")[late], segments=segments, level=level)
     starts, ends = _fall(cuts, step[late])
 
     def boundary(point: int | None, cut: int | None) -> Boundary:
         return Boundary(point, None, None) if cut is None else Boundary(point, cuts.steps[cut], cuts.intervals[cut])
 
-    return PhaseBoundaries(
-        memorisation_end=memorisation,
-        circuit_formation_end=boundary(points.circuit_formation_end, starts),
-        cleanup_end=boundary(points.cleanup_end, ends),
-        phases=points,
-        change_points=found,
-    )
+    return cuts, boundary(found.circuit_formation_end, starts), boundary(found.cleanup_end, ends)
 
 
 def _programme(residual: Callable[[int], np.ndarray], n: int, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """Many runs side by side: what differs between them, when each memorised and generalised, and what foretold it.
 
 Two kinds of care separate this from a column of final accuracies. A run that has not generalised when it ends is
-right-censored: it bounds its transition from below, and enters the quantiles over runs as such (`phases`). And only
+right-censored: it bounds its transition from below, and enters the quantiles over runs as such (`quantiles`). And only
 what lies ahead can be foretold: `predictors` looks at each run up to one early step, asks the runs alone that had not
 generalised by then, and takes nothing from a later step, least of all the key frequencies.
 
@@ -25,11 +25,22 @@ from interp.analysis.measures import key_frequencies, measure
 from interp.config.base import flat
 from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.literals import as_count, as_probability
-from interp.milestones.phases import Lag, Transition, bootstrap_over_seeds, lag, transition
+from interp.milestones.criterion import (
+    GENERALISED,
+    HOLD,
+    MEMORISED,
+    Criterion,
+    Lag,
+    Transition,
+    lag_between,
+)
+from interp.milestones.finding import Milestones, find
 from interp.milestones.prediction import lead_times, score_predictors, spectral_signature
+from interp.milestones.quantiles import SeedQuantiles, bootstrap_over_seeds
+from interp.milestones.sources import curve, defined
 from interp.trajectory import Trajectory, as_trajectory
 
-__all__ = ["EARLY", "LAST", "accuracy_curve", "compare", "predictors"]
+__all__ = ["EARLY", "LAST", "compare", "milestone_row", "predictors", "steps_over_runs"]
 
 LAST: Final = (
     "train_accuracy",
@@ -68,9 +79,9 @@ SIGNATURE: Final = ("activity", "fast", "mobility")
 def compare(
     runs: Sequence[Trajectory | str | Path],
     *,
-    hold: int | None = 5,
-    train_threshold: float = 0.99,
-    test_threshold: float = 0.95,
+    hold: int | None = HOLD,
+    train_threshold: float = MEMORISED.level,
+    test_threshold: float = GENERALISED.level,
     circle_threshold: float = 0.9,
     probabilities: Sequence[float] = (0.25, 0.5, 0.75),
     generator: np.random.Generator | None = None,
@@ -78,7 +89,7 @@ def compare(
     """Two runs or more, or their folders, side by side, complete or still growing.
 
     Arguments:
-        hold: evaluations for which a threshold must be held (`phases.sustained_step`).
+        hold: evaluations for which a threshold must be held (`criterion`).
         train_threshold, test_threshold: accuracies in [0, 1] at which a run has memorised and generalised.
         circle_threshold: `circle_resultant` in [0, 1] at which the tokens lie in order on a circle.
         probabilities: of the quantiles over runs.
@@ -86,12 +97,13 @@ def compare(
 
     Returns:
         Over `run`: `seed`, `task`, `model`; the config fields in which the runs differ, by their dotted names;
-        `memorised_step` and `generalised_step`, each in (`..._after`, `..._step`] and NaN where it has not been
-        sustained; `last_step`, the last evaluation; `delay`, from the one to the other, and `circle_lag`, from order on
-        the circle (PC 1-2 of the last step) to generalisation, each with `..._lower` and `..._upper` (`phases.Lag`);
+        `memorised_step` and `generalised_step`, each in (`..._after`, `..._step`], with `..._censored`, true where it
+        was not sustained by the end of the run; `last_step`, the last evaluation; `delay`, from the one to the other,
+        and `circle_lag`, from order on the circle (PC 1-2 of the last step) to generalisation, each with `..._lower`
+        and `..._upper` (`Lag`);
         `key_frequencies` as words; the measures `LAST` at the last stored step. Over `quantile`:
         `steps_to_generalise` with `..._lower` and `..._upper`, infinite where too few runs have generalised
-        (`phases.bootstrap_over_seeds`). NaN and "" where something is not defined for a run: what is about
+        (`bootstrap_over_seeds`). NaN and "" where something is not defined for a run: what is about
         generalising, for an imported run of which no pair is known to have been held out.
 
     Raises:
@@ -103,28 +115,20 @@ def compare(
     as_probability("train_threshold", train_threshold)
     as_probability("test_threshold", test_threshold)
     as_probability("circle_threshold", circle_threshold)
+    memorised, generalised = Criterion(train_threshold, hold), Criterion(test_threshold, hold)
     rows = []
     for traj in trajs:
-        accuracy = {who: accuracy_curve(traj, who) for who in ("train", "test")}
-        memorised = transition(*accuracy["train"], train_threshold, hold=hold)
-        generalised = transition(*accuracy["test"], test_threshold, hold=hold)
-        delay = lag(
-            *accuracy["train"], accuracy["test"][1], x_threshold=train_threshold, y_threshold=test_threshold,
-            hold=hold, y_steps=accuracy["test"][0],
-        )  # fmt: skip
-        circle = _circle_lag(traj, accuracy["test"], circle_threshold, test_threshold, hold)
-        if not traj.task.held_out:  # an import whose test numbers are of all pairs
-            generalised, delay, circle = Transition(None, None), Lag(None, None, None), Lag(None, None, None)
-        last = measure(traj, _defined(traj, LAST), steps=[int(traj.steps[-1])])
+        if not len(traj.steps):
+            raise NotAvailableError(f"{traj.folder.name} has no checkpoint yet, so there is nothing to compare.")
+        found = find(traj, memorised=memorised, generalised=generalised, with_phases=False)
+        circle = lag_between(_ordered(traj, Criterion(circle_threshold, hold)), found.generalised)
+        last = measure(traj, defined(traj, LAST), steps=[int(traj.steps[-1])])
         rows.append(
             {
                 "seed": np.nan if "import" in traj.run else traj.config.seed,
                 "task": traj.config.task.slug,
                 "model": traj.config.model.slug,
-                **_bounds("memorised", memorised),
-                **_bounds("generalised", generalised),
-                "last_step": float(accuracy["test"][0][-1]),
-                **_lag("delay", delay),
+                **milestone_row(found),
                 **_lag("circle_lag", circle),
                 "key_frequencies": _keys(traj),
                 **{name: float(last[name][0]) if name in last else np.nan for name in LAST},
@@ -140,19 +144,14 @@ def compare(
         meaning = {"long_name": f"{MEASURES[name].meaning}, at the last stored step"} if name in LAST else {}
         data[name] = ("run", np.array([row[name] for row in rows]), meaning)
 
-    # A threshold that is passed but not yet held may still turn out to have been sustained from its first evaluation
-    # on: such a run is known to be late only up to the last evaluation that fails.
-    steps = [None if np.isnan(step) else step for step in data["generalised_step"].values]
-    ends = np.where(np.isnan(data["generalised_step"]), data["generalised_after"].fillna(0), data["last_step"])
-    draws = np.random.default_rng(0) if generator is None else generator
-    found = bootstrap_over_seeds(steps, ends, generator=draws, probabilities=probabilities)
-    data = data.assign_coords(quantile=list(found.probabilities))
-    data["steps_to_generalise"] = ("quantile", np.array(found.steps))
+    over_runs = steps_over_runs(rows, "generalised", generator=generator, probabilities=probabilities)
+    data = data.assign_coords(quantile=list(over_runs.probabilities))
+    data["steps_to_generalise"] = ("quantile", np.array(over_runs.steps))
     for i, side in enumerate(("lower", "upper")):
-        data[f"steps_to_generalise_{side}"] = ("quantile", np.array([interval[i] for interval in found.intervals]))
+        data[f"steps_to_generalise_{side}"] = ("quantile", np.array([interval[i] for interval in over_runs.intervals]))
     return data.assign_attrs(
         train_threshold=train_threshold, test_threshold=test_threshold, circle_threshold=circle_threshold,
-        hold="to the end" if hold is None else hold, generalised=found.reached, differ=list(configs),
+        hold="to the end" if hold is None else hold, generalised=over_runs.reached, differ=list(configs),
     )  # fmt: skip
 
 
@@ -160,8 +159,8 @@ def predictors(
     runs: Sequence[Trajectory | str | Path],
     *,
     until: int,
-    hold: int | None = 5,
-    test_threshold: float = 0.95,
+    hold: int | None = HOLD,
+    test_threshold: float = GENERALISED.level,
     period: float = 20.0,
     generator: np.random.Generator | None = None,
 ) -> xr.Dataset:
@@ -197,14 +196,14 @@ def predictors(
             f"`runs` must hold pairs out, or nothing can generalise later; of {blind[0]} all pairs are trained on, "
             "or its split is not known."
         )
-    tests = [accuracy_curve(traj, "test") for traj in trajs]
+    tests = [curve(traj, "test_accuracy") for traj in trajs]
     reached = min(int(min(steps[-1], traj.steps[-1])) for traj, (steps, _) in zip(trajs, tests))
     earliest = max(int(traj.steps[0]) for traj in trajs)
     if not earliest <= until <= reached:
         raise InvalidArgumentError(
             f"`until` must be a step that every run has reached, {earliest}..{reached}; got {until}."
         )
-    ends = [transition(*curve, test_threshold, hold=hold).upper for curve in tests]
+    ends = [Criterion(test_threshold, hold).transition(*test).upper for test in tests]
     open_ = [i for i, end in enumerate(ends) if end is None or end > until]
     if len(open_) < 2:
         raise InvalidArgumentError(
@@ -262,28 +261,28 @@ SCORES: Final = ("auc", "auc_lower", "auc_upper", "p_value", "detected", "false_
 # --- one run ---
 
 
-def accuracy_curve(traj: Trajectory, who: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of an accuracy, from the log, or from checkpoints where these are more than twice as many."""
-    if not len(traj.steps):
-        raise NotAvailableError(f"{traj.folder.name} has no checkpoint yet, so there is nothing to compare.")
-    name = f"{who}_accuracy"
-    metrics = traj.metrics
-    logged = metrics[name].dropna("step") if name in metrics else None
-    if logged is None or (2 * logged.size < len(traj.steps) and _defined(traj, [name])):
-        logged = measure(traj, [name])[name]
-    return logged["step"].values, logged.values
+def milestone_row(found: Milestones) -> dict[str, float | bool]:
+    """The columns about milestones in a table of runs; NaN and False where something is not known.
+
+    Each transition lies in (`..._after`, `..._step`]; `..._censored`: the run ended before. `last_step`: the last
+    evaluation of the test accuracy, or of the train accuracy where nothing is held out.
+    """
+    row: dict[str, float | bool] = {}
+    for who, name in (("train", "memorised"), ("test", "generalised")):
+        seen = found.accuracies.get(who)
+        after, step = _floats([None, None] if seen is None else [seen.sustained.lower, seen.sustained.upper])
+        row |= {f"{name}_after": float(after), f"{name}_step": float(step)}
+        row[f"{name}_censored"] = seen is not None and seen.step is None
+    row["last_step"] = float([np.nan, *(seen.end for seen in found.accuracies.values())][-1])
+    return row | _lag("delay", found.delay)
 
 
-def _circle_lag(
-    traj: Trajectory, test: tuple[np.ndarray, np.ndarray], circle: float, threshold: float, hold: int | None
-) -> Lag:
-    if not _defined(traj, ["circle_resultant"]):
-        return Lag(None, None, None)
+def _ordered(traj: Trajectory, criterion: Criterion) -> Transition:
+    """When the tokens came to lie in order on a circle (PC 1-2 of the last step)."""
+    if not defined(traj, ["circle_resultant"]):
+        return Transition(None, None)
     order = measure(traj, ["circle_resultant"])["circle_resultant"]
-    return lag(
-        order["step"].values, order.values, test[1],
-        x_threshold=circle, y_threshold=threshold, hold=hold, y_steps=test[0],
-    )  # fmt: skip
+    return criterion.transition(order["step"].values, order.values)
 
 
 def _keys(traj: Trajectory) -> str:
@@ -296,7 +295,7 @@ def _keys(traj: Trajectory) -> str:
 def _seen(traj: Trajectory, until: int, period: float) -> dict[str, float]:
     """What can be known of a run at step `until`."""
     step = int(traj.steps[np.searchsorted(traj.steps, until, "right") - 1])
-    early = measure(traj, _defined(traj, list(EARLY)), steps=[step])
+    early = measure(traj, defined(traj, list(EARLY)), steps=[step])
     found = {name: float(early[name][0]) for name in EARLY if name in early}
     loss = traj.metrics.get("train_loss")
     if loss is not None:
@@ -320,12 +319,37 @@ def _trig_loss_ratio(traj: Trajectory, step: int) -> float:
     return float(progress.trig_loss_ratio(test, restricted))
 
 
-def _defined(traj: Trajectory, names: Sequence[str]) -> list[str]:
-    source = RunContext(traj)
-    return [name for name in names if all(REQUIREMENTS[need].met(source) for need in MEASURES[name].requires)]
-
-
 # --- many runs ---
+
+
+def steps_over_runs(
+    rows: Sequence[Mapping[str, Any]],
+    name: str,
+    *,
+    generator: np.random.Generator | None,
+    probabilities: Sequence[float],
+) -> SeedQuantiles:
+    """Quantiles of the steps to a transition over one run or more.
+
+    A level that is passed and not yet held may still turn out to have been sustained from its first evaluation on:
+    such a run is known to be late only up to the last evaluation that fails, and is censored there.
+
+    Arguments:
+        rows: columns of each run, as from `milestone_row`.
+        name: `memorised` or `generalised`.
+        generator: draws the runs for the intervals; None: the same draws at every call.
+        probabilities: of the quantiles.
+    """
+    steps = [None if np.isnan(row[f"{name}_step"]) else row[f"{name}_step"] for row in rows]
+    ends = [
+        np.nan_to_num(row[f"{name}_after"]) if step is None else max(row["last_step"], step)
+        for row, step in zip(rows, steps)
+    ]
+    return bootstrap_over_seeds(
+        steps, ends,
+        generator=np.random.default_rng(0) if generator is None else generator, probabilities=probabilities,
+        resamples=1000 if len(rows) > 1 else 1,  # of one run all draws are the same
+    )  # fmt: skip
 
 
 def _names(trajs: Sequence[Trajectory]) -> list[str]:
@@ -374,11 +398,6 @@ def _undefined(grokked: np.ndarray) -> str:
     if min(some, runs - some) < 2:
         return f"Lead times need two runs of each kind; {some} of these {runs} runs generalise later."
     return ""
-
-
-def _bounds(name: str, found: Transition) -> dict[str, float]:
-    after, step = _floats([found.lower, found.upper])
-    return {f"{name}_after": float(after), f"{name}_step": float(step)}
 
 
 def _lag(name: str, found: Lag) -> dict[str, float]:

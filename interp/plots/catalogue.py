@@ -10,7 +10,9 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from interp.analysis.keys import named_key_frequencies
 from interp.errors import UnknownNameError, did_you_mean
+from interp.milestones.sources import logged_loss
 from interp.plots.curves import (
     BY_IRREP,
     BY_PARAMETER,
@@ -19,7 +21,6 @@ from interp.plots.curves import (
     angle_curves,
     circularity_curves,
     irrep_curves,
-    logged_loss,
     loss_curves,
     norm_curves,
     parameter_curves,
@@ -31,7 +32,6 @@ from interp.plots.structure import (
     component_grid,
     component_pairs,
     embedding_circle,
-    key_frequencies,
     spectrum_bars,
     spectrum_heatmap,
 )
@@ -64,7 +64,7 @@ def _loss_note(context: PanelContext) -> str:
 
 def _spectrum_note(context: PanelContext) -> str:
     note = "One range for every step, unless it is fitted to the step."
-    return note + (" Numbered: the key frequencies of the last step." if key_frequencies(context.data)[0] else "")
+    return note + (" Numbered: the key frequencies of the last step." if named_key_frequencies(context.data)[0] else "")
 
 
 def _with_basis(note: str) -> Callable[[PanelContext], str]:

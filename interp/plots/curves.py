@@ -12,6 +12,8 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from interp.errors import InvalidArgumentError
+from interp.milestones.sources import curves as evaluated
+from interp.milestones.sources import logged_loss
 from interp.plots.style import (
     COLOURS,
     SERIES,
@@ -31,7 +33,6 @@ __all__ = [
     "angle_curves",
     "circularity_curves",
     "irrep_curves",
-    "logged_loss",
     "loss_curves",
     "measure_curves",
     "norm_curves",
@@ -55,17 +56,6 @@ BY_IRREP = {
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 
-def logged_loss(metrics: xr.Dataset | None) -> str | None:
-    """What the losses of a log are, in words, where they are no cross-entropies of the answers alone.
-
-    >>> logged_loss(xr.Dataset({"test_loss": ("step", [1.0])}, {"step": [0]}, {"loss": "mean squared error"}))
-    'mean squared error'
-    """
-    if metrics is None or not any(name in metrics for name in ("train_loss", "test_loss")):
-        return None
-    return metrics.attrs.get("loss")
-
-
 def loss_curves(
     data: xr.Dataset,
     metrics: xr.Dataset | None = None,
@@ -77,8 +67,9 @@ def loss_curves(
 ) -> go.Figure:
     """Cross-entropy in nats on train, test and all pairs, on a log scale.
 
-    `metrics` (NaN where nothing was evaluated) is drawn instead of `data` where it holds more steps of a variable; and
-    alone, where its losses are others than those that are measured (`metrics.attrs["loss"]`).
+    `metrics` (NaN where nothing was evaluated) is drawn instead of `data`, unless that has more than twice as many
+    values (`interp.milestones.sources`); and alone, where its losses are others than those that are measured
+    (`metrics.attrs["loss"]`).
     `changes`: the change points behind the ends of phases, named as in `phases`: the step, and the interval around it.
 
     >>> data = xr.Dataset({"train_loss": ("step", [4.7, 0.1]), "test_loss": ("step", [4.7, 6.0])}, {"step": [0, 100]})
@@ -342,21 +333,19 @@ def _measured(
     axis: str | StepAxis,
     changes: Changes | None = None,
 ) -> go.Figure:
-    """Train, test and all, each from where more steps were evaluated."""
+    """Train, test and all, each from the log or from checkpoints (`interp.milestones.sources`)."""
     dense = metrics if metrics is not None else xr.Dataset()
     if not any(name in dense for name in names):
         need(data, names, dims=["step"])
     curves: list[Curve] = []
     for name in names:
-        series = None
-        if name in dense:
-            need(dense, name, dims=["step"], argument="metrics")
-            series = dense[name].dropna("step")
-        if name in data:
-            need(data, name, dims=["step"])
-            if series is None or series.size < int(np.isfinite(data[name].values).sum()):
-                series = data[name]
-        if series is not None:
+        for source, argument in ((dense, "metrics"), (data, "data")):
+            if name in source:
+                need(source, name, dims=["step"], argument=argument)
+        if name in dense or name in data:
+            series = evaluated((data, dense), [name])[name]
+            if not series.size:  # nothing finite: an empty frame, with its legend
+                series = (data if name in data else dense)[name]
             who = name.split("_")[0]
             style = {
                 "color": COLOURS[who],

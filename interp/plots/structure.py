@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from interp.analysis.keys import named_key_frequencies
 from interp.errors import InvalidArgumentError
 from interp.plots.style import (
     COLOURS,
@@ -41,7 +42,6 @@ __all__ = [
     "component_grid",
     "component_pairs",
     "embedding_circle",
-    "key_frequencies",
     "ring",
     "spectrum_bars",
     "spectrum_heatmap",
@@ -50,7 +50,6 @@ __all__ = [
 Join = str | int
 MAX_NUMBERED_TOKENS = 67
 """Maximum number of tokens that are shown with their number: more would overlap."""
-KEY_RULES = ("key_frequency_logit", "key_frequency_neuron", "key_frequency_embedding")
 SPECTRA = {  # variable -> title, unit
     "embedding_power": ("Fourier spectrum of the embedding", "squared norm"),
     "logit_similarity": ("Frequencies in the logits", "cosine similarity"),
@@ -116,20 +115,6 @@ def component_pairs(data: xr.Dataset) -> list[tuple[int, int]]:
     need(data, "embedding_coordinates", dims=["step", "token", "component"])
     names = [int(c) for c in data["embedding_coordinates"]["component"].values]
     return list(zip(names[::2], names[1::2]))
-
-
-def key_frequencies(data: xr.Dataset, step: int | None = None) -> tuple[list[int], str | None]:
-    """The key frequencies at `step`, and what says so: a variable, logits first, then neurons.
-
-    At the last step (None) those that `measure` noted, by two of three criteria; the rule is then "criteria".
-    """
-    if step is None and "key_frequencies" in data.attrs:
-        return [int(k) for k in data.attrs["key_frequencies"]], "criteria"
-    for name in KEY_RULES:
-        if name in data:
-            flags = np.asarray(data[name].isel(step=step_index(data, step)).values, dtype=bool)
-            return [int(k) for k in data["frequency"].values[flags]], name
-    return [], None
 
 
 def embedding_circle(
@@ -268,7 +253,7 @@ def spectrum_bars(
     i = step_index(data, step)
     frequency = np.asarray(data["frequency"].values)
     values = np.asarray(data[variable].transpose("step", "frequency").values, dtype=np.float32)
-    shown = list(keys) if keys is not None else key_frequencies(data)[0]
+    shown = list(keys) if keys is not None else named_key_frequencies(data)[0]
     colours = [COLOURS["key"] if k in shown else COLOURS["other"] for k in frequency]
     top = _greatest(values)
     fig = figure(f"{title}, step {int(data['step'].values[i]):,}", x=frequency_title(data), y=unit)

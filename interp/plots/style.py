@@ -20,11 +20,12 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from interp.errors import InvalidArgumentError, did_you_mean
+from interp.milestones.phases import PHASES
 
 __all__ = [
     "COLOURS",
     "CYCLIC",
-    "PHASES",
+    "PHASE_FILLS",
     "SERIES",
     "StepAxis",
     "colour_bar",
@@ -58,11 +59,12 @@ CYCLIC = (
     "#35cad5", "#42bbe4", "#5ca4e5", "#738ad8", "#8371c1", "#8e5ca4", "#974e84", "#9e4766",
 )  # fmt: skip
 SERIES = ("#2b7bba", "#d5622a", "#1b9e77", "#a65aa0", "#b08413", "#5bb4d8", "#c2517a", "#7b8794", "#6a8f3c", "#7a6fd0")
-PHASES = {  # key of `phases` -> word, soft fill
-    "memorisation_end": ("memorisation", "rgba(43,123,186,0.07)"),
-    "circuit_formation_end": ("circuit formation", "rgba(27,158,119,0.10)"),
-    "cleanup_end": ("cleanup", "rgba(176,132,19,0.10)"),
+PHASE_FILLS = {
+    "memorisation_end": "rgba(43,123,186,0.07)",
+    "circuit_formation_end": "rgba(27,158,119,0.10)",
+    "cleanup_end": "rgba(176,132,19,0.10)",
 }
+"""Soft fills of the training phases, by their names in `interp.milestones.phases.PHASES`."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
 
 Event = tuple[int, str]
@@ -265,7 +267,7 @@ def mark_events(fig: go.Figure, events: Iterable[Event], axis: StepAxis) -> go.F
 def mark_phases(fig: go.Figure, phases: Mapping[str, int | None] | None, axis: StepAxis) -> go.Figure:
     """Soft bands behind the curves, one per phase that has an end, with the word for each in the legend."""
     start = axis.first
-    for key, (word, fill) in PHASES.items():
+    for key, word in PHASES.items():
         end = (phases or {}).get(key)
         if end is None:
             break
@@ -273,7 +275,7 @@ def mark_phases(fig: go.Figure, phases: Mapping[str, int | None] | None, axis: S
         if x1 > x0:
             fig.add_shape(
                 type="rect", xref="x", yref="y domain", x0=x0, x1=x1, y0=0, y1=1, layer="below", name=word,
-                fillcolor=fill, line={"width": 0}, showlegend=True,
+                fillcolor=PHASE_FILLS[key], line={"width": 0}, showlegend=True,
             )  # fmt: skip
         start = end
     return fig
@@ -282,8 +284,7 @@ def mark_phases(fig: go.Figure, phases: Mapping[str, int | None] | None, axis: S
 def mark_changes(fig: go.Figure, changes: Mapping[str, tuple[int, int, int]] | None, axis: StepAxis) -> go.Figure:
     """A dashed line per change point (step, lower, upper) in the colour of the phase it ends, its interval as a bar."""
     for key, found in (changes or {}).items():
-        word, fill = PHASES[key]
-        ink = fill.rpartition(",")[0] + ",0.75)"
+        word, ink = PHASES[key], PHASE_FILLS[key].rpartition(",")[0] + ",0.75)"
         at, low, high = (float(axis.place(min(max(step, axis.first), axis.last))) for step in found)
         common = {"xref": "x", "yref": "y domain", "name": f"change: {word}", "layer": "above"}
         fig.add_shape(**common, type="rect", x0=low, x1=high, y0=0, y1=0.045, fillcolor=ink, line={"width": 0})

@@ -18,7 +18,8 @@ from plotly.offline import get_plotlyjs
 
 from interp.config.base import flat
 from interp.errors import InvalidArgumentError, NotAvailableError, StoreError
-from interp.milestones.words import Row, describe, headline, milestones, phase_changes, phase_ends
+from interp.milestones import Milestones, find
+from interp.milestones.words import Row, describe, headline
 from interp.plots.catalogue import PANELS
 from interp.plots.panels import Panel, PanelContext, merged, variable_of
 from interp.plots.structure import MAX_NUMBERED_TOKENS
@@ -75,15 +76,16 @@ def report(
         agreement = None
     metrics = traj.metrics
     config = traj.config.to_dict()
+    found = find((data, metrics))
     html = render(
         data,
         metrics,
         title=title or _title(traj),
         complete=traj.complete,
-        summary=headline(data, metrics),
+        summary=headline(found, data),
         config=config,
-        events=[*traj.events, *milestones(data, metrics)],
-        phases=phase_ends(data, metrics),
+        events=[*traj.events, *found.marks],
+        milestones=found,
         provenance=traj.provenance,
         agreement=agreement,
         panels=panels,
@@ -105,7 +107,7 @@ def render(
     summary: Sequence[Row] = (),
     config: Mapping[str, Any] | None = None,
     events: Iterable[Event] = (),
-    phases: Mapping[str, int | None] | None = None,
+    milestones: Milestones | None = None,
     provenance: Mapping[str, Any] | None = None,
     agreement: xr.Dataset | None = None,
     complete: bool = False,
@@ -115,8 +117,8 @@ def render(
     """The report as a string of HTML; a measure that `data` does not hold leaves its panel out.
 
     `metrics` holds the losses and accuracies over denser steps. `summary` has rows (label, value, explanation),
-    `events` pairs (step, label), `phases` the last step of each phase (`memorisation_end`, `circuit_formation_end`,
-    `cleanup_end`), `agreement` what each criterion says of each frequency
+    `events` pairs (step, label), `milestones` the milestones of the run (None: those of `data` and `metrics`),
+    `agreement` what each criterion says of each frequency
     (`interp.analysis.measures.key_frequency_votes`). Unless the run is `complete`, it is said how far it is of the
     steps of `config`. `panels` are panels besides the built-in ones (see `report`), `failures` the reasons why some of
     them cannot be drawn, by id.
@@ -139,25 +141,22 @@ def render(
     ordered = sorted(((int(step), str(label)) for step, label in events), key=lambda event: event[0])
     lettered = [(step, _letter(i)) for i, (step, _) in enumerate(ordered)]
     marks = [{"step": step, "label": label, "letter": letter} for (step, label), (_, letter) in zip(ordered, lettered)]
+    found = find((data, metrics)) if milestones is None else milestones
     context = PanelContext(
         data,
         axis=axis,
         metrics=dense,
         events=lettered,
-        phases=phases or {},
-        changes={
-            key: (found.change, *found.interval)
-            for key, found in phase_changes(data, metrics).items()
-            if found.change is not None and found.interval is not None
-        },
+        phases=found.ends,
+        changes=found.changes,
     )
     sections = draw_sections(shown, context, asked=panels, failures=failures or {})
     cards = [card for section in sections for card in section.cards]
-    payload = payload_of(data, dense, axis, cards) | {"events": marks, "bands": bands(phases or {}, axis)}
+    payload = payload_of(data, dense, axis, cards) | {"events": marks, "bands": bands(found.ends, axis)}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.from_string(template).render(
         title=title,
-        sentences=describe(data, metrics, None if complete else config),
+        sentences=describe(found, data, None if complete else config),
         count=data.sizes["step"],
         readouts=[row for row in READOUTS if row[0] in payload["readouts"]],
         pairs=payload["pairs"],

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from interp.milestones.phases import PHASES
+from interp.milestones.sources import logged_loss
 from interp.plots.catalogue import has_plane
-from interp.plots.curves import logged_loss
 from interp.plots.structure import ring
-from interp.plots.style import PHASES, StepAxis, template, tokens_of
+from interp.plots.style import StepAxis, template, tokens_of
 from interp.plots.thinning import keep_extremes
 from interp.reporting.cards import Card
 
@@ -88,7 +89,7 @@ def payload_of(data: xr.Dataset, dense: xr.Dataset, axis: StepAxis, cards: Seque
 def bands(phases: Mapping[str, int | None], axis: StepAxis) -> list[dict[str, Any]]:
     """The training phases that have an end, each from the end of the phase before: `start`, `end` and `word`."""
     start, out = axis.first, []
-    for key, (word, _) in PHASES.items():
+    for key, word in PHASES.items():
         end = phases.get(key)
         if end is None:
             break

@@ -1,12 +1,22 @@
 """A run that groks, planted: what every panel must show is known beforehand."""
 
+from dataclasses import replace
+
 import numpy as np
 import xarray as xr
+
+from interp.milestones import find
+from interp.milestones.phases import Phases
 
 KEYS = (17, 5, 41, 29)  # frequencies at p = 113, strongest first: PC 1-2 is a circle of frequency 17
 TRAIN_STEP, TEST_STEP = 130, 1240
 EVENTS = [(TRAIN_STEP, "train accuracy reaches 99 %"), (TEST_STEP, "test accuracy reaches 99 %")]
 PHASES = {"memorisation_end": 180, "circuit_formation_end": 1000, "cleanup_end": 1700}
+
+
+def milestones(data, metrics):
+    """The milestones of a planted run, with `PHASES` for its training phases and no change points."""
+    return replace(find((data, metrics)), phases=Phases(**PHASES), boundaries={})
 
 
 def rise(step, middle, width):

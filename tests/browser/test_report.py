@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planted import EVENTS, PHASES, planted_run
+from planted import EVENTS, milestones, planted_run
 
 from interp.milestones.words import headline
 from interp.reporting.page import render
@@ -61,10 +61,11 @@ def run():
 def file(tmp_path_factory, run):
     data, metrics = run
     path = tmp_path_factory.mktemp("report") / "report.html"
-    summary = [*headline(data, metrics), (HOSTILE, HOSTILE, HOSTILE)]
+    found = milestones(data, metrics)
+    summary = [*headline(found, data), (HOSTILE, HOSTILE, HOSTILE)]
     events = [*EVENTS, (2000, HOSTILE)]
     html = render(
-        data, metrics, title=HOSTILE, summary=summary, events=events, phases=PHASES, config={HOSTILE: HOSTILE}
+        data, metrics, title=HOSTILE, summary=summary, events=events, milestones=found, config={HOSTILE: HOSTILE}
     )
     path.write_text(html, encoding="utf-8")
     return path

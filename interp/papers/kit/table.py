@@ -8,7 +8,7 @@ from pathlib import Path
 
 from interp.config.recipes import RECIPES
 from interp.errors import InvalidArgumentError
-from interp.milestones.comparison import accuracy_curve
+from interp.milestones import curve
 from interp.papers.kit.curves import GENERALISED, HOLD, MEMORISED, sustained
 from interp.papers.kit.figure import Verdict
 from interp.papers.kit.running import Reproduction
@@ -108,7 +108,7 @@ def _section(one: Reproduction, pictures: str | None) -> list[str]:
 def _recipes(trajs: Mapping[str, Trajectory]) -> list[str]:
     rows = []
     for name, traj in trajs.items():
-        train, test = accuracy_curve(traj, "train"), accuracy_curve(traj, "test")
+        train, test = curve(traj, "train_accuracy"), curve(traj, "test_accuracy")
         passed = [sustained(*train, MEMORISED), sustained(*test, GENERALISED)]
         cells = ["–" if math.isnan(step) else f"{step:,.0f}" for step in passed]
         ends = f"{train[1][-1]:.2f}, {test[1][-1]:.2f}"

@@ -1,0 +1,199 @@
+"""The milestones of a run, found once: when it memorised and generalised, its training phases and change points.
+
+`find` reads the curves by the rule of `sources`, asks of them the criteria of `criterion`, and returns one value, which
+the sentences and headline of a report, its bands and lines, the tables of `comparison` and the sweeps all read.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from interp.analysis.curves import first_step, sustained_step
+from interp.errors import InvalidArgumentError
+from interp.milestones.changepoints import Boundary, loss_boundaries
+from interp.milestones.criterion import GENERALISED, HOLD, MEMORISED, Criterion, Lag, Transition, lag_between
+from interp.milestones.phases import PHASES, Phases, phase_lines
+from interp.milestones.sources import CURVES, Evaluations, Run, curve, curves, evaluations, logged_loss
+
+__all__ = ["Milestones", "Passage", "find"]
+
+CHANGE_POINT_EVALUATIONS: Final = 1000
+"""Maximum number of evaluations among which change points are sought: their cost grows with its square."""
+UNKNOWN: Final = Transition(None, None)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """When an accuracy met its criterion, and how it ended.
+
+    `sustained`: the interval in which it met the criterion for good. `first`: the first evaluation at or above the
+    level, lucky or not; None: there is none. `begin`, `end`: the steps of the first and the last evaluation. `last`,
+    `best`: the last and the greatest value, in [0, 1].
+    """
+
+    criterion: Criterion
+    sustained: Transition
+    first: int | None
+    pending: int | None
+    """The step from which the level has been held to the end of the run, by fewer evaluations than the criterion asks
+    for; None: it was sustained, or the run ends below it."""
+    begin: int
+    end: int
+    last: float
+    best: float
+
+    @property
+    def step(self) -> int | None:
+        """The first sustained evaluation; None: the run ended before (right-censored)."""
+        return self.sustained.upper
+
+    @property
+    def before_begin(self) -> bool:
+        """Whether the curve begins, after step 0, at or above the level: when it was passed is not known."""
+        passed = self.pending if self.step is None else self.step
+        return passed == self.begin > 0
+
+
+@dataclass(frozen=True)
+class Milestones:
+    """When a run memorised and generalised, its training phases, and the last values of its curves.
+
+    Steps are numbers of completed optimiser updates.
+    """
+
+    accuracies: Mapping[str, Passage]
+    """By `train` and `test`; without those that were not evaluated, and without `test` where nothing was held out."""
+    held_out: bool
+    """Whether inputs are known to have been held out."""
+    phases: Phases = Phases(None, None, None)
+    """The training phases; all ends are None where they were not sought, not evaluated, or inputs are no pairs."""
+    boundaries: Mapping[str, Boundary] = field(default_factory=lambda: MappingProxyType({}))
+    """The ends of circuit formation and of cleanup that have a change point too, by their names in `Phases`."""
+    last: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """The last value of each of `train_loss`, `test_loss` (nats, or see `loss`), `train_accuracy`, `test_accuracy`."""
+    loss: str | None = None
+    """The kind of loss, in words, where it is not the cross-entropy of the answers alone."""
+    last_step: int = 0
+    """The last step at which anything was evaluated."""
+    diverged: int | None = None
+    """The step at which a number was not finite; None: all were."""
+
+    @property
+    def memorised(self) -> Transition:
+        """When the train accuracy met its criterion; without bounds where it was not evaluated."""
+        return self.accuracies["train"].sustained if "train" in self.accuracies else UNKNOWN
+
+    @property
+    def generalised(self) -> Transition:
+        """When the test accuracy met its criterion; without bounds where nothing was held out or evaluated."""
+        return self.accuracies["test"].sustained if "test" in self.accuracies else UNKNOWN
+
+    @property
+    def delay(self) -> Lag:
+        """Steps from memorising to generalising: the length of grokking."""
+        return lag_between(self.memorised, self.generalised)
+
+    @property
+    def ends(self) -> dict[str, int | None]:
+        """The ends of the training phases by their names in `Phases`; None: the phase did not happen."""
+        return {name: getattr(self.phases, name) for name in PHASES}
+
+    @property
+    def changes(self) -> dict[str, tuple[int, int, int]]:
+        """The change points of `boundaries`: the step, and the two ends of its 95 % interval."""
+        return {
+            name: (found.change, *found.interval)
+            for name, found in self.boundaries.items()
+            if found.change is not None and found.interval is not None
+        }
+
+    @property
+    def marks(self) -> list[tuple[int, str]]:
+        """The sustained transitions as events: step and label."""
+        return [
+            (found.step, f"{who} accuracy reaches {found.criterion.percent}")
+            for who, found in self.accuracies.items()
+            if found.step is not None and not found.before_begin
+        ]
+
+
+def find(
+    run: Run | Evaluations,
+    *,
+    memorised: Criterion = MEMORISED,
+    generalised: Criterion = GENERALISED,
+    with_phases: bool = True,
+) -> Milestones:
+    """The milestones of a run.
+
+    Arguments:
+        run: a trajectory or its folder, or the pair `(data, metrics)` of what was measured and what was logged (None:
+            nothing), as from `interp.measure(traj)` and `traj.metrics`.
+        memorised, generalised: criteria for the train and the test accuracy.
+        with_phases: seek the training phases and their change points, too.
+
+    Example:
+        >>> import xarray as xr
+        >>> log = {"train_accuracy": [0.1, *8 * [1.0]], "test_accuracy": [*3 * [0.1], *6 * [0.97]]}
+        >>> log = xr.Dataset({name: ("step", curve) for name, curve in log.items()}, {"step": range(0, 90, 10)})
+        >>> found = find((xr.Dataset(), log))
+        >>> found.memorised, found.generalised, found.delay.step
+        (Transition(lower=0, upper=10), Transition(lower=20, upper=30), 20)
+    """
+    source = evaluations(run)
+    held = {name: curve(source, name) for name in CURVES}
+    held = {name: (steps, values) for name, (steps, values) in held.items() if len(steps)}
+    asked = {"train": memorised, "test": generalised} if source.held_out else {"train": memorised}
+    accuracies = {
+        who: _passage(*held[f"{who}_accuracy"], criterion)
+        for who, criterion in asked.items()
+        if f"{who}_accuracy" in held
+    }
+    found = Milestones(
+        accuracies=accuracies,
+        held_out=source.held_out,
+        last={name: float(values[-1]) for name, (_, values) in held.items()},
+        last_step=max((int(steps[-1]) for steps, _ in held.values()), default=0),
+        loss=logged_loss(source.logged),
+        diverged=source.diverged,
+    )
+    return _with_phases(found, source, generalised.hold) if with_phases else found
+
+
+def _passage(steps: np.ndarray, values: np.ndarray, criterion: Criterion) -> Passage:
+    sustained = criterion.transition(steps, values)
+    held = sustained_step(steps, values, criterion.level, hold=None)
+    return Passage(
+        criterion=criterion,
+        sustained=sustained,
+        first=first_step(steps, values, criterion.level),
+        pending=held if sustained.upper is None else None,
+        begin=int(steps[0]),
+        end=int(steps[-1]),
+        last=float(values[-1]),
+        best=float(values.max()),
+    )
+
+
+def _with_phases(found: Milestones, source: Evaluations, hold: int | None) -> Milestones:
+    """The milestones with the training phases and their change points, where the curves for them were evaluated."""
+    shared = curves(source, ["train_accuracy", "test_accuracy", "test_loss"])
+    if not source.pairs or shared.sizes["step"] < 2:  # no circuit forms where the inputs are no pairs
+        return found
+    steps, loss = shared["step"].values, shared["test_loss"].values
+    lines = phase_lines(
+        steps, loss, found.memorised.upper, found.generalised.upper, hold=HOLD if hold is None else hold
+    )
+    if lines.circuit_formation_end is None:
+        return replace(found, phases=lines)
+    thinned = slice(None, None, -(-len(steps) // CHANGE_POINT_EVALUATIONS))
+    try:
+        _, formation, cleanup = loss_boundaries(steps[thinned], loss[thinned], lines)
+    except InvalidArgumentError:  # too few evaluations after memorisation for three segments
+        return replace(found, phases=lines)
+    named = {"circuit_formation_end": formation, "cleanup_end": cleanup}
+    kept = {name: one for name, one in named.items() if one.step is not None and one.change is not None}
+    return replace(found, phases=lines, boundaries=kept)
