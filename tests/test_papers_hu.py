@@ -9,9 +9,10 @@ import pytest
 import xarray as xr
 
 import interp
-from interp.papers.hu import FIGURES
 from interp.papers.kit.figure import PRESETS
+from interp.papers.kit.running import figures_of
 
+FIGURES = figures_of("hu")
 FIGURE = {figure.label: figure for figure in FIGURES}
 NEVER = math.inf
 LAST = 100_000

@@ -11,12 +11,12 @@ from scipy.special import ive
 import interp
 from interp.analysis.curves import sustained_step
 from interp.papers.kit.figure import PRESETS
-from interp.papers.kitouni import FIGURES as KITOUNI
-from interp.papers.kitouni.results import _number_embeddings
+from interp.papers.kit.running import figures_of
+from interp.papers.kitouni.transformer import number_embeddings
 from interp.store import RunWriter
 from tests.claims import assert_holds_fails_abstains, assert_variables_of, changed, judged
 
-FIGURES = {figure.label: figure for figure in KITOUNI}
+FIGURES = {figure.label: figure for figure in figures_of("kitouni")}
 
 
 @pytest.fixture(scope="module")
@@ -312,4 +312,4 @@ def test_two_places_are_no_circle():
 
 def test_the_equals_sign_is_no_number(results):
     runs, _ = results["K1"]
-    assert tuple(_number_embeddings(runs[0]).shape) == (len(runs[0].steps), 11, 16)
+    assert tuple(number_embeddings(runs[0]).shape) == (len(runs[0].steps), 11, 16)
