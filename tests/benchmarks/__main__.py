@@ -1,4 +1,4 @@
-"""The numbers in the README, as ratios measured in one process on one machine: `make benchmark`.
+"""The numbers in BENCHMARKS.md, as ratios measured in one process on one machine: `make benchmark`.
 
 Each comparison alternates its contestants and takes the median of the ratios pair by pair, so that a machine whose
 speed drifts does not favour either. Times are printed to show their size; only the ratios mean something elsewhere.
