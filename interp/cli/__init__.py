@@ -17,7 +17,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; `arguments` are those of the process if not given."""
+    """Run one command: the words `arguments`, or if not given the process's own."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     with warnings.catch_warnings():
         _warn_in_one_line()
@@ -41,7 +41,7 @@ def _run(words: list[str]) -> None:
 
 
 def _warn_in_one_line() -> None:
-    """Let Python's warnings look like this program's errors."""
+    """Print Python's warnings as this program prints its errors: in one line, each once."""
     said = set()
 
     def show(

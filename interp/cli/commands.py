@@ -1,4 +1,4 @@
-"""The commands, a dataclass each, whose fields are their flags and whose call does the work.
+"""Commands of the program: one dataclass each, whose fields are the flags and whose call does the work.
 
 Heavy libraries are imported inside the calls, so that `--help` is quick.
 """
@@ -32,9 +32,11 @@ from interp.literals import read_value
 __all__ = ["COMMANDS", "Train"]
 
 Root = Annotated[Path, arg(help="folder that holds the runs")]
-Device = Annotated[str | None, arg(help="cpu, cuda or cuda:N; CUDA where there is one if not given")]
-Threads = Annotated[int | None, arg(help="CPU threads; exactness holds for one number of them")]
-Run = Positional[Annotated[Path, arg(help="run folder, such as checkpoints/add59-transformer-seed0-1a2b3c4d")]]
+Device = Annotated[str | None, arg(metavar="DEVICE", help="cpu, cuda or cuda:N; not given: CUDA where there is one")]
+Threads = Annotated[int | None, arg(metavar="INT", help="CPU threads; bit for bit the same only for the same number")]
+Run = Positional[
+    Annotated[Path, arg(metavar="RUN", help="run folder, such as checkpoints/add59-transformer-seed0-1a2b3c4d")]
+]
 
 
 @dataclass
@@ -46,7 +48,7 @@ class Demo:
     threads: Threads = None
 
     def __call__(self) -> None:
-        """Train `kitouni-circle`, report, and say what was found."""
+        """Train `kitouni-circle`, write the report, and sum the run up."""
         from interp.training.api import train
 
         config = recipes.get("kitouni-circle")
@@ -64,11 +66,11 @@ class Train:
     device: Device = None
     threads: Threads = None
     existing: Annotated[
-        Literal["resume", "overwrite", "error"], arg(help="what to do if this very run is there already")
+        Literal["resume", "overwrite", "error"], arg(help="what to do if a run with this config is there already")
     ] = "resume"
 
     def __call__(self) -> None:
-        """Train and say what came out."""
+        """Train and print the outcome."""
         from interp.training.api import train
 
         folder = self.root / self.config.run_id
@@ -94,14 +96,14 @@ class Train:
 
 @dataclass
 class Resume:
-    """Go on with an unfinished run; the weights come out bit for bit as if it had never stopped."""
+    """Continue an unfinished run; the weights come out bit for bit as if it had never stopped."""
 
     run: Run
     device: Device = None
     threads: Threads = None
 
     def __call__(self) -> None:
-        """Resume and say what came out."""
+        """Resume and print the outcome."""
         from interp.training.api import resume
 
         print_state(self.run)
@@ -120,7 +122,7 @@ class Replay:
     threads: Threads = None
 
     def __call__(self) -> None:
-        """Replay, and say at which steps equality was proven."""
+        """Replay, and print at how many checkpoints equality was proven."""
         from interp.training.api import replay
         from interp.trajectory import load
 
@@ -146,13 +148,15 @@ class Import:
 
     path: Positional[Annotated[Path, arg(help="a file of checkpoints, or a folder with a file for each")]]
     into: Annotated[Path, arg(help="folder that holds the runs")] = Path("checkpoints")
-    format: Annotated[str | None, arg(help="refuse every format but this one; recognised if not given")] = None
+    format: Annotated[
+        str | None, arg(metavar="FORMAT", help="refuse every format but this one; recognised if not given")
+    ] = None
     assume: Annotated[
-        tuple[str, ...], arg(help="what the files do not say, such as task.operation=multiply steps=indices")
+        tuple[str, ...], arg(help="facts that the files do not state, such as task.operation=multiply steps=indices")
     ] = ()
 
     def __call__(self) -> None:
-        """Import, and say what was found, assumed and proven."""
+        """Import, and print what was found, assumed and proven."""
         from interp.importers import import_checkpoints
 
         assume: dict[str, Any] = {}
@@ -177,9 +181,15 @@ class Import:
 class Measure:
     """Compute measures over all checkpoints and print them, or write them to a file."""
 
-    run: Positional[Annotated[Path | None, arg(help="run folder; not needed with --list")]] = None
-    names: Positional[Annotated[tuple[str, ...], arg(help="measures; none: all that are not costly")]] = ()
-    output: Annotated[Path | None, arg(help="write a .csv (measures over step only) or .nc (all) file")] = None
+    run: Positional[Annotated[Path | None, arg(metavar="[RUN]", help="run folder; not needed with --list")]] = None
+    names: Positional[
+        Annotated[
+            tuple[str, ...], arg(metavar="[MEASURE ...]", help="names of measures; none: all that are not costly")
+        ]
+    ] = ()
+    output: Annotated[
+        Path | None, arg(metavar="FILE", help="write a .csv (measures over step only) or .nc (all) file")
+    ] = None
     list: Annotated[bool, arg(help="list the measures and what they mean")] = False
 
     def __call__(self) -> None:
@@ -194,7 +204,9 @@ class Measure:
                 print(f"{name:36} {'[' + ', '.join(item.dims) + ']':26} {item.meaning}{costly}")
             return
         if self.run is None:
-            raise ConfigError("`run` must be a run folder, as in: interp measure RUN. What there is: --list.")
+            raise ConfigError(
+                "`run` must be a run folder, as in `interp measure RUN`; `interp measure --list` lists the measures."
+            )
         _require_writable(self.output, ".csv", ".nc")
         traj = load(self.run)
         over_step = [name for name in self.names if name in MEASURES and MEASURES[name].dims == ("step",)]
@@ -423,10 +435,10 @@ class Report:
     """Write one self-contained HTML file about a run: curves, circle, spectra, one slider through all checkpoints."""
 
     run: Run
-    output: Annotated[Path | None, arg(help="where to write it; <run>/report.html if not given")] = None
+    output: Annotated[Path | None, arg(metavar="FILE", help="file to write; RUN/report.html if not given")] = None
 
     def __call__(self) -> None:
-        """Measure, write the report, and say where it is."""
+        """Measure, write the report, and print where it is."""
         from interp.trajectory import load
 
         _require_writable(self.output, ".html", ".htm")
@@ -440,7 +452,7 @@ class Verify:
     run: Run
 
     def __call__(self) -> None:
-        """Print what was found; exit 1 where something is damaged."""
+        """Print the verdict; exit 1 where something is damaged."""
         from interp.store import RunReader
         from interp.trajectory import Trajectory
 
@@ -460,7 +472,7 @@ class List:
     root: Positional[Root] = Path("checkpoints")
 
     def __call__(self) -> None:
-        """Two lines per run."""
+        """Print two lines per run."""
         from interp.trajectory import find_runs, load
 
         if not self.root.is_dir():
@@ -492,7 +504,7 @@ class Recipes:
     """List the recipes: named runs of the literature, and where their values come from."""
 
     def __call__(self) -> None:
-        """A paragraph per recipe."""
+        """Print a paragraph per recipe."""
         import textwrap
 
         for name, recipe in recipes.RECIPES.items():
@@ -517,7 +529,7 @@ COMMANDS: Mapping[str, Any] = MappingProxyType(
         "recipes": Recipes,
     }
 )
-"""By the word that calls it."""
+"""Classes of the commands, by the words that call them."""
 
 
 def _require_writable(path: Path | None, *endings: str) -> None:

@@ -1,4 +1,4 @@
-"""What the commands print about runs."""
+"""Printing: outcome, state and size of runs, and tables, as the commands show them."""
 
 import math
 from collections.abc import Mapping
@@ -25,12 +25,12 @@ __all__ = [
 
 
 def print_state(folder: Path) -> None:
-    """How far a run is, before it goes on."""
+    """Print how far a run has got, before it is continued."""
     from interp.trajectory import load
 
     traj = load(folder)
     if "import" in traj.run:
-        return  # to be refused by whoever is asked to go on with it
+        return  # resume refuses it, with the reason
     if traj.complete and traj.problems:
         print(f"{folder} was complete and is damaged; `interp verify {folder}` says what is lost")
     elif traj.diverged is not None:
@@ -44,7 +44,7 @@ def print_state(folder: Path) -> None:
 
 
 def print_outcome(traj: "Trajectory") -> None:
-    """What came of a run, where it is and what it ran on."""
+    """Print outcome, folder, size and device of a run."""
     from interp.milestones import find
     from interp.milestones.words import describe
 
@@ -87,13 +87,13 @@ def summarise(traj: "Trajectory", output: Path | None = None) -> None:
 
 
 def last_accuracies(traj: "Trajectory") -> str:
-    """The last train and test accuracies that were logged."""
+    """Last logged train and test accuracies."""
     last = traj.last_metrics("train_accuracy", "test_accuracy")
     return ", ".join(f"{name.removesuffix('_accuracy')} {value:.1%}" for name, value in last.items())
 
 
 def origin(traj: "Trajectory") -> str:
-    """Where a run comes from: an import, or the nearest recipe with what was changed."""
+    """Origin of a run: an import, or the nearest recipe with the changed fields and the time."""
     if "import" in traj.run:
         return f"imported, {traj.run['import']['format']}"
     name, changes = recipes.nearest(traj.config)
@@ -102,7 +102,7 @@ def origin(traj: "Trajectory") -> str:
 
 
 def changed(changes: Mapping[str, Any]) -> list[str]:
-    """Changed fields as they are written after a flag, but for what is stored and logged; eight at most.
+    """Changed fields as `name=value`, without those of `save` and `log`; eight at most.
 
     >>> changed({"optimizer.lr": 0.01, "save.state.k": 5, "task.p": 59})
     ['optimizer.lr=0.01', 'task.p=59']
@@ -112,15 +112,17 @@ def changed(changes: Mapping[str, Any]) -> list[str]:
 
 
 def as_table(frame: Any) -> str:
-    """A data frame as text, without the columns that nothing is known of (but a step of which it is known what it lies
-    after)."""
+    """Data frame as text, without empty columns.
+
+    An empty column of steps stays where the column `_after`, the steps up to which nothing had happened, is not empty.
+    """
     known = {str(name) for name in frame.dropna(axis="columns", how="all").columns}
     shown = [name for name in frame.columns if name in known or str(name).replace("_step", "_after") in known]
     return frame[shown].to_string(na_rep="-", float_format="{:.6g}".format, line_width=160)
 
 
 def in_words(step: float) -> str:
-    """A step with its thousands marked, or that it lies beyond the ends of the runs.
+    """Step with its thousands marked, or words for a step beyond the last of these runs.
 
     >>> in_words(11620.0), in_words(float("inf"))
     ('11,620', 'unknown, later than these runs show')
@@ -129,5 +131,5 @@ def in_words(step: float) -> str:
 
 
 def size_on_disk(traj: "Trajectory") -> str:
-    """How many checkpoints a run has, in how many bytes."""
+    """Number of checkpoints of a run, and their size on disk."""
     return f"{len(traj.steps)} checkpoints, {traj.size_in_bytes / 1e6:,.0f} MB"

@@ -1,6 +1,6 @@
-"""From the words of a command line to a command; what is wrong with them in one line, with exit code 2.
+"""Parsing: a command from the words of a command line, or one line about what is wrong with them, and exit code 2.
 
-tyro turns the fields of a command into flags; those of `interp train RECIPE` are the fields of the recipe's config.
+tyro turns the fields of a command into flags; the flags of `interp train RECIPE` are the fields of the recipe's config.
 """
 
 import contextlib
@@ -30,10 +30,21 @@ _TRAIN = (
     "Train this recipe and store its trajectory. Every field of its config is a flag below; `--optimizer "
     "adamw|adam|sgd|muon` takes another kind of optimiser, with the learning rate and weight decay of that kind."
 )
+_REWRITES = (
+    (r"Error parsing (--\S+): invalid literal for int\(\) with base 10: ", r"`\1` must be a whole number; got "),
+    (r"Error parsing (--\S+): could not convert string to float: ", r"`\1` must be a number; got "),
+    (
+        r"Error parsing (--\S+): no type matching \S*INT could be .*? \['(.*?)'\]\..*",
+        r"`\1` must be a whole number; got '\2'.",
+    ),
+    (r"Error parsing (--\S+): Could not find valid parse for arguments: \[(.*?)\]", r"`\1` cannot take \2"),
+    (r"Missing value for argument '(--\S+)'\. Expected 1 values", r"`\1` needs a value"),
+)
+"""Errors of tyro that quote Python, as patterns, and plain ones in their place."""
 
 
 def parse(words: list[str]) -> Any:
-    """The command that the words describe, or one line about what is wrong with them (exit code 2)."""
+    """Command that the words describe; a wrong word ends the program with one line and exit code 2."""
     words = words or ["--help"]
     name = words[0]
     if name == "--version":
@@ -47,7 +58,7 @@ def parse(words: list[str]) -> Any:
     if not name.startswith("-"):
         raise UnknownNameError(f"There is no command `{name}`. {did_you_mean(name, COMMANDS)}")
     summaries: dict[str, Callable[..., Any]] = {
-        command: dataclasses.make_dataclass(cls.__name__, [], namespace={"__doc__": cls.__doc__})
+        command: dataclasses.make_dataclass(cls.__name__, [], namespace={"__doc__": cls.__doc__.split("\n\n")[0]})
         for command, cls in COMMANDS.items()
     }
     return _read(
@@ -79,9 +90,10 @@ def _parse_train(words: list[str], registry: ConstructorRegistry) -> Train:
 
 
 def _with_optimizer(config: RunConfig, words: list[str]) -> tuple[RunConfig, list[str]]:
-    """`--optimizer KIND` taken out of the words: another kind of optimiser, with what both kinds have in common kept.
+    """Config with the optimiser that `--optimizer KIND` asks for, and the words without that flag.
 
-    Learning rate and weight decay do not mean the same to two kinds, and become the defaults of the new one.
+    Fields that both kinds of optimiser have are kept, except learning rate and weight decay: these mean something else
+    to each kind, and become the new kind's defaults.
     """
     words = [part for word in words for part in (word.split("=", 1) if word.startswith("--optimizer=") else [word])]
     if "--optimizer" not in words:
@@ -97,7 +109,7 @@ def _with_optimizer(config: RunConfig, words: list[str]) -> tuple[RunConfig, lis
 
 
 def _read(prog: str, parse: Callable[[], Any]) -> Any:
-    """What tyro parses; its boxes about a wrong word become one line."""
+    """Result of a call of tyro; its box about a wrong word becomes one line."""
     boxes = io.StringIO()
     try:
         with contextlib.redirect_stderr(boxes):
@@ -110,11 +122,13 @@ def _read(prog: str, parse: Callable[[], Any]) -> Any:
 
 
 def _out_of_the_box(text: str) -> str:
-    """The message and the suggestions in an error of tyro's, without frame, help texts and colours.
+    """Message and suggestions of an error of tyro's, without frame, help texts, colours and Python's own words.
 
     >>> rows = ["wrong x", "────", "Perhaps:", "    --y", "        (default: 1)"]
     >>> _out_of_the_box("\\n".join(["╭─ Title ─╮", *(f"│ {row} │" for row in rows), "╰─────────╯"]))
     'wrong x. Perhaps: --y.'
+    >>> _out_of_the_box("Parsing error\\n────\\n  Error parsing --n: invalid literal for int() with base 10: 'x'")
+    "`--n` must be a whole number; got 'x'."
     """
     lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
     # a terminal without UTF-8 gets the title, a rule and rows that are indented by two
@@ -126,11 +140,14 @@ def _out_of_the_box(text: str) -> str:
         elif not row.startswith(" " * 8):  # what stands that far in explains an option
             parts[-1].append(row.strip())
     kept = [" ".join(part) for part in parts if part and not part[0].startswith(("Argument helptext", "For full"))]
-    return " ".join(f"{part.rstrip('.')}." for part in kept)
+    said = " ".join(f"{part.rstrip('.')}." for part in kept)
+    for pattern, plain in _REWRITES:
+        said = re.sub(pattern, plain, said)
+    return said
 
 
 def _registry() -> ConstructorRegistry:
-    """Schedules are written as text on the command line."""
+    """Constructors that tyro lacks: schedules are written as text on the command line."""
     registry = ConstructorRegistry()
 
     @registry.primitive_rule
