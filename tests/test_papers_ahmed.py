@@ -8,11 +8,12 @@ import torch
 import xarray as xr
 
 import interp
-from interp.papers.ahmed import FIGURES
-from interp.papers.ahmed.results import _scaling
+from interp.papers.ahmed.results import scaling
+from interp.papers.kit.running import figures_of
 from interp.training.api import train_many
 from interp.training.ensemble import shape_of
 
+FIGURES = figures_of("ahmed")
 FIGURE = {figure.label: figure for figure in FIGURES}
 LAST, NEVER = 22_000, 10**9
 
@@ -346,9 +347,9 @@ def test_a_picture_has_about_two_thousand_points():
 
 
 def test_what_the_weight_decay_stands_for():
-    of_both = _scaling(FIGURE["A78"].runs("laptop"))
+    of_both = scaling(FIGURE["A78"].runs("laptop"))
     assert of_both == (
         "weight decay 0.1 (LSTM) stands for the essay's 0.01, time divided by 10; "
         "weight decay 0.3 (RNN) stands for the essay's 0.01, time divided by 30"
     )
-    assert _scaling(FIGURE["A7"].runs("paper")) == ""
+    assert scaling(FIGURE["A7"].runs("paper")) == ""

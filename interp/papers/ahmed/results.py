@@ -1,4 +1,4 @@
-"""What is computed from the runs of Ahmed: curves of all of them in one dataset, with what each run is."""
+"""Results of every figure: the curves of all runs in one dataset, and the settings of each run."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,7 +11,6 @@ from interp.analysis.measures import measure
 from interp.config import RunConfig
 from interp.config.events import parse_event
 from interp.papers.ahmed.runs import TIMES, decay_after, net_of, task_of
-from interp.papers.ahmed.sizes import STORED
 from interp.papers.kit.curves import tested
 from interp.papers.kit.figure import Preset
 
@@ -19,23 +18,28 @@ if TYPE_CHECKING:
     from interp.trajectory import Trajectory
 
 __all__ = [
+    "STORED",
     "over_training",
     "panel_of_fraction",
     "panel_of_regularisation",
-    "panel_of_scale",
     "panel_of_schedule",
     "panel_without_decay",
+    "scaling",
+    "where",
 ]
 
+STORED = ("weight_norm", "test_accuracy_unmirrored")
+"""Measures of every run, taken at the stored steps."""
 ESSAY_DECAY = 0.01
+"""Weight decay of the essay."""
 
 
 def over_training(trajs: Sequence["Trajectory"], preset: Preset, *, panel: Callable[[RunConfig], str]) -> xr.Dataset:
-    """The curves over (run, step), NaN where nothing was evaluated or stored, and what each run is.
+    """Curves over (run, step), NaN where nothing was evaluated or stored, and the settings of each run.
 
     Arguments:
-        panel: names the row in which a run is drawn, "" if it is there to compare with; over its seeds medians are
-            taken.
+        panel: name of the row in which a run is drawn, "" for a control; claims take medians over the seeds of a
+            panel.
 
     Returns:
         Losses, accuracies and `STORED`; coordinates over `run`: panel, phase, cell, seed, train_fraction, init_scale,
@@ -60,19 +64,19 @@ def over_training(trajs: Sequence["Trajectory"], preset: Preset, *, panel: Calla
         "decay_after": [math.nan if (after := decay_after(config)) is None else after for config in configs],
     }
     data = data.assign_coords({name: ("run", np.array(column)) for name, column in columns.items()})
-    return data.assign_attrs(preset=preset, scaling=_scaling(configs))
+    return data.assign_attrs(preset=preset, scaling=scaling(configs))
 
 
 def _curves(traj: "Trajectory") -> xr.Dataset:
-    """The four logged curves at the steps of the test pass, and the two measures at the stored ones."""
+    """Four logged curves at the steps of the test evaluations, and two measures at the stored ones."""
     return tested(traj).merge(measure(traj, STORED), join="outer", combine_attrs="drop").astype(np.float32)
 
 
-def _scaling(configs: Sequence[RunConfig]) -> str:
-    """What the weight decay of a preset stands for; nothing where it is the essay's.
+def scaling(configs: Sequence[RunConfig]) -> str:
+    """Meaning of the weight decays of a preset; empty where they are the essay's.
 
-    >>> from interp.papers.ahmed.runs import without
-    >>> _scaling(without("laptop"))
+    >>> from interp.papers.ahmed.fig4 import runs
+    >>> scaling(runs("laptop"))
     "weight decay 0.1 stands for the essay's 0.01, time divided by 10"
     """
     units: dict[str, float] = {}
@@ -88,12 +92,12 @@ def _scaling(configs: Sequence[RunConfig]) -> str:
 
 
 def panel_of_fraction(config: RunConfig) -> str:
-    """A2 and A3."""
+    """Panel of A2 and A3: the training fraction."""
     return f"{task_of(config).train_fraction:.0%} trained on"
 
 
 def panel_of_schedule(config: RunConfig) -> str:
-    """A4 to A7: the weight decay, and when it changes."""
+    """Panel of A4 to A7: the weight decay, and when it changes."""
     before = config.optimizer.weight_decay
     if not config.events:
         return f"weight decay {before:g} throughout, {config.steps:,} steps"
@@ -102,18 +106,17 @@ def panel_of_schedule(config: RunConfig) -> str:
 
 
 def panel_of_regularisation(config: RunConfig) -> str:
-    """A72 and A74: optimiser, dropout and fraction."""
+    """Panel of A72 and A74: optimiser, dropout and training fraction."""
     dropped = f"dropout {net_of(config).dropout:g}" if net_of(config).dropout else "no dropout"
     kind = f"AdamW, weight decay {config.optimizer.weight_decay:g}" if config.optimizer.weight_decay else "Adam"
     return f"{kind}, {dropped}, {task_of(config).train_fraction:.0%} trained on"
 
 
 def panel_without_decay(config: RunConfig) -> str:
-    """A71 and A73: the same; runs with weight decay are there to compare with."""
+    """Panel of A71 and A73: optimiser, dropout and training fraction; runs with weight decay are controls."""
     return "" if config.optimizer.weight_decay else panel_of_regularisation(config)
 
 
-def panel_of_scale(config: RunConfig) -> str:
-    """A78."""
-    scale = net_of(config).init_scale
-    return f"{net_of(config).slug.upper()}, initial weights {'unscaled' if scale == 1 else f'times {scale:g}'}"
+def where(data: xr.Dataset, **wanted: object) -> xr.Dataset:
+    """Runs whose coordinates have these values."""
+    return data.isel(run=np.logical_and.reduce([data[name].values == value for name, value in wanted.items()]))

@@ -52,7 +52,7 @@ def figures_of(paper: str) -> tuple[Figure, ...]:
         ['N1']
     """
     package = importlib.import_module(f"interp.papers.{paper}")
-    if paper in ("ahmed", "beck"):
+    if paper in ("beck",):
         return tuple(package.FIGURES)
     names = [module.name for module in pkgutil.iter_modules(package.__path__)]
     numbers = sorted(int(name.removeprefix("fig")) for name in names if name.startswith("fig"))

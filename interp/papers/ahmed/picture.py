@@ -1,4 +1,4 @@
-"""The picture of a figure of Ahmed: a row of panels for each setting."""
+"""Picture of every figure: a row of panels for each setting."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from interp.papers.ahmed.numbers import where
+from interp.papers.ahmed.results import where
+from interp.papers.kit.curves import POINTS, thinned
 from interp.plots.style import COLOURS, StepAxis, figure, plain, step_axis
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["plot_rows"]
-
+__all__ = ["picture"]
 
 COLUMNS: tuple[
     tuple[str, tuple[tuple[str, str, str, str], ...], dict[str, Any]], ...
@@ -34,14 +34,12 @@ COLUMNS: tuple[
     ),
     ("weight norm (l2)", (("weight_norm", "weight norm", "norm", "solid"),), {"rangemode": "tozero", "nticks": 4}),
 )
-POINTS = 2000
-"""Of a figure, about, however many curves it has."""
 ROW, TOP, BOTTOM = 118, 112, 52
 """Heights in pixels of a row of panels and of the margins."""
 
 
-def plot_rows(data: xr.Dataset, *, title: str) -> "go.Figure":
-    """A row for each panel: loss, accuracy and weight norm over steps; a line for each seed; events dotted."""
+def picture(data: xr.Dataset, *, title: str) -> "go.Figure":
+    """Row for each panel: loss, accuracy and weight norm over steps; a line for each seed; events dotted."""
     drawn = data.isel(run=data["panel"].values != "")
     panels = list(dict.fromkeys(drawn["panel"].values.tolist()))
     axis = step_axis(data["step"].values)
@@ -58,7 +56,8 @@ def plot_rows(data: xr.Dataset, *, title: str) -> "go.Figure":
             _lay_out(fig, axis, (row, len(panels)), column, look)
             for name, legend, colour, dash in curves:
                 for i in range(runs.sizes["run"]):
-                    series = _thinned(runs[name].isel(run=i).dropna("step"), axis, points)
+                    series = runs[name].isel(run=i).dropna("step")
+                    series = series.isel(step=thinned(series["step"].values, points))
                     positive = look.get("type") == "log"
                     fig.add_scatter(
                         x=axis.place(series["step"].values),
@@ -82,13 +81,13 @@ def plot_rows(data: xr.Dataset, *, title: str) -> "go.Figure":
 
 
 def _suffix(row: int, column: int) -> str:
-    """What the axes of a panel are numbered with, row by row; the first ones have no number."""
+    """Suffix of the names of a panel's axes: its number, row by row; empty for the first panel."""
     number = 1 + row * len(COLUMNS) + column
     return "" if number == 1 else str(number)
 
 
 def _lay_out(fig: "go.Figure", axis: StepAxis, row: tuple[int, int], column: int, look: dict[str, Any]) -> None:
-    """The axes of a panel and their place on the paper; steps are numbered below the last row only."""
+    """Axes of a panel and their place on the paper; steps are numbered below the last row only."""
     (i, rows), suffix = row, _suffix(row[0], column)
     width, gap = 0.27, 0.095
     left, high, last = column * (width + gap), 1 - i / rows, i == rows - 1
@@ -107,7 +106,7 @@ def _lay_out(fig: "go.Figure", axis: StepAxis, row: tuple[int, int], column: int
 
 
 def _mark_event(fig: "go.Figure", runs: xr.Dataset, axis: StepAxis, suffix: str) -> None:
-    """A dotted line where the weight decay of a panel's runs changes; what becomes of it, the panel's name says."""
+    """Dotted line where the weight decay of a panel's runs changes; the panel's name says to which value."""
     step = float(runs["event_step"].values[0])
     if math.isnan(step):
         return
@@ -116,12 +115,3 @@ def _mark_event(fig: "go.Figure", runs: xr.Dataset, axis: StepAxis, suffix: str)
         type="line", xref=f"x{suffix}", yref=f"y{suffix} domain", x0=x, x1=x, y0=0, y1=1, name="event", layer="above",
         line={"color": COLOURS["event"], "width": 1.2, "dash": "dot"},
     )  # fmt: skip
-
-
-def _thinned(curve: xr.DataArray, axis: StepAxis, points: int) -> xr.DataArray:
-    """About so many points of a curve, evenly spaced on the axis; the first and the last are kept."""
-    if curve.size <= points:
-        return curve
-    place = np.log(axis.place(curve["step"].values))
-    wanted = np.linspace(place[0], place[-1], points)
-    return curve.isel(step=np.unique(np.abs(place[:, None] - wanted).argmin(axis=0)))
