@@ -7,7 +7,7 @@ import weakref
 import pytest
 import torch
 
-from interp.training.capture import WARM_UPS, CapturedEvaluations, captured
+from interp.training.capture import WARM_UP_CALLS, CapturedEvaluations, captured
 
 
 class Graph:
@@ -53,14 +53,14 @@ def test_no_older_graph_is_destroyed_in_a_capture(device):
 
     def work():
         seen.append(gc.isenabled())
-        if len(seen) > WARM_UPS:
+        if len(seen) > WARM_UP_CALLS:
             Held(graphs.pop())
             _ = [[] for _ in range(100_000)]  # more than the collector waits for
             seen.append(alive() is not None)
         return torch.ones(2, device=device) * 3
 
     captured(work)
-    assert seen == [True] * WARM_UPS + [False, True]
+    assert seen == [True] * WARM_UP_CALLS + [False, True]
     assert gc.isenabled()
     gc.collect()
     assert alive() is None
@@ -71,7 +71,7 @@ def test_the_collector_is_back_after_a_capture_that_failed(device):
 
     def work():
         calls.append(1)
-        if len(calls) > WARM_UPS:
+        if len(calls) > WARM_UP_CALLS:
             raise ValueError("in the capture")
 
     with pytest.raises(ValueError, match="in the capture"):
@@ -89,6 +89,6 @@ def test_a_split_is_captured_once(device):
     update, _ = captured(lambda: torch.ones(2, device=device))
     evaluations = CapturedEvaluations(update)
     first = [evaluations(evaluate, split) for split in ("test", "train", "test")]
-    assert asked == ["test"] * (WARM_UPS + 1) + ["train"] * (WARM_UPS + 1)
+    assert asked == ["test"] * (WARM_UP_CALLS + 1) + ["train"] * (WARM_UP_CALLS + 1)
     assert first[0] is first[2]
     assert first[0] is not first[1]

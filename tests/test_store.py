@@ -13,6 +13,7 @@ import tempfile
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -173,17 +174,21 @@ def test_the_first_append_rejects(tmp_path, arrays):
         writer.append(0, arrays)
 
 
-def test_segments_are_cut_by_bytes_steps_and_age(tmp_path):
+def test_segments_are_cut_by_bytes_steps_and_age(tmp_path, monkeypatch):
     size = sum(array.nbytes for array in weights(0).values())
     assert len(segments(build(tmp_path / "bytes", segment_steps=64, segment_bytes=3 * size + 1))) == 4
     assert len(segments(build(tmp_path / "tiny", segment_bytes=1))) == 12
     assert len(segments(build(tmp_path / "steps", segment_steps=5))) == 3
-    with RunWriter.create(tmp_path / "age", {}, segment_seconds=0.05, fsync=False) as writer:
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=100.0)
+    monkeypatch.setattr("interp.store.writer.time", clock)
+    with RunWriter.create(tmp_path / "age", {}, segment_seconds=10.0, fsync=False) as writer:
         writer.append(0, weights(0))
-        time.sleep(0.06)
-        writer.log({"step": 0})
+        clock.now += 9.0
         writer.append(1, weights(1))
-    assert [path.name[:17] for path in segments(tmp_path / "age")] == ["00000000-00000000", "00000001-00000001"]
+        clock.now += 1.0
+        writer.log({"step": 0})
+        writer.append(2, weights(2))
+    assert [path.name[:17] for path in segments(tmp_path / "age")] == ["00000000-00000001", "00000002-00000002"]
 
 
 def test_a_growing_run_is_seen_by_refresh(tmp_path):

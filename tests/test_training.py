@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from interp.errors import (
 from interp.tasks.objective import answer_loss
 from interp.training import api as training
 from interp.training.api import RunInterrupted
+from interp.training.observers import Observer
 from interp.training.state import TrainState
 from interp.training.step import TrainingStep
 from tests.host_sync import NoHostSync
@@ -447,38 +447,37 @@ def test_minibatch_runs_report_the_whole_training_set(toy_config, tmp_path):
 
 
 def test_a_growing_run_can_be_read(toy_config, tmp_path):
-    config = toy_config.replace({"steps": 4000, "save.weights": "every(1)"})
-    script = f"""
-        import interp
-        from interp.config import RunConfig
-        interp.train(RunConfig.from_json('''{config.to_json()}'''), root={str(tmp_path)!r}, device="cpu", threads=1)
-    """
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
-    try:
-        folder, seen = tmp_path / config.run_id, []
-        deadline = time.monotonic() + 60
-        while len(seen) < 3 and time.monotonic() < deadline:
-            if (folder / "run.json").exists():
-                traj = interp.load(folder)
-                n = len(traj.steps)
-                if n and (not seen or n > seen[-1]):
-                    seen.append(n)
-                    assert np.isfinite(traj.param("embed.W_E")[-1]).all()
-                    assert traj.refresh() is traj
-            time.sleep(0.02)
-        assert len(seen) == 3
-    finally:
-        process.terminate()
-        process.wait(20)
-    assert process.returncode != 0  # SIGTERM reached it in mid-run
+    """At every full state all checkpoints until then are on disk, for whoever loads the run meanwhile."""
+    seen = []
+
+    class Reads(Observer):
+        def on_state(self, run, step, arrays):
+            traj = seen[-1] if seen else interp.load(run.folder)
+            assert traj.refresh() is traj
+            seen.append(traj)
+            steps.append((step, traj.steps.tolist()))
+            assert np.isfinite(traj.param("embed.W_E")[-1]).all()
+
+    steps = []
+    with pytest.raises(RunInterrupted) as caught:
+        interp.train(toy_config, root=tmp_path, device="cpu", observers=[Reads(), Interrupts(33)])
+    assert steps == [(step, list(range(0, step + 1, 4))) for step in (0, 16, 32, 34)]
+    folder = caught.value.folder
     assert not interp.load(folder).complete
-    assert interp.load(folder).full_state_steps  # and it left a state to resume from
+    assert interp.load(folder).full_state_steps == [0, 16, 32, 34]  # and it left a state to resume from
 
 
 def test_provenance_and_run_file(toy_run):
     run = json.loads((toy_run.folder / "run.json").read_text())
     assert run["config"] == toy_run.config.to_dict()
     assert {"torch", "interp", "python", "device", "threads", "started"} <= toy_run.provenance.keys()
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
+def test_a_run_knows_the_revision_that_trained_it(toy_run):
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    revision = toy_run.provenance["revision"].removesuffix("-dirty")
+    assert commit.startswith(revision.rpartition("-g")[2])
 
 
 def test_dense_budget_is_kept(toy_config, tmp_path):

@@ -1,16 +1,16 @@
-"""What changes in the course of a run: hyper-parameters at a step, at an epoch, or when a metric passes a threshold.
+"""Events: changes of hyper-parameters during a run, at a step, at an epoch, or when a metric passes a threshold.
 
-An event has a written form, which configs hold and the command line reads: when, a colon, and what becomes what.
+An event has a written form, which configs hold and the command line reads: a time, a colon, and assignments.
 
 >>> str(parse_event("epoch 200 : optimizer.weight_decay = 0"))
 'epoch 200: optimizer.weight_decay=0'
 >>> parse_event("test_accuracy >= 0.99: optimizer.weight_decay=0.02, optimizer.lr=1e-4").changes
 (('optimizer.weight_decay', 0.02), ('optimizer.lr', 0.0001))
 
-An event at step n changes the update that leaves step n and all after it; nothing of the weights of step n or before.
-An epoch is one pass through the training set: one step with a full batch. A threshold is looked at wherever its metric
-is logged, and once: what the numbers of step n trigger happens at step n + 1, since the training pass of step n is over
-only then.
+An event at step n changes the update that leaves step n and all later ones; the weights of step n are as without it.
+An epoch is one pass through the training set: one step with a full batch. A threshold is compared with its metric
+wherever that is logged, until it is first passed: metrics of step n trigger the event at step n + 1, since the training
+pass of step n is over only then.
 """
 
 import re
@@ -24,12 +24,12 @@ from interp.literals import read_value, write_value
 __all__ = ["Agenda", "AtEpoch", "AtStep", "Event", "Threshold", "parse_event"]
 
 METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "batch_loss", "batch_accuracy")
-"""What a threshold may be set on."""
+"""Metrics on which a threshold may be set."""
 
 
 @dataclass(frozen=True)
 class AtStep:
-    """When `step` updates are completed."""
+    """The time at which `step` updates are completed."""
 
     step: int
 
@@ -39,7 +39,7 @@ class AtStep:
 
 @dataclass(frozen=True)
 class AtEpoch:
-    """When the training set was passed through `epoch` times."""
+    """The time at which the training set has been passed through `epoch` times."""
 
     epoch: int
 
@@ -49,7 +49,7 @@ class AtEpoch:
 
 @dataclass(frozen=True)
 class Threshold:
-    """One step after a metric was first logged that is at or above `value` (sign ">="), or at or below it ("<=").
+    """One step after a metric was first logged at or above `value` (sign ">="), or at or below it ("<=").
 
     >>> Threshold("test_accuracy", ">=", 0.99).met_by({"train_accuracy": 1.0, "test_accuracy": 0.99})
     True
@@ -63,7 +63,7 @@ class Threshold:
         return f"{self.metric}{self.sign}{self.value!r}"
 
     def met_by(self, record: Mapping[str, float]) -> bool:
-        """Whether the numbers of one step reach the threshold; no where they lack the metric."""
+        """Whether the metrics of one step reach the threshold; False where the metric is missing."""
         if self.metric not in record:
             return False
         value = record[self.metric]
@@ -72,7 +72,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Event:
-    """Fields of the config, by dotted paths, that take other values from `when` on."""
+    """New values of config fields, by dotted paths, from `when` on."""
 
     when: AtStep | AtEpoch | Threshold
     changes: tuple[tuple[str, Any], ...]
@@ -82,10 +82,10 @@ class Event:
 
 
 class Agenda:
-    """Which events of a run have happened, and which are due at a step.
+    """Schedule of a run's events: those that have happened, and those due at a step.
 
     Arguments:
-        events: those of the config; of several at one step, the first is the first to happen.
+        events: events of the config; at one step they happen in this order.
         steps_per_epoch: updates in one pass through the training set.
 
     Example:
@@ -97,15 +97,15 @@ class Agenda:
 
     def __init__(self, events: Iterable[Event], steps_per_epoch: int) -> None:
         self.happened: list[tuple[int, Event]] = []
-        """The events so far, each with its step."""
-        self._known: list[tuple[int, Event]] = []
+        """Events so far, each with its step."""
+        self._scheduled: list[tuple[int, Event]] = []
         self._watched: list[Event] = []
         for event in events:
             match event.when:
                 case AtStep(step):
-                    self._known.append((step, event))
+                    self._scheduled.append((step, event))
                 case AtEpoch(epoch):
-                    self._known.append((epoch * steps_per_epoch, event))
+                    self._scheduled.append((epoch * steps_per_epoch, event))
                 case Threshold():
                     self._watched.append(event)
 
@@ -115,43 +115,43 @@ class Agenda:
         return bool(self._watched)
 
     def observe(self, step: int, record: Mapping[str, float]) -> None:
-        """Take note of numbers that belong to `step`."""
+        """Compare the metrics of `step` with the thresholds; events that they trigger are due at the next step."""
         for event in [event for event in self._watched if _meets(event, record)]:
             self._watched.remove(event)
-            self._known.append((step + 1, event))
+            self._scheduled.append((step + 1, event))
 
     def pop_due(self, step: int) -> list[Event]:
-        """The events of `step`; they count as happened from now on."""
-        now = [event for at, event in self._known if at == step]
+        """Events of `step`, which count as happened from now on."""
+        now = [event for at, event in self._scheduled if at == step]
         if now:
-            self._known = [(at, event) for at, event in self._known if at != step]
+            self._scheduled = [(at, event) for at, event in self._scheduled if at != step]
             self.happened += [(step, event) for event in now]
         return now
 
     def restore(self, recorded: Iterable[tuple[int, str]], now: int) -> list[tuple[int, Event]]:
-        """Go on at step `now` of a run whose record says what happened by then; returns what did, in order."""
+        """Continue a run at step `now`; `recorded` are its events by step. Returns those up to `now`, in order."""
         for step, event in [(step, parse_event(text)) for step, text in recorded if step <= now]:
             if event in self._watched:
                 self._watched.remove(event)
             self.happened.append((step, event))
-        self._known = [(at, event) for at, event in self._known if at > now]
+        self._scheduled = [(at, event) for at, event in self._scheduled if at > now]
         return self.happened
 
     def replay(self, recorded: Iterable[tuple[int, str]], now: int) -> None:
-        """Let thresholds be passed when the record says, and not watch them: a replay logs other steps than its run."""
+        """Trigger thresholds at their recorded steps instead of by metrics, which a replay logs at other steps."""
         texts = [str(event) for event in self._watched]
-        self._known += [(step, parse_event(text)) for step, text in recorded if step > now and text in texts]
+        self._scheduled += [(step, parse_event(text)) for step, text in recorded if step > now and text in texts]
         self._watched = []
 
 
 def parse_event(text: str) -> Event:
-    """The event that `text` writes; the inverse of `str`.
+    """Event with the written form `text`; the inverse of `str`.
 
     Forms: `step 200: PATH=VALUE`, `epoch 60: PATH=VALUE, PATH=VALUE`, `test_accuracy>=0.99: PATH=VALUE`, where values
     are written as in JSON, or as plain words.
 
     Raises:
-        ConfigError: where the text is none of these.
+        ConfigError: the text has none of these forms.
 
     >>> str(parse_event("step 9: optimizer.weight-decay=0"))
     'step 9: optimizer.weight_decay=0'
@@ -166,9 +166,9 @@ def parse_event(text: str) -> Event:
             f"`{text}` is no event; write `step 200: optimizer.weight_decay=0`, `epoch 60: ...`, or "
             f"`test_accuracy>=0.99: ...` (any of {', '.join(METRICS)}, with >= or <=)."
         )
-    # fields may be spelt as flags are, weight-decay
-    changes_made = ((path.strip().replace("-", "_"), read_value(value.strip())) for path, _, value in assignments)
-    return Event(trigger, tuple(changes_made))
+    # fields may be spelt like flags: weight-decay
+    assigned = ((path.strip().replace("-", "_"), read_value(value.strip())) for path, _, value in assignments)
+    return Event(trigger, tuple(assigned))
 
 
 def _parse_when(text: str) -> AtStep | AtEpoch | Threshold | None:

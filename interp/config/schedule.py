@@ -1,7 +1,7 @@
-"""When something happens in a run: checkpoint and logging schedules as values.
+"""Schedules: the steps of a run at which weights are stored, or metrics logged, as values.
 
 A schedule answers one question, `at(step, last)`: does `step` belong to it in a run that ends at step `last`? The last
-step always does. Schedules unite with `|` and have a written form, which the command line reads:
+step always belongs to it. Schedules unite with `|` and have a written form, which the command line reads:
 
 >>> str(Every(1, until=100) | Every(10))
 'every(1, until=100) | every(10)'
@@ -21,18 +21,18 @@ __all__ = ["AnyOf", "Dense", "Every", "LogSpaced", "Schedule", "Steps", "parse_s
 
 
 class Schedule(ABC):
-    """The steps at which something happens."""
+    """Set of steps, for a run of any length."""
 
     @abstractmethod
     def at(self, step: int, last: int) -> bool:
-        """Whether `step` belongs to the schedule of a run that ends at step `last`; the last step always does."""
+        """Whether `step` belongs to the schedule in a run that ends at step `last`; the last step always does."""
 
     def resolve(self, bytes_per_checkpoint: int, last: int) -> "Schedule":
-        """The same schedule with every budget in bytes turned into steps."""
+        """This schedule with every budget in bytes turned into steps."""
         return self
 
     def steps(self, last: int) -> list[int]:
-        """All its steps in a run that ends at step `last`.
+        """All steps of the schedule in a run that ends at step `last`.
 
         >>> Every(4).steps(last=9)
         [0, 4, 8, 9]
@@ -97,7 +97,7 @@ class LogSpaced(Schedule):
 
 @dataclass(frozen=True)
 class Steps(Schedule):
-    """Exactly the steps named (and the last one).
+    """The steps named, and the last one.
 
     >>> Steps((3, 5)).steps(last=9)
     [3, 5, 9]
@@ -123,7 +123,7 @@ class Steps(Schedule):
 
 @dataclass(frozen=True)
 class Dense(Schedule):
-    """As many evenly spaced checkpoints as fit into `budget_bytes`; the trainer knows how large one is.
+    """As many evenly spaced checkpoints as fit into `budget_bytes`; the trainer knows the size of a checkpoint.
 
     >>> Dense(1000).resolve(bytes_per_checkpoint=100, last=99)
     Every(k=11, until=None)
@@ -142,7 +142,7 @@ class Dense(Schedule):
         raise ConfigError("A `Dense` schedule must be resolved with the size of one checkpoint before it is asked.")
 
     def resolve(self, bytes_per_checkpoint: int, last: int) -> Schedule:
-        """The densest `Every(k)` whose checkpoints, the first and the last included, fit into the budget."""
+        """Densest `Every(k)` whose checkpoints, the first and the last included, fit into the budget."""
         affordable = self.budget_bytes // max(1, bytes_per_checkpoint)
         if affordable < 2:
             raise ConfigError(
@@ -158,7 +158,7 @@ class Dense(Schedule):
 
 @dataclass(frozen=True)
 class AnyOf(Schedule):
-    """The steps of any of its members; written with `|`."""
+    """Union of schedules; written with `|`."""
 
     members: tuple[Schedule, ...] = ()
 
@@ -174,7 +174,7 @@ class AnyOf(Schedule):
         return any(member.at(step, last) for member in self.members)
 
     def resolve(self, bytes_per_checkpoint: int, last: int) -> Schedule:
-        """Each member resolved."""
+        """Union of the resolved members."""
         return AnyOf(tuple(member.resolve(bytes_per_checkpoint, last) for member in self.members))
 
     def __str__(self) -> str:
@@ -182,13 +182,13 @@ class AnyOf(Schedule):
 
 
 def parse_schedule(text: str) -> Schedule:
-    """The schedule that `text` writes; the inverse of `str`.
+    """Schedule with the written form `text`; the inverse of `str`.
 
     Forms: `every(k)`, `every(k, until=step)`, `log(n)`, `steps(a, b, ...)`, `dense(1GB)`, a bare number k for every(k),
     and any of these joined by `|`.
 
     Raises:
-        ConfigError: where the text is none of these.
+        ConfigError: the text has none of these forms.
 
     >>> parse_schedule("dense(1.5MB)"), parse_schedule("10")
     (Dense(budget_bytes=1500000), Every(k=10, until=None))

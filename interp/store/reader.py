@@ -1,4 +1,4 @@
-"""A run as arrays over memory maps, complete or still growing."""
+"""The reader of a run, complete or still growing: arrays over memory maps."""
 
 import fcntl
 import hashlib
@@ -29,18 +29,20 @@ from interp.store.verifying import VerifyReport, check_weights
 __all__ = ["OPEN_MAPS", "RunReader"]
 
 TAIL_BYTES = 2**16
-OPEN_MAPS = 256  # a memory map holds a file descriptor, of which a process has 1024 by default
+"""Bytes at the end of the metrics that `last_metrics` reads first."""
+OPEN_MAPS = 256
+"""Maximum number of open memory maps: each holds a file descriptor, of which a process has 1024 by default."""
 
 
 class RunReader:
-    """A run, complete or still growing, as arrays over memory maps; it never writes and needs no lock.
+    """Reader of a run, complete or still growing, as arrays over memory maps; it never writes and needs no lock.
 
     Arguments:
-        folder: the run's folder.
+        folder: folder of the run.
         verify: check a digest the "first" time that its array and step are read, "always", or "never".
 
     Attributes:
-        run: the caller's dict in run.json. With `{"diverged": {"step": n}}` in it, the steps from n on are not seen.
+        run: the writer's description in run.json. With `{"diverged": {"step": n}}` in it, steps from n on are hidden.
         complete: whether the writer has marked the run as complete.
         steps: all readable committed steps, int64 [n].
         names: the arrays of each step.
@@ -101,17 +103,17 @@ class RunReader:
         self._starts = np.cumsum([0, *(len(file.steps) for file in self._segments)])
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of `name` at one step."""
+        """Shape of array `name` at one step."""
         return self._spec(name)[0]
 
     def dtype(self, name: str) -> np.dtype:
-        """The dtype of `name`."""
+        """Dtype of array `name`."""
         return self._spec(name)[1]
 
     def read(self, name: str, index: int | np.integer | slice | np.ndarray) -> np.ndarray:
-        """`name` [...] at a position over `steps`, or stacked [k, ...] for a slice or an array of positions or bools.
+        """Array `name` [...] at a position in `steps`, or [k, ...] for a slice or an array of positions or bools.
 
-        A slice within one segment (and an int) is a read-only view of the file; anything else is a copy.
+        A slice within one segment (and an int) gives a read-only view of the file; anything else gives a copy.
 
         Raises:
             UnknownNameError: no such array.
@@ -138,7 +140,7 @@ class RunReader:
         return np.empty((0, *shape), dtype) if out is None else out
 
     def fingerprints(self) -> list[str]:
-        """One digest per step of all that is stored there, from the headers alone: equal weights, equal fingerprint."""
+        """Digest of all arrays of each step, from the headers alone: equal weights have equal fingerprints."""
         return [
             hashlib.sha256("".join(file.digest(name, row) for name in self.names).encode()).hexdigest()[:DIGEST]
             for file in self._segments
@@ -147,11 +149,11 @@ class RunReader:
 
     @property
     def state_steps(self) -> list[int]:
-        """The steps that have a full state."""
+        """Steps that have a full state."""
         return [step for (step,), _ in listing(self.folder / "state", r"(\d{8,})\.safetensors")]
 
     def read_state(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-        """The full state at `step`: its arrays, writable copies with every digest checked, and its metadata."""
+        """Full state at `step`: its arrays, as writable copies with every digest checked, and its metadata."""
         if step not in self.state_steps:
             raise UnknownNameError(f"No full state at step {step} in {self.folder}. Known: {self.state_steps}.")
         file = SealedFile(self.folder / "state" / f"{step:08d}.safetensors")
@@ -162,7 +164,7 @@ class RunReader:
 
     @property
     def metrics(self) -> dict[str, np.ndarray]:
-        """The metrics as columns over logged steps: `step` int64, the others float64 with NaN where there is none."""
+        """Metrics as columns over logged steps: `step` int64, the others float64 with NaN where nothing was logged."""
         path = self.folder / "metrics.jsonl"
         stat = path.stat() if path.exists() else None
         key = (stat.st_size, stat.st_mtime_ns) if stat else (0, 0)
@@ -171,7 +173,7 @@ class RunReader:
         return dict(self._metrics[1])
 
     def last_metrics(self, names: Sequence[str]) -> dict[str, float]:
-        """The last value of each of these that is a number, read from the end of the log: quick in a long run, too."""
+        """Last finite value of each metric in `names`, read from the end of the log: quick also in a long run."""
         path = self.folder / "metrics.jsonl"
         for last_bytes in (TAIL_BYTES, None):
             columns = metrics_columns(metrics_lines(path, last_bytes)[0])
@@ -183,7 +185,7 @@ class RunReader:
 
     @property
     def locked(self) -> bool:
-        """Whether someone is writing to the run now."""
+        """Whether a writer has the run open."""
         try:
             handle = os.open(self.folder / "LOCK", os.O_RDONLY)
         except OSError:
@@ -199,10 +201,10 @@ class RunReader:
     def verify(self) -> VerifyReport:
         """Check every digest, seal and link of the run again, and look for weights that cannot be right.
 
-        A complete run must also hold all that its run.json names (older versions named nothing there).
+        A complete run must also hold all files that its run.json lists (older versions list none).
 
-        Warned of: steps at which nothing changed, and steps far from both neighbours although these are near each
-        other (the mark of a checkpoint that was mixed up), temporary files and a torn last line of metrics.
+        Warnings name steps at which nothing changed, steps far from both neighbours although the neighbours are near
+        each other (the mark of a checkpoint that was mixed up), temporary files, and a torn last line of metrics.
         """
         self._files.clear()
         self._maps.clear()
@@ -214,7 +216,7 @@ class RunReader:
             try:
                 self.read_state(step)
             except (StoreError, UnknownNameError) as error:
-                if step in self.state_steps:  # else a living writer let it go meanwhile
+                if step in self.state_steps:  # else a living writer has deleted it meanwhile
                     errors.append(str(error))
         if self._holdings is not None:
             absent = [step for step in self._holdings.states if step not in states]
@@ -226,7 +228,7 @@ class RunReader:
         except StoreError as error:
             errors.append(str(error))
             torn = 0
-        if not self.locked:  # else they belong to the living writer
+        if not self.locked:  # else temporary files belong to the living writer
             warnings += [f"{path} is a temporary file of a dead writer." for path in leftovers(self.folder)]
             if torn:
                 warnings.append(f"{self.folder / 'metrics.jsonl'} ends in a torn line, which is ignored.")
@@ -236,7 +238,7 @@ class RunReader:
         )
 
     def _losses(self, holdings: Holdings) -> list[str]:
-        """What a complete run has lost, as far as names and sizes tell."""
+        """Sentences about files that a complete run has lost, as far as names and sizes tell."""
         losses = []
         name = holdings.last_segment[:-65]  # without colon and seal
         path = self.folder / "trajectory" / name
@@ -251,7 +253,7 @@ class RunReader:
         return losses
 
     def _altered_metrics(self) -> list[str]:
-        """Whether metrics of the right size are others than those of the complete run."""
+        """A sentence where metrics of the right size do not match the digest of the complete run."""
         path, holdings = self.folder / "metrics.jsonl", self._holdings
         data = path.read_bytes() if path.exists() else b""
         if holdings is None or len(data) != holdings.metrics_bytes:
@@ -287,7 +289,7 @@ class RunReader:
 
 
 def _as_slice(rows: np.ndarray) -> slice | np.ndarray:
-    """The same rows as a slice where they are equally spaced upwards: numpy then gives a view, not a copy."""
+    """Rows as a slice, where they are equally spaced and increasing: numpy then gives a view, not a copy."""
     stride = int(rows[1] - rows[0]) if len(rows) > 1 else 1
     even = stride > 0 and bool((np.diff(rows) == stride).all())
     return slice(int(rows[0]), int(rows[-1]) + 1, stride) if even else rows

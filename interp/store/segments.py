@@ -1,16 +1,16 @@
-"""One committed file: its bytes, its digests, and how it appears whole or not at all.
+"""Committed files: their bytes and digests, and the commit, by which a file appears whole or not at all.
 
-A sealed file is a safetensors file whose header promises more than the format asks for:
+A sealed file is a safetensors file whose header holds more than the format asks for:
 
     length of the header, 8 bytes | header, JSON | arrays, wide types first
     header["__metadata__"] = {"format", ..., "steps", "digests", "seal"}
 
 `digests` holds, for each array, the first 128 bits of the SHA-256 of each of its rows. `seal` is the SHA-256 of the
-length and the header with zeros in the place of the seal itself; so it vouches for the layout, for the digests, and
-through them for every byte of the file. Equal arrays give equal files.
+length and the header, with zeros in place of the seal itself; it covers the layout and the digests, and through them
+every byte of the file. Equal arrays give equal files.
 
-run.json carries a seal of the same kind under `store`, and each line of metrics.jsonl ends in the CRC-32 of what stands
-before it. What no file can say of itself, that it should be there, a complete run says in run.json: its *holdings*.
+run.json has a seal of the same kind under `store`, and each line of metrics.jsonl ends in the CRC-32 of the rest of the
+line. That a file is missing cannot be seen in the file: the run.json of a complete run lists its files, the *holdings*.
 
 *Commit.* Bytes go to a temporary file in the same folder, which is synced and then published under the final name by a
 link that cannot replace anything; the folder is synced last. A committed file is never written again.
@@ -60,29 +60,31 @@ FORMAT = 1
 DTYPES = {"F64": "f8", "F32": "f4", "F16": "f2", "C64": "c8", "BOOL": "?"}
 DTYPES |= {f"{kind.upper()}{8 * size}": f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)}
 CODES = {np.dtype(known): code for code, known in DTYPES.items()}  # as safetensors writes them
-DIGEST = 32  # hexadecimal digits of a digest: 128 bits of SHA-256
-BLANK = "0" * 64  # stands in a header for the seal while the seal is computed
+DIGEST = 32
+"""Hexadecimal digits of a digest: 128 bits of SHA-256."""
+BLANK = "0" * 64
+"""Placeholder of the seal in a header, while the seal is computed."""
 
 
 class Holdings(NamedTuple):
-    """What a complete run must hold; the last segment vouches, through the chain, for those before it."""
+    """Inventory of a complete run; the last segment covers, through the chain, all segments before it."""
 
     last_segment: str
-    """Its `SealedFile.reference`; empty where no weights are stored."""
+    """`SealedFile.reference` of the last segment; empty where no weights are stored."""
     states: list[int]
-    """The steps that have a full state."""
+    """Steps that have a full state."""
     metrics_bytes: int
     metrics_sha256: str
 
 
 class RunJson(NamedTuple):
-    """What run.json says."""
+    """Content of a run.json."""
 
     run: dict[str, Any]
-    """The caller's keys."""
+    """Description of the run by its writer."""
     complete: bool
     holdings: Holdings | None
-    """None where the run is not complete, or was completed by a version that did not tell."""
+    """None where the run is not complete, or was completed by an older version, which listed nothing."""
 
 
 class SealedFile:
@@ -130,22 +132,22 @@ class SealedFile:
 
     @property
     def reference(self) -> str:
-        """How the next segment names this one."""
+        """Name and seal, by which the next segment refers to this file."""
         return f"{self.path.name}:{self.seal}"
 
     def digest(self, name: str, row: int) -> str:
-        """The digest of one row, as the header has it."""
+        """Digest of one row, from the header."""
         return self._digests[name][DIGEST * row : DIGEST * (row + 1)]
 
     def map(self) -> np.ndarray:
-        """The bytes of the file, read-only; the map lives as long as a view of it."""
+        """Bytes of the file as a read-only memory map, which lives as long as a view of it."""
         with naming(self.path), open(self.path, "rb") as stream:
             if os.fstat(stream.fileno()).st_size != self.size:
                 raise CorruptRunError(f"{self.path} has changed its size since it was opened.")
             return np.frombuffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
 
     def view(self, data: np.ndarray, name: str) -> np.ndarray:
-        """The array `name` as a view of `data`, the bytes of the file."""
+        """Array `name` as a view of `data`, the bytes of the file."""
         low, size, dtype, shape = self._layout[name]
         return data[low : low + size].view(dtype).reshape(shape)
 
@@ -161,8 +163,8 @@ def commit_arrays(path: Path, arrays: dict[str, np.ndarray], rows: int, extra: d
     """Seal `arrays`, publish them as `path` and return the seal; each array is hashed in `rows` equal regions."""
     digests = {name: "".join(map(digest, regions(array, rows))) for name, array in arrays.items()}
     metadata = {"format": str(FORMAT), **extra, "digests": json.dumps(digests), "seal": BLANK}
-    # Written here and not by the library, which copies everything twice and orders metadata at random: the same
-    # arrays must always give the same bytes. Wide types come first, so that all are aligned.
+    # The safetensors library would copy everything twice and order metadata at random, but equal arrays must give equal
+    # bytes. Wide types come first, so that all are aligned.
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for name in sorted(arrays, key=lambda name: -arrays[name].itemsize):
@@ -187,7 +189,7 @@ def commit_arrays(path: Path, arrays: dict[str, np.ndarray], rows: int, extra: d
 
 
 def publish(path: Path, chunks: list[Any], *, fsync: bool, replace: bool = False) -> bool:
-    """Write `path` so that it is there whole or not at all; False where it exists already and `replace` is not set."""
+    """Write `path` so that it appears whole or not at all; False where it exists already and `replace` is not set."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     with naming(path):
         try:
@@ -251,7 +253,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Turn the operating system's errors into ones that name the file."""
+    """Context in which an `OSError` becomes a `StoreError` that names the file."""
     try:
         yield
     except StoreError:
@@ -261,20 +263,20 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def listing(folder: Path, pattern: str) -> list[tuple[tuple[int, ...], Path]]:
-    """The committed files of `folder` with the numbers in their names, sorted by them."""
+    """Committed files of `folder` whose names match `pattern`, sorted by the numbers in their names."""
     with naming(folder):
         found = [(re.fullmatch(pattern, name), name) for name in os.listdir(folder)] if folder.exists() else []
     return sorted((tuple(map(int, match.groups())), folder / name) for match, name in found if match)
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Temporary files of a run folder: those of a dead writer, or of the living one."""
+    """Temporary files of a run folder, of a dead writer or of the living one."""
     folders = [folder, folder / "trajectory", folder / "state"]
     return sorted(path for child in folders for path in child.glob(".*.*.*.tmp"))
 
 
 def run_json(run: Mapping[str, Any], *, complete: bool, holdings: Holdings | None = None) -> bytes:
-    """run.json: the caller's keys; under `store` the format, completeness, holdings, and a digest of all the rest."""
+    """Bytes of a run.json: the writer's description; under `store` format, completeness, holdings and a digest."""
     if "store" in run:
         raise InvalidArgumentError("`run` must not have the key `store`, which belongs to the store.")
     try:
@@ -289,7 +291,7 @@ def run_json(run: Mapping[str, Any], *, complete: bool, holdings: Holdings | Non
 
 
 def read_run_json(path: Path) -> RunJson:
-    """What run.json says, checked against its seal."""
+    """Content of a run.json, checked against its seal."""
     with naming(path):
         if not path.exists():
             raise StoreError(f"{path.parent} is no run folder: it holds no run.json.")
@@ -310,7 +312,7 @@ def read_run_json(path: Path) -> RunJson:
 
 
 def metrics_line(record: Mapping[str, Any]) -> bytes:
-    """One line of metrics without its newline, sealed; numbers by name, with the integer `step`."""
+    """Line of metrics without its newline, ending in its CRC-32; numbers by name, with the integer `step`."""
     if not isinstance(record.get("step"), Integral) or "crc32" in record:
         raise InvalidArgumentError(f"`record` must have an integer `step` and no `crc32`; got {dict(record)!r}.")
     body = json.dumps({key: _number(key, value) for key, value in record.items()}, separators=(",", ":"))[:-1].encode()
@@ -318,9 +320,9 @@ def metrics_line(record: Mapping[str, Any]) -> bytes:
 
 
 def metrics_lines(path: Path, last_bytes: int | None = None) -> tuple[list[bytes], int]:
-    """The whole lines, each checked, and the length of the torn last one, in bytes.
+    """Whole lines of metrics, each checked, and the length in bytes of a torn last line.
 
-    `last_bytes`: read no more than these, and none of the line in whose middle they begin.
+    With `last_bytes`, only so many bytes at the end are read, less the line in whose middle they begin.
     """
     data, cut = b"", False
     with naming(path):
@@ -338,7 +340,7 @@ def metrics_lines(path: Path, last_bytes: int | None = None) -> tuple[list[bytes
 
 
 def metrics_columns(lines: list[bytes]) -> dict[str, np.ndarray]:
-    """Lines of metrics as columns over their steps; a later value of a name wins, one that is absent reads as NaN."""
+    """Columns of metrics over their steps; a later value of a name wins, an absent value reads as NaN."""
     records: dict[int, dict[str, Any]] = {}
     for record in json.loads(b"[" + b",".join(lines) + b"]"):
         records.setdefault(record["step"], {}).update(record)
@@ -357,12 +359,12 @@ def check_dtype(name: str, dtype: np.dtype) -> None:
 
 
 def regions(array: np.ndarray, count: int) -> np.ndarray:
-    """The bytes of a contiguous array in `count` equal parts, uint8 [count, n]."""
+    """Bytes of a contiguous array in `count` equal parts, uint8 [count, n]."""
     return array.reshape(-1).view(np.uint8).reshape(count, array.nbytes // count)
 
 
 def digest(region: Any) -> str:
-    """The first 128 bits of the SHA-256 of some bytes."""
+    """First 128 bits of the SHA-256 of some bytes, in hexadecimal."""
     # SHA-256 with the processor's own instructions hashes 1.8 GB/s a core, BLAKE2b 0.9; both let go of the GIL.
     return hashlib.sha256(region).hexdigest()[:DIGEST]
 
@@ -376,7 +378,7 @@ def _seal_field(seal: str) -> bytes:
 
 
 def _crc(body: bytes) -> bytes:
-    """How a line of metrics ends: with the CRC-32 of all before this."""
+    """End of a line of metrics, with the CRC-32 of the line before it."""
     return b',"crc32":"%08x"}' % zlib.crc32(body)
 
 

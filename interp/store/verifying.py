@@ -1,4 +1,4 @@
-"""Weights that are not what was written, and weights that cannot be right."""
+"""Checks of stored weights: against their digests, and for checkpoints that cannot be right."""
 
 import math
 from collections import deque
@@ -15,7 +15,7 @@ __all__ = ["VerifyReport", "WeightsReport", "check_weights"]
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What `RunReader.verify` found: `errors` are damage, `warnings` deserve a look, steps are closed ranges."""
+    """Result of `RunReader.verify`: `errors` are damage, `warnings` deserve a look, step ranges are closed."""
 
     steps: int
     segments: int
@@ -26,7 +26,7 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every byte is what was written."""
+        """Whether every byte is as it was written."""
         return not self.errors
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class VerifyReport:
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """What `check_weights` found: sentences, and the steps [n] that do not match their digests."""
+    """Result of `check_weights`: sentences, and the steps that do not match their digests."""
 
     errors: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -45,10 +45,10 @@ class WeightsReport:
 
 
 def check_weights(segments: Sequence[SealedFile], open_map: Callable[[SealedFile], np.ndarray]) -> WeightsReport:
-    """Check every digest of `segments`, files of one run in order, whose bytes `open_map` gives.
+    """Check every digest of `segments`, the files of one run in order; `open_map` gives their bytes.
 
-    Warned of: steps at which nothing changed, and steps further from both neighbours than five times the distance
-    between these.
+    Warnings name steps at which nothing changed, and steps that are further from both neighbours than five times the
+    distance between the neighbours.
     """
     errors: list[str] = []
     same: list[int] = []
@@ -87,7 +87,7 @@ def check_weights(segments: Sequence[SealedFile], open_map: Callable[[SealedFile
 
 
 def _spans(steps: Sequence[int], positions: Sequence[int]) -> str:
-    """Steps at sorted positions in words.
+    """Steps at sorted positions, as text with ranges.
 
     >>> _spans([1, 3, 4, 5, 9], [1, 2, 3]), _spans([1, 3, 4, 5, 9], [0, 4])
     ('3-5', '1, 9')
@@ -98,7 +98,7 @@ def _spans(steps: Sequence[int], positions: Sequence[int]) -> str:
 
 
 def _distance(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
-    """The Euclidean distance of the floating-point arrays of two steps."""
+    """Euclidean distance of the floating-point arrays of two steps."""
     with np.errstate(all="ignore"):
         differences = [(a[name] - b[name]).ravel() for name in a if a[name].dtype.kind == "f"]
         return math.sqrt(sum(float(np.vdot(d, d)) for d in differences))

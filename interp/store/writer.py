@@ -1,4 +1,4 @@
-"""The one writer of a run: segments and metrics in the background, full states, and what a dead writer left."""
+"""The writer of a run: segments and metrics in the background, full states, recovery after a kill."""
 
 import hashlib
 import json
@@ -40,17 +40,17 @@ __all__ = ["RunWriter"]
 
 
 class RunWriter:
-    """The one writer of a run; get it from `create` or `open` and use it as a context manager.
+    """Writer of a run, one at a time; get it from `create` or `open` and use it as a context manager.
 
-    Appended steps are copied at once, and hashed, written and synced by a background thread; its errors are raised by
+    Appended steps are copied at once; a background thread hashes, writes and syncs them, and its errors are raised by
     the next call. At most two segments wait there, so memory is bounded by about five times `segment_bytes`.
 
     Arguments:
-        folder: the run's folder, which holds a `run.json`.
-        segment_bytes: a segment is cut when it holds this many bytes,
-        segment_steps: or this many steps,
-        segment_seconds: or when its first step is this old [s] at the next call of `append` or `log`.
-        fsync: False gives up safety against power loss (not against a kill), for tests.
+        folder: folder of the run, which holds a `run.json`.
+        segment_bytes: maximum number of bytes in a segment.
+        segment_steps: maximum number of steps in a segment.
+        segment_seconds: age [s] of its first step at which a segment is cut by the next call of `append` or `log`.
+        fsync: whether files are synced, against power loss; False is for tests (a kill is survived all the same).
 
     Raises:
         RunLockedError: another writer has the run.
@@ -101,7 +101,7 @@ class RunWriter:
         self._steps: list[int] = []
         self._lines: list[bytes] = []
         self._last_appended = -1
-        self._oldest = math.inf  # when the oldest thing that waits in memory arrived
+        self._oldest = math.inf  # arrival of the oldest step or line in memory, by the monotonic clock
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="interp-store")
         self._pending: deque[Future[None]] = deque()
         self._spare: list[dict[str, np.ndarray]] = []
@@ -109,7 +109,7 @@ class RunWriter:
 
     @classmethod
     def create(cls, folder: Path, run: Mapping[str, Any], **settings: Any) -> "RunWriter":
-        """Start a new run that `run`, a JSON object, describes; `settings` are those of the class.
+        """Start a new run with the description `run`, a JSON object; `settings` are arguments of the class.
 
         Raises:
             RunExistsError: the folder holds a run, or parts of one without its run.json.
@@ -135,27 +135,27 @@ class RunWriter:
 
     @classmethod
     def open(cls, folder: Path, **settings: Any) -> "RunWriter":
-        """Continue the run in `folder`; what it holds stays, `append` checks what it repeats."""
+        """Continue the run in `folder`; its files stay, and `append` compares repeated steps with them."""
         return cls(folder, **settings)
 
     @property
     def run(self) -> dict[str, Any]:
-        """The caller's keys of run.json, as they are on disk; change them with `replace_run`."""
+        """Description of the run, as it is in run.json; change it with `replace_run`."""
         return dict(self._run)
 
     @property
     def last_committed(self) -> int | None:
-        """The last step that is safe on disk, None before the first."""
+        """Last step that is safe on disk; None before the first."""
         return self._last_committed
 
     def append(self, step: int | np.integer, arrays: Mapping[str, np.ndarray]) -> None:
         """Add one step: the same names, shapes and dtypes each time, steps strictly increasing.
 
-        A step that is already committed is compared with what is stored, and not written again.
+        A step that is already committed is compared with the stored arrays, and not written again.
 
         Raises:
             InvalidArgumentError: a rule above is broken.
-            CorruptRunError: a repeated step differs from what is stored; the message says where.
+            CorruptRunError: a repeated step differs from the stored one; the message says where.
             StoreError: an earlier segment could not be written.
         """
         self._check_failure()
@@ -217,8 +217,8 @@ class RunWriter:
     ) -> None:
         """Commit the trajectory, then write the full state at `step`, then delete states that need not be kept.
 
-        Kept are this one, the last `keep_last`, and those whose step `keep` approves of. A state that exists already is
-        compared, not written; metadata does not take part, because it may hold times of day.
+        The last `keep_last` states are kept, and every state for whose step `keep` is true. A state that exists already
+        is compared, not written; metadata are not compared, because they may hold times of day.
 
         Raises:
             CorruptRunError: the state exists and differs.
@@ -242,7 +242,7 @@ class RunWriter:
                     path.unlink()
 
     def replace_run(self, run: Mapping[str, Any], *, complete: bool = False) -> None:
-        """Replace run.json atomically, and say whether the run is `complete`, and then what it holds."""
+        """Replace run.json atomically; that of a `complete` run also lists the run's files."""
         self.commit()
         text = run_json(run, complete=complete, holdings=self._holdings() if complete else None)
         self._reopen()
@@ -255,9 +255,9 @@ class RunWriter:
         self.replace_run(self._run, complete=True)
 
     def truncate_after(self, step: int) -> None:
-        """Drop metrics of steps > `step`, for a resume from the full state at `step`; the trajectory stays, as proof.
+        """Drop metrics of steps > `step`, to resume from the full state at `step`; weights stay, to be compared.
 
-        (A trainer that logs `step` itself again needs no more than this: its line replaces the old one.)
+        (Metrics of `step` itself may stay, because a later line of a step replaces an earlier one.)
         """
         self.commit()
         path = self.folder / "metrics.jsonl"
@@ -268,7 +268,7 @@ class RunWriter:
             publish(path, [b"\n".join([*kept, b""])], fsync=self._fsync, replace=True)
 
     def close(self) -> None:
-        """Commit and let go of the run; also after an error, which is raised again."""
+        """Commit and release the lock; also after an error of the background thread, which is raised again."""
         try:
             if self._lock.is_locked:
                 self.commit()
@@ -289,7 +289,7 @@ class RunWriter:
                 error.add_note(f"The run could not be closed cleanly: {second}")
 
     def _recover(self) -> None:
-        """Under the lock: remove what dead writers left, and learn what is committed."""
+        """Under the lock: remove temporary files of dead writers, and list the committed steps."""
         for path in leftovers(self.folder):
             with naming(path):
                 path.unlink(missing_ok=True)
@@ -312,7 +312,7 @@ class RunWriter:
         self._previous = reader._segments[-1].reference if reader._segments else ""
 
     def _holdings(self) -> Holdings:
-        """What is committed now."""
+        """Inventory of all committed files."""
         path = self.folder / "metrics.jsonl"
         with naming(path):
             metrics = path.read_bytes() if path.exists() else b""
@@ -320,8 +320,8 @@ class RunWriter:
         return Holdings(self._previous, states, len(metrics), hashlib.sha256(metrics).hexdigest())
 
     def _reopen(self) -> None:
-        """Before a complete run is changed: it is not complete until it is finished again with what it holds then."""
-        if self._complete and self._lost:  # which would be forgotten
+        """Mark a complete run as incomplete before it is changed; `finish` completes it with a new inventory."""
+        if self._complete and self._lost:  # the new inventory would forget the loss
             raise CorruptRunError(f"{self._lost[0]} Restore it before anything is added, or train the run again.")
         if self._complete:
             text = run_json(self._run, complete=False)
@@ -364,7 +364,7 @@ class RunWriter:
                 raise CorruptRunError(f"{text}; the continued run is not bit-identical (other device or version?).")
 
     def _tick(self) -> None:
-        """Flush when the oldest thing in memory is too old: a kill then loses little, a reader sees the run grow."""
+        """Flush when the oldest step or line in memory is too old: a kill loses little, a reader sees the run grow."""
         now = time.monotonic()
         if self._steps or self._lines:
             self._oldest = min(self._oldest, now)
@@ -377,7 +377,7 @@ class RunWriter:
         self._check_failure()
 
     def _write(self, steps: list[int], buffers: dict[str, np.ndarray], lines: list[bytes]) -> None:
-        """On the worker: commit one segment and append the lines of metrics."""
+        """In the background thread: commit one segment and append lines of metrics."""
         if self._failure is not None:  # a later segment must not land behind a gap
             return
         try:

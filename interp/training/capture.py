@@ -1,7 +1,7 @@
-"""Work on CUDA that is repeated without a change of shape: captured once as a graph, and replayed.
+"""CUDA graphs of repeated work: captured once, then replayed on the same memory every time.
 
-A step of a small model is hundreds of kernels of a few microseconds each, and launching them one by one takes ten times
-as long. A replay launches them all at once, on the same memory every time.
+A step of a small model is hundreds of kernels of a few microseconds each; launching them one by one takes ten times as
+long as launching all at once, as a replay of the graph does.
 """
 
 import contextlib
@@ -17,22 +17,22 @@ __all__ = ["CapturedEvaluations", "Split", "captured"]
 Split = Literal["train", "test"]
 T = TypeVar("T")
 
-WARM_UPS = 3
-"""Runs before the capture, in which libraries choose their kernels and optimisers make their state."""
+WARM_UP_CALLS = 3
+"""Calls before the capture, in which libraries choose their kernels and optimisers make their state."""
 
 
 def captured(
     work: Callable[[], T], before_capture: Callable[[], None] = lambda: None, pool: Any = None
 ) -> tuple[torch.cuda.CUDAGraph, T]:
-    """`work` on the current device as a graph, and what it returned: every replay of the graph writes that anew.
+    """Graph of `work` on the current device, and the result of `work`, which every replay of the graph overwrites.
 
-    The capture itself computes nothing; what the warm-ups before it have changed is for the caller to undo. Graphs that
+    The capture itself computes nothing. The caller must undo the changes of the warm-up calls before it. Graphs that
     share a `pool` of memory must not be replayed at the same time.
     """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for _ in range(WARM_UPS):
+        for _ in range(WARM_UP_CALLS):
             work()
     torch.cuda.current_stream().wait_stream(stream)
     before_capture()
@@ -43,9 +43,9 @@ def captured(
 
 
 class CapturedEvaluations:
-    """Losses and accuracies of the splits, each captured when it is first asked for, and replayed.
+    """Evaluations of the splits, each captured at its first call and replayed after that.
 
-    They lie in the same place every time. Memory is shared with the graph of the `update` between them.
+    Results lie in the same memory every time. The graphs share their memory with that of the `update`.
     """
 
     def __init__(self, update: torch.cuda.CUDAGraph) -> None:
@@ -53,7 +53,7 @@ class CapturedEvaluations:
         self._graphs: dict[Split, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
     def __call__(self, evaluate: Callable[[Split], Tensor], split: Split) -> Tensor:
-        """What `evaluate` returns for a split, by the weights as they are now."""
+        """Result of `evaluate` for a split, with the current weights."""
         if split not in self._graphs:
             self._graphs[split] = captured(lambda: evaluate(split), pool=self._pool)
         graph, numbers = self._graphs[split]
@@ -63,7 +63,7 @@ class CapturedEvaluations:
 
 @contextlib.contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Destroying an older graph, which only a cycle of references still holds, would break a capture."""
+    """Context without garbage collection, which could destroy an older graph, and so break a capture."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,6 +1,6 @@
-"""What surrounds a run and is no part of it: device, threads, exact arithmetic, memory, signals, provenance.
+"""The environment of a run: device, threads, exact arithmetic, memory, signals, provenance.
 
-Each is a context that puts back what it changed (but for the allocator's thresholds, which glibc cannot report).
+Contexts restore the settings that they change (but for the allocator's thresholds, which glibc cannot report).
 """
 
 import contextlib
@@ -32,10 +32,10 @@ __all__ = [
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device called `name`; None takes CUDA where there is one.
+    """Device called `name`; None takes CUDA where there is one.
 
     Raises:
-        InvalidArgumentError: the name means nothing to torch, or there is no such device here.
+        InvalidArgumentError: torch does not know the name, or this machine has no such device.
 
     Example:
         >>> choose_device("cpu")
@@ -56,11 +56,11 @@ def choose_device(name: str | None) -> torch.device:
 
 @contextlib.contextmanager
 def run_environment(device: torch.device, threads: int | None) -> Iterator[None]:
-    """Exact arithmetic on `device`, `threads` CPU threads (None: as they are), and buffers that are not given back.
+    """Context with exact arithmetic on `device`, `threads` CPU threads (None: torch's setting), and kept buffers.
 
     Raises:
         InvalidArgumentError: `threads` is less than 1.
-        DeviceMemoryError: what is done there does not fit into the memory of the device.
+        DeviceMemoryError: the work in the context does not fit into the memory of the device.
     """
     if threads is not None and threads < 1:
         raise InvalidArgumentError(f"`threads` must be a whole number >= 1 (None: torch's setting); got {threads}.")
@@ -94,7 +94,7 @@ def run_environment(device: torch.device, threads: int | None) -> Iterator[None]
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[list[int]]:
-    """Turn Ctrl-C and SIGTERM into a list that is empty until one comes; a second Ctrl-C interrupts at once.
+    """Context that collects Ctrl-C and SIGTERM in a list, to be asked; a second Ctrl-C interrupts at once.
 
     Outside the main thread, where Python takes no signals, nothing is changed.
     """
@@ -117,7 +117,7 @@ def interruptible() -> Iterator[list[int]]:
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """What a run ran on and with: facts to keep beside it, which do not take part in its identity."""
+    """Facts about the machine and the versions, kept beside a run; they do not take part in its identity."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "interp": version("grokking-interp"),
@@ -133,10 +133,10 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 
 def keep_large_buffers(largest: int = 2**30) -> None:
-    """Ask glibc to keep freed buffers: by default it gives them back to the kernel and faults them in at every step.
+    """Ask glibc to keep freed buffers: by default it returns them to the kernel and faults them in at every step.
 
-    Buffers of more than `largest` bytes go back all the same. A training step asks for the same ones again and again;
-    where sizes vary, as in measuring, what is kept falls into pieces and memory grows.
+    Buffers of more than `largest` bytes are returned all the same. A training step asks for the same buffers again and
+    again; where sizes vary, as in measuring, kept buffers fall into pieces and memory grows.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -146,7 +146,7 @@ def keep_large_buffers(largest: int = 2**30) -> None:
 
 
 def release_buffers() -> None:
-    """Give freed memory back to the kernel, from the middle of the heap too."""
+    """Return freed memory to the kernel, also from the middle of the heap."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -164,8 +164,8 @@ def _processor() -> str:
 
 
 def _revision() -> str | None:
-    """Git revision of this package's own checkout; None where it is installed otherwise."""
-    home = Path(__file__).resolve().parent.parent
+    """Git revision of the checkout of this package; None where it is installed otherwise."""
+    home = Path(__file__).resolve().parents[2]
     if not (home / ".git").exists():
         return None
     command = ["git", "-C", str(home), "describe", "--always", "--dirty", "--abbrev=12"]
