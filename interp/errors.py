@@ -1,6 +1,7 @@
-"""What can go wrong, as types: every error of this package is an `InterpError`, and also the builtin that one expects.
+"""Exceptions and warnings: every error of this package is an `InterpError` and also the fitting builtin exception.
 
-The message names the argument, the rule, what came, and the way out. The command line prints it as one line.
+A message names the argument, the rule, the value that was passed, and the way out; the command line prints it as one
+line.
 """
 
 import difflib
@@ -26,7 +27,7 @@ __all__ = [
 
 
 class InterpError(Exception):
-    """The parent of every error that this package raises on purpose."""
+    """Base class of every error that this package raises on purpose."""
 
 
 class InvalidArgumentError(InterpError, ValueError):
@@ -38,14 +39,14 @@ class ConfigError(InvalidArgumentError):
 
 
 class UnknownNameError(InterpError, KeyError):
-    """A name (recipe, parameter, measure, step) is not one of those that exist."""
+    """A recipe, parameter, measure or step of this name does not exist."""
 
     def __str__(self) -> str:  # KeyError prints the repr of its argument, quotes and all
         return str(self.args[0]) if self.args else ""
 
 
 class NotAvailableError(InterpError, ValueError):
-    """What was asked for does not exist for this run (a measure for another model, an operation for another p)."""
+    """A result is not defined for this run: a measure of another kind of model, an operation for another p."""
 
 
 class StoreError(InterpError, OSError):
@@ -53,11 +54,11 @@ class StoreError(InterpError, OSError):
 
 
 class CorruptRunError(StoreError):
-    """A file in a run folder does not hold what its digest promises."""
+    """A file in a run folder does not match its digest."""
 
 
 class DamagedRunWarning(UserWarning):
-    """A part of a run that is being loaded is damaged or missing; what is left of the run is read."""
+    """A part of a run is damaged or missing; the rest of the run is loaded."""
 
 
 class RunExistsError(StoreError, FileExistsError):
@@ -65,21 +66,21 @@ class RunExistsError(StoreError, FileExistsError):
 
 
 class RunLockedError(StoreError):
-    """Another process is writing to this run."""
+    """The run folder is locked: another process is writing to it."""
 
 
 class ForeignFormatError(InterpError, ValueError):
-    """Somebody else's checkpoint is of no layout that this package knows."""
+    """A foreign checkpoint has a layout that this package does not know."""
 
 
 class DeviceMemoryError(InterpError, MemoryError):
-    """What is to be trained does not fit into the memory of the device."""
+    """Training would need more memory than the device has."""
 
 
 class DivergedError(InterpError, ArithmeticError):
     """Training produced a value that is not a number.
 
-    `step` is the step at which it was seen, `last_good` the last committed checkpoint (None where there is none).
+    `step` is the step at which it was detected, `last_good` the last committed checkpoint (None without any).
     """
 
     def __init__(self, message: str, *, step: int, last_good: int | None) -> None:
@@ -101,7 +102,7 @@ class ObserverError(InterpError, RuntimeError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence that offers the nearest known names, or lists them all where none is near.
+    """A sentence that offers the nearest known names, or lists all known names where none is near.
 
     >>> did_you_mean("train_fracton", ["train_fraction", "seed"])
     'Did you mean `train_fraction`?'

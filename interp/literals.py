@@ -1,4 +1,4 @@
-"""Values as one writes them: in an event, in a grid, after a flag, as an argument.
+"""Literals: values written as text in events, sweep grids and command-line flags; checks of counts and probabilities.
 
 >>> read_value("0.3"), read_value("[64, 64]"), read_value("multiply")
 (0.3, (64, 64), 'multiply')
@@ -13,7 +13,7 @@ __all__ = ["as_count", "as_probability", "is_whole", "read_value", "write_value"
 
 
 def read_value(text: str) -> Any:
-    """The value that a text stands for: one of JSON, lists as tuples, or else the text itself.
+    """The value that a text stands for: a JSON value (lists become tuples), or else the text itself.
 
     >>> [read_value(text) for text in ("7", "1e-3", ".5", "true", "null", "every(10)")]
     [7, 0.001, 0.5, True, None, 'every(10)']
@@ -26,7 +26,7 @@ def read_value(text: str) -> Any:
 
 
 def write_value(value: Any) -> str:
-    """The text that `read_value` reads as this value.
+    """The inverse of `read_value`: a text that it reads as this value.
 
     >>> write_value((64, 64)), write_value("multiply"), write_value(None)
     ('[64, 64]', 'multiply', 'null')
@@ -35,7 +35,7 @@ def write_value(value: Any) -> str:
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number, of whatever type; true and false are none.
+    """Whether a value is a whole number of any numeric type; booleans are not.
 
     >>> [is_whole(value) for value in (3, 3.0, 2.5, True, "3", None, float("nan"), float("inf"))]
     [True, True, False, False, False, False, False, False]

@@ -1,8 +1,8 @@
-"""Every random draw has a name: `generator(seed, purpose, step)`.
+"""Named random draws: `generator(seed, purpose, step)` is a fresh generator that depends on its arguments alone.
 
-A draw is a pure function of its name, so no generator state has to be stored in a checkpoint and nothing depends on the
-order in which parts of the program draw. Draws happen on the CPU and move to the device. The global generators of
-torch, numpy and random are never used.
+A draw is a pure function of its name, so that no generator state is stored in a checkpoint and no draw depends on the
+order of the others. Draws happen on the CPU and move to the device. The global generators of torch, numpy and random
+are never used.
 """
 
 import hashlib

@@ -455,8 +455,8 @@ def test_the_larger_circle_is_the_one_that_is_accompanied():
         (lambda: algorithms.isolate_components(torch.ones(5, 3), [0]), "`components` must be a whole number >= 1"),
         (lambda: algorithms.circles(torch.ones(2, 5, 3)), "`W_E` must have the axes [p d_model]"),
         (lambda: algorithms.circles(torch.ones(5, 3), components=1), "`components` must be a whole number >= 2"),
-        (lambda: algorithms.circles(torch.ones(5, 3), minimum=90), "`minimum` must lie above 0.5"),
-        (lambda: algorithms.circles(torch.ones(5, 3), minimum=0.5), "`minimum` must lie above 0.5"),
+        (lambda: algorithms.circles(torch.ones(5, 3), minimum=90), "`minimum` must be above 0.5"),
+        (lambda: algorithms.circles(torch.ones(5, 3), minimum=0.5), "`minimum` must be above 0.5"),
     ],
 )
 def test_errors_say_what_and_why(call, message):

@@ -10,10 +10,14 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "interp"
 
 UNFINISHED = {
-    "analysis/",
+    "analysis/ablations.py",
+    "analysis/cache.py",
+    "analysis/catalogue.py",
+    "analysis/context.py",
+    "analysis/keys.py",
+    "analysis/measures.py",
     "cli/",
     "config/",
-    "errors.py",
     "execution/",
     "importers/",
     "milestones/",

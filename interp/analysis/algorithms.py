@@ -1,18 +1,19 @@
-"""Which algorithm a network adds with: the clock, which multiplies the two embeddings, or the pizza, which adds them.
+"""Clock or pizza: tests of whether a network adds by multiplying the two embeddings (clock) or by adding them (pizza).
 
-A circle of frequency k holds the token t at the angle w_k t, w_k = 2 pi k/p. The clock adds the two angles; the pizza
+A circle of frequency k has the token t at the angle w_k t, w_k = 2 pi k/p. The clock adds the two angles; the pizza
 takes the midpoint of the two points, which lies at the angle w_k(a + b)/2 or opposite, at the distance
-|cos(w_k(a - b)/2)| from the centre, and is lost where that distance vanishes. With d = a - b and r = a + b - c:
+|cos(w_k(a - b)/2)| from the centre, and carries no information where that distance vanishes. With d = a - b and
+r = a + b - c:
 
     clock             cos(w_k r)
     pizza             |cos(w_k d/2)| cos(w_k r)                                      its idealised logits
     pizza_absolute    |cos(w_k d/2)| (|cos(w_k r/2)| - |sin(w_k r/2)|)               two absolute values
     accompanying      -cos(w_k d) cos(w_k r)                                         of the circle of frequency 2k
 
-The last is what a second circle, of twice the frequency, adds to the pizza of k: it is large where that pizza is lost.
-A shift of d or r by p changes the sign of a half-angle's cosine or sine and not its modulus, so that all four are
-functions on Z_p x Z_p, and the p^3 inputs and answers fall into p^2 classes (d, r) of p triples each, whether p is odd
-or even. Whatever is asked of logits L below follows from H[d, r], the sum of L over a class: p^3 additions.
+A second circle, of twice the frequency, adds the accompanying term to the pizza of k: large where the pizza vanishes.
+A shift of d or r by p changes the sign of a half-angle's cosine or sine and not its modulus, so that all four formulas
+are functions on Z_p x Z_p, and the p^3 inputs and answers fall into p^2 classes (d, r) of p triples each, whether p is
+odd or even. Every fit below follows from H[d, r], the sum of the logits over a class: p^3 additions.
 
 With `operation="subtract"`, a + b and a - b exchange their roles: d = a + b, r = a - b - c.
 
@@ -56,7 +57,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class CircleFit:
-    """How well each formula of one frequency fits the logits, in [-3, 1]; see `circle_fit`."""
+    """Goodness of fit of the four formulas of one frequency to the logits, in [-3, 1]; see `circle_fit`."""
 
     clock: Float[Tensor, "*steps"]
     pizza: Float[Tensor, "*steps"]
@@ -66,15 +67,15 @@ class CircleFit:
 
 @dataclass(frozen=True)
 class Circle:
-    """Two principal components, counted from 1, on which the tokens lie on a circle; see `circles`."""
+    """A pair of principal components, counted from 1, in whose plane the tokens lie on a circle; see `circles`."""
 
     components: tuple[int, int]
     frequency: int
     circularity: float
     share: float
-    """Of the variance of the tokens, in [0, 1]."""
+    """Share of the variance of the tokens in the plane, in [0, 1]."""
     accompanies: int | None
-    """The frequency of the circle whose pizza this one completes; None where it completes none."""
+    """Frequency of the main circle that this circle accompanies; None for a main circle."""
 
 
 def gradient_symmetricity(
@@ -83,9 +84,9 @@ def gradient_symmetricity(
     """Mean cosine of the gradients of one logit by the two embeddings, in [-1, 1]: Zhong et al. (2023).
 
     mean over triples (a, b, c) of cos(dL_c/dE_a, dL_c/dE_b), where L_c is the logit of c on the input (a, b) and E_a,
-    E_b are the embeddings as they come from the table, before positions are added (`hook_embed`). 1 where the network
-    sees E_a + E_b only, as a pizza does; they report 0.99 for a pizza and 0.33 for a clock. `symmetricity_triples` are
-    the triples that they take. A triple counts 0 where one of its gradients vanishes (a dead network has none).
+    E_b are the token embeddings before positions are added (`hook_embed`). 1 where the network depends on E_a + E_b
+    only, as a pizza does; the paper reports 0.99 for a pizza and 0.33 for a clock. `symmetricity_triples` gives the
+    paper's triples. A triple with a vanishing gradient counts 0 (as all do for a dead network).
 
     Raises `InvalidArgumentError` where the two differ in shape.
 
@@ -104,8 +105,8 @@ def gradient_symmetricity(
 def symmetricity_triples(p: int, *, count: int = 100, seed: int = 42) -> Int[Tensor, "triple 3"]:
     """The triples (a, b, c) over which Zhong et al. (2023) average the gradient symmetricity.
 
-    The first `count` of all p^3 triples, lexicographic, shuffled by `random.Random(seed).shuffle`; 100 and 42 are their
-    values. c is any answer, right or wrong. The p^3 numbers are shuffled once per process.
+    The first `count` of all p^3 triples, lexicographic, shuffled by `random.Random(seed).shuffle`; 100 and 42 are the
+    paper's values. c is any answer, correct or not. The p^3 numbers are shuffled once per process.
 
     >>> symmetricity_triples(59).shape
     torch.Size([100, 3])
@@ -120,13 +121,13 @@ def symmetricity_triples(p: int, *, count: int = 100, seed: int = 42) -> Int[Ten
 def distance_irrelevance(
     logits: Float[Array, "*steps p p answer"], labels: Labels, operation: Operation = "add"
 ) -> Float[Tensor, "*steps"]:
-    """How little the right answer's logit depends on the distance a - b, in [0, 1]: Zhong et al. (2023).
+    """Independence of the correct logit from the distance a - b, in [0, 1]: Zhong et al. (2023).
 
     The mean over d of the standard deviation of L[a, b, label] over the p inputs with a - b = d, divided by its
-    standard deviation over all inputs (population ones). 0 where the logit depends on a - b only, as that of a pizza; 1
-    where, for odd p, it depends on a + b only, or where it is constant up to rounding, as that of a perfect clock. They
-    report 0.17 for a pizza and 0.85 for a clock (p = 59). They fill a table [a + b, a - b], which has a place
-    for each input if p is odd; said as above, it is the same number then and defined for even p. With
+    standard deviation over all inputs (population ones). 0 where the logit depends on a - b only, as in a pizza; 1
+    where, for odd p, it depends on a + b only, or where it is constant up to rounding, as in a perfect clock. The paper
+    reports 0.17 for a pizza and 0.85 for a clock (p = 59). Its code fills a table [a + b, a - b], which has a place for
+    each input if p is odd; the definition above agrees with it there and holds for even p, too. With
     `operation="subtract"` the distance is a + b.
 
     Raises `InvalidArgumentError` for shapes that do not fit and labels that are no answers.
@@ -138,8 +139,8 @@ def distance_irrelevance(
     """
     logits = as_floats("logits", logits, "*steps p p answer")
     label, _ = as_targets(labels, None, logits)
-    right = logits.gather(-1, label.expand(logits.shape[:-1])[..., None]).squeeze(-1)
-    return _irrelevance(right, operation)
+    correct = logits.gather(-1, label.expand(logits.shape[:-1])[..., None]).squeeze(-1)
+    return _irrelevance(correct, operation)
 
 
 def distance_irrelevance_wrong(
@@ -147,8 +148,8 @@ def distance_irrelevance_wrong(
 ) -> Float[Tensor, "*steps"]:
     """`distance_irrelevance` of the largest logit among the wrong answers, in [0, 1].
 
-    This, and not that of the right answer, is what the training script of Zhong et al. (2023) logs as
-    `distance_irrelevancy`; the paper's figures show the other.
+    The training script of Zhong et al. (2023) logs this value as `distance_irrelevancy`; the paper's figures show
+    `distance_irrelevance`, of the correct answer.
 
     Raises `InvalidArgumentError` as `distance_irrelevance`, and where there is no wrong answer.
 
@@ -171,10 +172,9 @@ def clock_variance_explained(
 ) -> Float[Tensor, "*steps"]:
     """Share of the variance of the logits on the span of the clock functions cos(w_k(a + b - c)), k in `keys`.
 
-    In [0, 1]. From each input's logits their mean over the answers is subtracted first, which the softmax does not see:
-    `logit_variance_explained` of these keys. About |K|/(p^2(p - 1)) for random logits; 0 where nothing varies. Pure
-    pizza logits have 2/(p^2 sin^2(pi/2p)) for odd p prime to k, nearly 8/pi^2 = 0.81: compare it with
-    `pizza_variance_explained`.
+    In [0, 1]: `logit_variance_explained` of these keys. The logits are centred over the answers first, which does not
+    change the softmax. About |K|/(p^2(p - 1)) for random logits; 0 where nothing varies. Pure pizza logits have
+    2/(p^2 sin^2(pi/2p)) for odd p prime to k, nearly 8/pi^2 = 0.81: compare with `pizza_variance_explained`.
 
     >>> t = torch.arange(5)
     >>> L = torch.cos(2 * torch.pi * (t[:, None, None] + t[:, None] - t) / 5)
@@ -195,12 +195,14 @@ def pizza_variance_explained(
     """Share of the variance of the logits on the span of the pizza functions of `keys` and their accompanying ones.
 
     The least-squares fit by |cos(w_k(a - b)/2)| cos(w_k(a + b - c)) and, unless `accompanying` is False,
-    -cos(w_k(a - b)) cos(w_k(a + b - c)), k in `keys`: those of the main circles. The accompanying function of k comes
-    from a circle of frequency 2k, which is no key, since on the answers it too has frequency k. In [0, 1]; logits are
-    centred as in `clock_variance_explained`. The formulas are Zhong et al.'s (2023), the joint fit is this package's.
+    -cos(w_k(a - b)) cos(w_k(a + b - c)), for the frequencies k of the main circles, `keys`. The accompanying function
+    of k comes from a circle of frequency 2k, which is no key, since its frequency over the answers is k, too. In
+    [0, 1]; logits are centred as in `clock_variance_explained`. The formulas are Zhong et al.'s (2023), the joint fit
+    is this package's.
 
-    A pizza with a strong accompanying circle *is* nearly a clock: of pure clock logits the pizza functions alone
-    explain 8/pi^2 = 0.811, both together 0.989 (large p). Only `accompanying=False` tells the two algorithms apart.
+    A pizza with a strong accompanying circle is nearly a clock: the pizza functions alone explain 8/pi^2 = 0.811 of
+    pure clock logits, both functions together 0.989 (large p). Only `accompanying=False` tells the two algorithms
+    apart.
 
     >>> t = torch.arange(5)
     >>> d, r = (t[:, None] - t)[..., None], t[:, None, None] + t[:, None] - t
@@ -226,17 +228,17 @@ def pizza_variance_explained(
 
 
 def circle_fit(logits: Float[Array, "*steps p p p"], frequency: int, operation: Operation = "add") -> CircleFit:
-    """How well the formulas of one frequency fit the logits of one isolated circle: Zhong et al. (2023), "FVE".
+    """Fraction of variance explained ("FVE") by each formula in the logits of an isolated circle: Zhong et al. (2023).
 
     1 - Var(y - f)/Var(y) with the logits y and the formula f, on all p^3 entries, both shifted and scaled to mean 0
-    and variance 1: 2 rho - 1, with rho their correlation. So it lies in [-3, 1], is -1 (not 0) for logits that have
-    nothing to do with f, or do not vary, and sees shifts of an input's logits, which the softmax does not.
+    and variance 1: 2 rho - 1, with rho their correlation. Hence it lies in [-3, 1], is -1 (not 0) for logits that are
+    uncorrelated with f or do not vary, and changes with shifts of an input's logits, unlike the softmax.
 
-    `logits` are those of the network with the embedding of `isolate_components`. For a main circle, `frequency` is its
-    own (`clock`, `pizza`, `pizza_absolute`: see the module); for an accompanying one it is that of the circle which it
-    accompanies (`accompanying`), half of its own mod p. Of their pizza's three main circles they print 75.4 to 75.6 %
-    (clock), 99.2 to 99.3 % (pizza), and 97.2 to 97.7 % for those that accompany them; their notebook's "Qpizza" is
-    `pizza_absolute`, 98.3 to 98.4 %.
+    `logits` come from the network with the embedding of `isolate_components`. `frequency` is the frequency of the main
+    circle (`clock`, `pizza`, `pizza_absolute`: see the module); for an accompanying circle (`accompanying`) too, half
+    its own frequency mod p. For the three main circles of a pizza the paper gives 75.4 to 75.6 % (clock) and 99.2 to
+    99.3 % (pizza), for their accompanying circles 97.2 to 97.7 %; the notebook's "Qpizza" is `pizza_absolute`, 98.3 to
+    98.4 %.
 
     Raises `InvalidArgumentError` unless 1 <= frequency <= p/2.
 
@@ -273,8 +275,8 @@ def isolate_components(W_E: Float[Array, "*steps p d_model"], components: Sequen
     """The embedding with only these principal components of the tokens, counted from 1: "circle isolation".
 
     Each step is centred on its mean token and projected on its own axes `components`; the mean is added back. A network
-    with this embedding shows what one circle, (1, 2) say, does alone. Zhong et al. (2023) keep 20 components,
-    set the others of these to zero, and invert: the same. To leave circles out, subtract what they alone have:
+    with this embedding shows the effect of one circle, such as (1, 2), alone. Zhong et al. (2023) equivalently take 20
+    components, set the others of the 20 to zero, and invert. To remove circles instead:
     `W_E - isolate_components(W_E, (7, 8)) + mean`. The rows of `W_E` are the p numbers; '=' stays as it is.
 
     Raises `InvalidArgumentError` where components are not distinct numbers in 1..min(p - 1, d_model).
@@ -299,13 +301,14 @@ def isolate_components(W_E: Float[Array, "*steps p d_model"], components: Sequen
 def circles(W_E: Float[Array, "p d_model"], *, components: int = 20, minimum: float = 0.9) -> tuple[Circle, ...]:
     """The circles among the principal components of one embedding, by falling variance; each component in one at most.
 
-    Two components make a circle of frequency k where `circularity_of_pair` finds k and is at least `minimum`; 0.9
-    allows an ellipse with axes 2:1, or a tenth of the power elsewhere. A single wave beside nothing has 0.5; above
-    that, no frequency has two circles. Of several partners the most circular wins; they need not be neighbours. Circles
-    of nearly equal variance mix their principal axes and may be missed. Frequency p/2 of an even p has no circle.
+    Two components form a circle of frequency k where `circularity_of_pair` finds k and is at least `minimum`; 0.9
+    allows an ellipse with axes 2:1, or a tenth of the power elsewhere. A single wave with a constant has 0.5; above
+    0.5, no frequency has two circles. Of several partners the most circular is taken; components need not be adjacent.
+    Circles of nearly equal variance mix their principal axes and may be missed. Frequency p/2 of an even p has no
+    circle.
 
-    A circle *accompanies* the one of frequency k, of more variance, if its own is 2k mod p up to sign. Zhong et al.
-    (2023), who type the frequencies in by hand, have 25, 6, 29 accompany 17, 3, 15 at p = 59, in the first 12 of 20
+    A circle of frequency 2k mod p, up to sign, *accompanies* a circle of frequency k with more variance. Zhong et al.
+    (2023), who enter the frequencies by hand, have 25, 6, 29 accompany 17, 3, 15 at p = 59, in the first 12 of 20
     components.
 
     Raises `InvalidArgumentError` where `components` < 2 or `minimum` is not above 0.5 and at most 1.
@@ -318,7 +321,7 @@ def circles(W_E: Float[Array, "p d_model"], *, components: int = 20, minimum: fl
     W_E = as_floats("W_E", W_E, "p d_model")
     as_count("components", components, minimum=2)
     if not 0.5 < minimum <= 1:
-        raise InvalidArgumentError(f"`minimum` must lie above 0.5, what a single wave has, and up to 1; got {minimum}.")
+        raise InvalidArgumentError(f"`minimum` must be above 0.5, the value of a single wave, and <= 1; got {minimum}.")
     p = len(W_E)
     pca = embedding_pca(W_E, components=components)
     ratio = pca.explained_variance_ratio.tolist()
@@ -344,8 +347,8 @@ def circles(W_E: Float[Array, "p d_model"], *, components: int = 20, minimum: fl
 class _Folded:
     """The logits by d = a - b and r = a + b - c (or with a + b and a - b exchanged).
 
-    `table` is the sum of the logits, without their means over the answers, of the p triples of each class; `within` is
-    the sum of their squares, 0 where it is rounding; `row_mean` are these means, [d, b] (or [d, -b]).
+    `table` is the sum over the p triples of each class of the logits, centred over the answers; `within` is the sum of
+    squares of the centred logits, 0 where it is rounding; `row_mean` are the means subtracted, [d, b] (or [d, -b]).
     """
 
     table: Float[Tensor, "*steps d r"]
@@ -371,12 +374,12 @@ def _fold(logits: Float[Tensor, "*steps p p p"], operation: Operation) -> _Folde
 
 
 def _half_angles(p: int, k: Int[Tensor, " frequency"]) -> Float[Tensor, "frequency p"]:
-    """w_k t/2, for k t reduced mod p while it is a whole number."""
+    """The half-angles w_k t/2; k t is reduced mod p while it is a whole number."""
     return (k[:, None] * torch.arange(p, device=k.device) % p).double() * (torch.pi / p)
 
 
 def _irrelevance(logit: Float[Tensor, "*steps p p"], operation: Operation) -> Float[Tensor, "*steps"]:
-    """Mean spread at one distance over the whole spread, and 1 where the whole is rounding."""
+    """Mean standard deviation at one distance over the total standard deviation; 1 where the total is rounding."""
     eps, sign = torch.finfo(logit.dtype).eps, operation_sign(operation)
     t = torch.arange(logit.shape[-1], device=logit.device)
     by_distance = logit.double()[..., (t[:, None] + t) % len(t), sign * t % len(t)]  # [*steps, d, b]: a = d + b
@@ -387,7 +390,7 @@ def _irrelevance(logit: Float[Tensor, "*steps p p"], operation: Operation) -> Fl
 
 
 def _directions(vectors: Float[Tensor, "*steps triple d_model"]) -> Float[Tensor, "*steps triple d_model"]:
-    """Unit vectors, and 0 for 0; not `cosine_similarity`, whose eps shrinks the cosine of small gradients."""
+    """Unit vectors, 0 for the zero vector (`cosine_similarity` has an eps that shrinks cosines of small gradients)."""
     norm = vectors.norm(dim=-1, keepdim=True)
     return vectors / torch.where(norm > 0, norm, 1.0)
 

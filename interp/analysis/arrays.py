@@ -1,8 +1,8 @@
-"""The door of the analysis family: arrays of a user become checked tensors, once, where they enter.
+"""Input checks of the analysis modules: a user's arrays become checked tensors, once, where they enter.
 
-A shape is written as jaxtyping writes it: `*steps p d_model` is any number of leading axes, then two named ones; a name
-that occurs twice must have one size; `p`, the modulus, must be at least 3, because below that no frequency has both a
-cosine and a sine.
+A shape is written as in jaxtyping: `*steps p d_model` is any number of leading axes, then two named axes; axes of one
+name must have one size; the modulus `p` must be at least 3, since no frequency of a smaller p has both a cosine and a
+sine.
 """
 
 import numpy as np
@@ -98,7 +98,7 @@ def as_logits_of(
     W_L: Float[Tensor, "*steps neuron answer"],
     logits: Float[Array, "*steps p p answer"],
 ) -> Float[Tensor, "*steps p p answer"]:
-    """Logits of the size that neurons and their map give."""
+    """Logits, checked to have the sizes of `activations @ W_L`."""
     logits = as_floats("logits", logits, "*steps p p answer")
     expected = [*activations.shape[:-1], W_L.shape[-1]]
     if list(logits.shape) != expected:
@@ -116,7 +116,7 @@ def l2_norm(x: Float[Tensor, "*steps first second third"]) -> Float[Tensor, "*st
 def ratio(
     numerator: Float[Tensor, "*steps any"], denominator: Float[Tensor, "*steps"], floor: Tensor | float = 0.0
 ) -> Float[Tensor, "*steps any"]:
-    """The quotient, and 0 where the denominator is rounding: at most `floor`."""
+    """The quotient, or 0 where the denominator is at most `floor`, the size of rounding errors."""
     zero = denominator <= floor
     return torch.where(zero[..., None], 0.0, numerator / torch.where(zero, 1.0, denominator)[..., None])
 

@@ -1,4 +1,4 @@
-"""The parts of the circuit for modular addition, each measured, and each taken out.
+"""The parts of the circuit for modular addition, measured and ablated.
 
 At '=', a one-layer transformer computes, with w_k = 2 pi k/p and a few key frequencies k:
 
@@ -9,13 +9,13 @@ At '=', a one-layer transformer computes, with w_k = 2 pi k/p and a few key freq
                  and their product, cos(w_k(a + b) + phi_ab)
     W_L          reads cos(w_k(a + b)), sin(w_k(a + b))            neuron_logit_rank, neuron_logit_directions
 
-(rows: what is found there, and the functions for it). The residual stream x_i of position i is the embedding of one
-token plus that of the position, so that the score of '=' for a token t at position i is exactly
+(rows: the part, its content, and the functions for it). The residual stream x_i of position i is the sum of a token
+embedding and a positional embedding, so that the score of '=' for a token t at position i is exactly
 
     s_h(i, t) = (W_E[t] + W_pos[i]) . u_h + q_h . b_K^h / sqrt(d_head),    u_h = W_K^h q_h / sqrt(d_head),
     q_h = x_= W_Q^h + b_Q^h,    x_= = W_E['='] + W_pos[last].
 
-An ablation changes weights (`without_*`: run the network with them), or, where what follows is linear, the logits.
+An ablation changes weights (`without_*`: run the network with them) or, where the layers above are linear, the logits.
 
 References: Progress measures for grokking via mechanistic interpretability (Nanda et al., 2023), arXiv:2301.05217,
 sections 4 and 5; for the phases, Grokking modular arithmetic (Gromov, 2023), arXiv:2301.02679.
@@ -76,7 +76,7 @@ class AttentionPower:
 
 @dataclass(frozen=True)
 class Wave:
-    """amplitude * cos(angle + phase): amplitude >= 0 in units of the activation, phase in (-pi, pi]."""
+    """A wave amplitude * cos(angle + phase): amplitude >= 0 in units of the activation, phase in (-pi, pi]."""
 
     amplitude: Float[Tensor, "*steps neuron"]
     phase: Float[Tensor, "*steps neuron"]
@@ -84,7 +84,7 @@ class Wave:
 
 @dataclass(frozen=True)
 class NeuronPhase:
-    """What a neuron holds of its frequency k: waves in w_k a, in w_k b, and in w_k(a + b) (or w_k(a - b))."""
+    """Waves of a neuron at its frequency k: in w_k a, in w_k b, and in w_k(a + b) (or w_k(a - b))."""
 
     first: Wave
     second: Wave
@@ -93,7 +93,7 @@ class NeuronPhase:
 
 @dataclass(frozen=True)
 class NeuronLogitRank:
-    """Singular values of W_L, falling, and how many of them hold the share of its squared norm that was asked for."""
+    """Singular values of W_L, falling, and the number of them that holds the given share of its squared norm."""
 
     singular_values: Float[Tensor, "*steps direction"]
     directions: Int[Tensor, "*steps"]
@@ -108,11 +108,11 @@ def attention_scores(
     b_Q: Float[Array, "*steps head d_head"] | None = None,
     b_K: Float[Array, "*steps head d_head"] | None = None,
 ) -> Float[Tensor, "*steps head pos-1 token-1"]:
-    """s_h(i, t): the score that '=' gives to the number t at each position before it, in each head, before the softmax.
+    """Attention scores s_h(i, t), before the softmax, of '=' for the number t at each earlier position, in each head.
 
     Exact for one layer without LayerNorm (Nanda et al., 2023). `W_E` with all tokens, '=' the last; `W_pos` with all
-    positions, that of '=' the last. Only differences between positions matter: what is added to all changes nothing.
-    The position adds a constant, so that the curves over t of two positions are shifted copies. Computed in float64.
+    positions, '=' at the last. The softmax depends only on differences between positions. A position adds a constant,
+    so that the curves over t of two positions are shifted copies. Computed in float64.
 
     Raises `InvalidArgumentError` where steps, heads or widths do not fit together.
 
@@ -157,8 +157,8 @@ def attention_scores(
 def attention_score_power(score: Float[Array, "*steps p"]) -> Float[Tensor, "*steps frequency"]:
     """Fourier power over the tokens of a score per token, W_E W_K^T W_Q x_=, for every frequency: Nanda et al. (2023).
 
-    `score` as from `attention_scores`, whose head and position are leading axes here (positions have the same power).
-    Without the constant, which is the position's business. Computed in float64.
+    `score` as from `attention_scores`, whose head and position are leading axes here (all positions have equal power).
+    The constant, which depends on the position, is left out. Computed in float64.
 
     >>> t = torch.arange(5) * (2 * torch.pi / 5)
     >>> [round(power, 5) for power in attention_score_power(3 + 2 * torch.cos(2 * t)).tolist()]    # 4 * 5/2
@@ -168,12 +168,12 @@ def attention_score_power(score: Float[Array, "*steps p"]) -> Float[Tensor, "*st
 
 
 def attention_power(attention: Float[Array, "*steps p p head"]) -> AttentionPower:
-    """How much of the attention from '=' to one position depends on a alone, on b alone, and at which frequency.
+    """Shares of the variance of the attention from '=' to a position in functions of a and of b, by frequency.
 
-    `attention[a, b, head]`: pattern or score of that position for every input, `hook_pattern[:, :, -1, i]` reshaped.
+    `attention[a, b, head]`: pattern or score of the position for every input, `hook_pattern[:, :, -1, i]` reshaped.
     Shares of the variance over inputs (the constant mode is left out), from the two-dimensional transform (Nanda et
-    al., 2023). Scores of one layer depend on the token that is looked at and have all of it in one family; the softmax
-    mixes the two. 0 everywhere for attention that is constant up to rounding. Summed in float64.
+    al., 2023). Scores of one layer depend on the attended token alone and lie in one family; the softmax mixes the two.
+    0 everywhere for attention that is constant up to rounding. Summed in float64.
 
     >>> a = torch.arange(5.0) * (2 * torch.pi / 5)
     >>> to_first = 0.5 + 0.2 * torch.cos(2 * a)[:, None] + 0.1 * torch.cos(a)
@@ -203,10 +203,10 @@ def neuron_phase(
 
     The best fit in least squares of r cos(w_k a + phi_a), and so on: r = 2/p^2 |X|, phi = arg X with X the sum over
     inputs of the activation times exp(-i w_k a) (for k = p/2, r = |X|/p^2 and phi is 0 or pi). `frequency` as from
-    `spectra.neuron_frequency`. In networks that add, phi_a + phi_b = phi_ab (mod 2 pi), since a neuron's use of
+    `spectra.neuron_frequency`. In networks that add, phi_a + phi_b = phi_ab (mod 2 pi), since a neuron's wave in
     w_k(a + b) comes from the product of its two waves (Gromov, 2023). With `operation="subtract"` the third wave is
-    over a - b, and its phase phi_a - phi_b. `table` is `spectra.conditional_mean` of the activations, where it is at
-    hand. A wave that is zero up to rounding has phase 0. Summed in float64.
+    over a - b, and its phase phi_a - phi_b. `table` is `spectra.conditional_mean` of the activations, if already
+    computed. A wave that is zero up to rounding has phase 0. Summed in float64.
 
     Raises `InvalidArgumentError` for frequencies outside 1..floor(p/2) or not one per step and neuron.
 
@@ -240,9 +240,8 @@ def neuron_phase(
 def neuron_logit_rank(W_L: Float[Array, "*steps neuron answer"], *, share: float = 0.95) -> NeuronLogitRank:
     """Singular values of W_L = W_out W_U, and the least number of directions with `share` of its squared norm.
 
-    Nanda et al. (2023) find W_L to be of rank 10 or so: two directions for each of five keys; 0.95 is the share that
-    they explain. W_L is taken as it is; what it adds to all answers alike, which the softmax does not see, counts too.
-    0 directions for W_L = 0. Computed in float64.
+    Nanda et al. (2023) find W_L to be of rank 10 or so: two directions for each of five keys, which explain 0.95. W_L
+    is not centred over the answers, though the softmax ignores the mean. 0 directions for W_L = 0. Computed in float64.
 
     >>> neuron_logit_rank(torch.diag(torch.tensor([3.0, 2.0, 0.1]))).directions.item()
     2
@@ -251,7 +250,7 @@ def neuron_logit_rank(W_L: Float[Array, "*steps neuron answer"], *, share: float
     as_probability("share", share)
     singular_values = torch.linalg.svdvals(W_L)
     power = singular_values.square()
-    before = power.cumsum(-1) - power  # what the directions before each one hold
+    before = power.cumsum(-1) - power  # power of the directions before each direction
     missing = share * power.sum(-1, keepdim=True) - before > 1e-12 * power.sum(-1, keepdim=True)
     return NeuronLogitRank(singular_values, missing.sum(-1))
 
@@ -297,7 +296,7 @@ def without_head(
 ) -> Float[Tensor, "*steps head d_head d_model"]:
     """A copy of W_O in which one head, counted from 0, writes nothing: its share of the residual stream is zero.
 
-    The neurons that follow are not linear, so the network has to be run. Zero ablation: the head's mean goes as well.
+    The neurons above are not linear, so the network has to be run. Zero ablation: the head's mean is removed as well.
 
     >>> without_head(torch.ones(2, 1, 1), 0).flatten().tolist()
     [0.0, 1.0]
@@ -318,11 +317,11 @@ def ablate_neurons(
     *,
     replace: Literal["mean", "zero"] = "mean",
 ) -> Float[Tensor, "*steps p p answer"]:
-    """The logits of the network in which the chosen neurons have their mean over the inputs, or zero, for activation.
+    """The logits of the network with the chosen neurons set to their mean over the inputs, or to zero.
 
     L - (A - replacement) W_L over the chosen neurons: exact, because the last hidden layer reaches the logits through
-    W_L alone. `neurons` is a mask, one for all steps or one for each (the cluster of k: `frequency == k`). The default,
-    mean ablation, leaves what they add to all inputs alike. The loss that results is
+    W_L alone. `neurons` is a mask for all steps or for each step (the cluster of k: `frequency == k`). The default,
+    mean ablation, keeps the neurons' contribution to the class means. The ablated loss is
     `loss.cross_entropy(ablated, labels, mask)`. Computed in float64.
 
     >>> A = torch.arange(3.0)[:, None, None].expand(3, 3, 1)                     # the neuron is a
@@ -354,7 +353,7 @@ def ablate_neurons(
 def _wave(
     line: Float[Tensor, "*steps p neuron"], k: Int[Tensor, "*steps neuron"], rounding: Float[Tensor, "*steps neuron"]
 ) -> Wave:
-    """The wave of frequency k in each neuron's mean over lines of inputs."""
+    """The wave of frequency k in each neuron's mean over lines of inputs (`line`, [p, neuron])."""
     p = line.shape[-2]
     X = torch.fft.rfft(line, dim=-2).gather(-2, k[..., None, :]).squeeze(-2)
     amplitude = X.abs() * torch.where(2 * k == p, 1.0, 2.0) / p

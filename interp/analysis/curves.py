@@ -1,4 +1,4 @@
-"""Curves over training: the steps of a run's evaluations, increasing, and the values there, checked where they enter.
+"""Curves over training: the increasing steps of a run's evaluations and the values there, checked on entry.
 
 "Passing" a threshold means reaching it: >= for curves that rise, <= for curves that fall. A crossing counts once it is
 *sustained*: the evaluation and the next `hold` ones pass (see `interp.milestones.phases`).
@@ -20,7 +20,7 @@ Curve = Tensor | np.ndarray | Sequence[float] | Sequence[int]
 
 
 def first_step(steps: Curve, values: Curve, threshold: float, *, above: bool = True) -> int | None:
-    """The first logged step at which the value passes the threshold, lucky or not; None where it never does.
+    """The first logged step at which the value passes the threshold, even if only once; None where it never does.
 
     >>> first_step([0, 10, 20, 30], [0.1, 0.99, 0.2, 0.99], 0.95)
     10
@@ -39,11 +39,11 @@ def sustained_step(
 ) -> int | None:
     """The first logged step at which the value passes the threshold and at each of the next `hold` evaluations as well.
 
-    What comes later (one evaluation at 0.989, a collapse) does not matter, and a run that ends before `hold` further
-    evaluations have shown it to last has no such step: once given, the answer does not change as a run grows.
-    `hold=None` asks for every later evaluation, up to the end of the run (that answer can change). `hold` = 0 is
-    `first_step`. `above=False`: for values that fall, at or below the threshold. `open_end=True` lets the end of the
-    run stand in for evaluations that it does not have (an answer that can change as the run grows).
+    Later evaluations (one at 0.989, a collapse) do not matter, and a run that ends before `hold` further evaluations
+    have no such step yet (it is censored): a step, once found, does not change as the run grows.
+    `hold=None` asks for every later evaluation up to the end of the run (the step can then change). `hold` = 0 is
+    `first_step`. `above=False`: for values that fall, at or below the threshold. `open_end=True` counts evaluations
+    beyond the end of the run as equal to the last one (the step can then change as the run grows).
 
     Raises `InvalidArgumentError` for curves that are empty, not finite or of different lengths, and for steps that do
     not increase.

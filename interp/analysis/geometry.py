@@ -1,6 +1,6 @@
-"""Circles in the embedding: principal components, how circular they are, and in which order the tokens lie on them.
+"""Circles in the embedding: principal components, their circularity, and the angular order of the tokens.
 
-A network that uses frequency k holds its tokens t at the angles 2 pi k t/p of a circle. Neighbours on that circle are
+A network that uses frequency k has its tokens t at the angles 2 pi k t/p of a circle. Neighbours on that circle are
 the tokens t and t + s with k s = 1 (mod p): s is the *stride*, up to sign. Where g = gcd(k, p) > 1 only p/g places
 exist and g tokens share each: the circle is degenerate, of *multiplicity* g (for prime p, never).
 
@@ -42,7 +42,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class EmbeddingPCA:
-    """Tokens on principal axes: coordinates = (W_E - mean) @ axes; the ratio is the share of that step's variance."""
+    """Tokens on principal axes: coordinates = (W_E - mean) @ axes; the ratio is the share of the step's variance."""
 
     coordinates: Float[Tensor, "*steps p component"]
     axes: Float[Tensor, "*steps d_model component"]
@@ -52,7 +52,7 @@ class EmbeddingPCA:
 
 @dataclass(frozen=True)
 class Circularity:
-    """Circularity in [0, 1] and the frequency in 1..floor(p/2) at which it is reached."""
+    """Circularity in [0, 1] and its frequency in 1..floor(p/2)."""
 
     value: Float[Tensor, "*any"]
     frequency: Int[Tensor, "*any"]
@@ -97,11 +97,11 @@ def embedding_pca(
 ) -> EmbeddingPCA:
     """The token embeddings on their principal components, at every step. Each step is centred on its own mean token.
 
-    `axes` says whose principal axes:
-    - "last": those of the last step, fixed (Kitouni's animation: the final circle, seen from the beginning);
-    - "each": each step's own, so that planes may jump between steps;
-    - "aligned": each step's own, rotated or reflected within their span so that the tokens come as near as possible
-      to their places at the last step (orthogonal Procrustes). Its ratios need not decrease.
+    `axes` chooses the principal axes:
+    - "last": axes of the last step, fixed (Kitouni's animation: the final circle, seen from the beginning);
+    - "each": axes of each step, so that planes may jump between steps;
+    - "aligned": axes of each step, rotated or reflected within their span so that the tokens come as near as possible
+      to their places at the last step (orthogonal Procrustes). The ratios need not decrease.
 
     An axis is signed so that the coordinate of largest magnitude (the first of those within 1e-6 of it) is positive.
     Axes of equal variance, as the two of a perfect circle, are defined up to a rotation only. `components` >= 1; the
@@ -142,10 +142,10 @@ def embedding_pca(
 
 
 def circularity(coordinates: Float[Array, "*steps p component"]) -> Circularity:
-    """How close each component, as a function of the token, is to one sinusoid: Zhong et al. (2023).
+    """Circularity of each component: its closeness, as a function of the token, to one sinusoid (Zhong et al., 2023).
 
     max over k >= 1 of 2 |sum_t v_t exp(2 pi i k t/p)|^2 / (p ||v||^2), clipped to 1 (for even p the alternating
-    sequence would reach 2). v is used as it comes: a mean lowers the value. 0 for a component that vanishes.
+    sequence would reach 2). v is not centred: a mean lowers the value. 0 for a component that vanishes.
 
     >>> t = torch.arange(7) * (2 * torch.pi / 7)
     >>> found = circularity(torch.stack([torch.cos(3 * t), 1 + torch.sin(t)], dim=1))
@@ -164,7 +164,7 @@ def circularity(coordinates: Float[Array, "*steps p component"]) -> Circularity:
 def mean_circularity(coordinates: Float[Array, "*steps p component"]) -> Float[Tensor, "*steps"]:
     """The circularity of an embedding, the mean over its first four principal components: Zhong et al. (2023).
 
-    In [0, 1]; 0.995 or more is what they call circular. Raises `InvalidArgumentError` for fewer than four components.
+    In [0, 1]; the paper calls 0.995 or more circular. Raises `InvalidArgumentError` for fewer than four components.
 
     >>> t = torch.arange(7) * (2 * torch.pi / 7)
     >>> round(mean_circularity(torch.stack([t.cos(), t.sin(), (2 * t).cos(), (2 * t).sin()], dim=1)).item(), 4)
@@ -179,7 +179,7 @@ def mean_circularity(coordinates: Float[Array, "*steps p component"]) -> Float[T
 
 
 def circularity_of_pair(plane: Float[Array, "*steps p 2"]) -> Circularity:
-    """How close the tokens of a plane are to a circle passed through at constant speed, in [0, 1].
+    """Circularity of a plane: closeness of its tokens to a circle traversed at constant speed, in [0, 1].
 
     With z_t = x_t + i y_t about the centroid and its Fourier coefficients Z_j = sum_t z_t exp(-2 pi i j t/p):
     max over j != 0 of |Z_j|^2 / sum_j |Z_j|^2. It is 1 exactly for z_t = r exp(i(2 pi k t/p + phi)), and counts radii
@@ -201,17 +201,17 @@ def circularity_of_pair(plane: Float[Array, "*steps p 2"]) -> Circularity:
 
 
 def angular_order(plane: Float[Array, "*steps p 2"], *, frequency: int | None = None) -> AngularOrder:
-    """In which order the tokens lie round the centroid of a plane, and how well that order is that of a frequency.
+    """Angular order of the tokens round the centroid of a plane, compared with the order of a frequency.
 
     With the angles theta_t of the tokens about their centroid:
     - `resultant`: max over k and orientation s = +-1 of |mean_t exp(i(theta_t - 2 pi s k t/p))|, in [0, 1]: angles, not
       radii. With a `frequency` given, over the orientations only (to follow the final frequency through a run);
-    - `frequency`, `orientation`: that k in 1..floor(p/2), and s (+1 where k = p/2);
+    - `frequency`, `orientation`: the maximising k in 1..floor(p/2) and s (+1 where k = p/2);
     - `multiplicity`: g = gcd(k, p), the number of tokens that share a place;
     - `stride`: in 1..p/(2g), the number that is added to a token to reach the next place: k stride = +-g (mod p);
-    - `order_correlation`: the same resultant with 2 pi (rank of theta_t)/p for theta_t, divided by what a perfect order
-      has (1 for g = 1): 1 exactly when the tokens lie in the order of k, however unevenly; Mardia's circular rank
-      correlation is the square of it. In [0, 1]; ties are ranked by token;
+    - `order_correlation`: the resultant with 2 pi (rank of theta_t)/p for theta_t, divided by its value for a perfect
+      order (1 for g = 1): 1 exactly when the tokens lie in the order of k, however unevenly; Mardia's circular rank
+      correlation is its square. In [0, 1]; ties are ranked by token;
     - `winding`: how often the polygon through t, t + stride, t + 2 stride, ... winds in the direction of the order.
       g for a perfect circle, hence 1 for prime p; without meaning for k = p/2.
 
@@ -270,11 +270,11 @@ def angular_order_null(
     d_model: int | None = None,
     probabilities: tuple[float, ...] = (0.05, 0.5, 0.95, 0.99),
 ) -> OrderNull:
-    """What resultant of `angular_order` chance gives: its mean and quantiles over `draws` random planes.
+    """Null distribution of the resultant of `angular_order`: its mean and quantiles over `draws` random planes.
 
     Without `d_model`: Gaussian tokens in the plane, which is also a plane chosen independently of a Gaussian embedding
-    of any width. With `d_model`: the first two principal components of a Gaussian embedding of that width. `frequency`
-    None lets every draw choose its best k, as `angular_order` does; a number fixes it (and leaves the orientation).
+    of any width. With `d_model`: the first two principal components of a Gaussian embedding of this width. With
+    `frequency` None every draw chooses its best k, as `angular_order` does; a number fixes k (and not the orientation).
     Drawn from `generator`, on the CPU.
 
     For one k and one orientation the mean is near sqrt(pi/(4 p)) (Rayleigh):
@@ -301,12 +301,12 @@ def angular_order_null(
 def plane_of_frequency(
     W_E: Float[Array, "*steps p d_model"], k: int, *, reference: Float[Array, "p d_model"] | None = None
 ) -> FrequencyPlane:
-    """The tokens in the plane of frequency k: the one spanned by W_E^T cos(w_k t) and W_E^T sin(w_k t).
+    """The tokens in the plane of frequency k, spanned by W_E^T cos(w_k t) and W_E^T sin(w_k t).
 
     The axes are the orthonormal pair nearest to these two vectors (their polar factor), so that distances in the
-    picture are distances in the embedding. `share`, in [0, 1], is that of the centred tokens' variance in the plane.
-    With a `reference`, the last step's embedding say, its plane serves for all steps. A plane of a *random* embedding
-    already shows the order of its k, the better the wider: signal to noise sqrt(2 d_model/p); compare with that.
+    picture are distances in the embedding. `share`, in [0, 1], is the part of the centred tokens' variance in the
+    plane. With a `reference`, such as the last step's embedding, its plane is taken for all steps. A plane of a
+    *random* embedding already shows the order of its k, the better the wider: signal to noise sqrt(2 d_model/p).
 
     Raises `InvalidArgumentError` unless 1 <= k < p/2 (p/2 has no sine) and d_model >= 2.
 
@@ -362,10 +362,10 @@ def _centred_plane(plane: Float[Array, "*steps p 2"]) -> Tensor:
 
 
 def _stride_table(p: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For k = 0..p-1: the s with k s = g (mod p), g = gcd(k, p), and the rank resultant of a perfect order.
+    """Strides, gcds and perfect rank resultants for k = 0..p-1: s with k s = g (mod p), g = gcd(k, p), and the last.
 
     The g tokens of a place have consecutive ranks, g points spaced 2 pi/p: their mean has length
-    sin(pi g/p) / (g sin(pi/p)).
+    sin(pi g/p) / (g sin(pi/p)), the rank resultant of a perfect order.
     """
     gcds = [math.gcd(k, p) for k in range(p)]
     strides = [pow(k // g, -1, p // g) if k else 0 for k, g in enumerate(gcds)]

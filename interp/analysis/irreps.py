@@ -1,4 +1,4 @@
-"""What a network has of each irreducible representation of the group that it multiplies in.
+"""Shares of a network's weights, neurons and logits in each irreducible representation of a finite group.
 
 Notation: a finite group of n elements, its irreps rho over the real numbers (`interp.theory.groups.irreps`, in that
 order, the trivial one first) with characters chi; logits L [x, y, z] on all n^2 inputs with the n elements as answers,
@@ -9,10 +9,10 @@ entries of rho(x), for which Q_rho is an orthonormal basis. A network that multi
 
 These n^3 numbers depend on g = x y z^-1 only, so that their product with L is the sum over g of chi(g) times the sum of
 L over x y z^-1 = g: n^3 additions for all irreps together, where explicit cubes would take n^3 numbers for each.
-Cubes of different irreps are orthogonal, and the squared norm of one is n^2 times that of chi.
+Cubes of different irreps are orthogonal, and the squared norm of a cube is n^2 times the squared norm of chi.
 
-For C_n the irreps beside the trivial one are the frequencies, and what is here equals the Fourier measures of `logits`,
-`spectra` and `progress` under addition. Only the product x y has them: not x y x^-1 or x y x.
+For C_n the nontrivial irreps are the frequencies, and the measures of this module equal the Fourier measures of
+`logits`, `spectra` and `progress` under addition. They are defined for the product x y only, not x y x^-1 or x y x.
 
 Reference: A Toy Model of Universality: Reverse Engineering how Networks Learn Group Operations (Chughtai et al., 2023),
 arXiv:2302.03025, and its code, https://github.com/bilal-chughtai/rep-theory. Sums are in float64.
@@ -52,7 +52,7 @@ Keys = Bool[Array, "... irrep"] | Sequence[str]
 
 @dataclass(frozen=True)
 class HiddenShare:
-    """Shares of the variance of the neurons that functions of x, of y, and of the product x y have, by irrep."""
+    """Shares of the variance of the neurons in functions of x, of y, and of the product x y, by irrep."""
 
     first: Float[Tensor, "*steps irrep"]
     second: Float[Tensor, "*steps irrep"]
@@ -60,13 +60,13 @@ class HiddenShare:
 
     @property
     def total(self) -> Float[Tensor, "*steps irrep"]:
-        """The sum of the three, which are orthogonal, in [0, 1]."""
+        """The sum of the three orthogonal shares, in [0, 1]."""
         return self.first + self.second + self.product
 
 
 @dataclass(frozen=True)
 class IrrepLoss:
-    """The loss with (or without) all key irreps together, and with (or without) each irrep alone, key or not; nats."""
+    """Losses with (or without) all key irreps together, and with (or without) each irrep alone, key or not; in nats."""
 
     together: Float[Tensor, "*steps"]
     by_irrep: Float[Tensor, "*steps irrep"]
@@ -77,7 +77,7 @@ def logit_similarity(
 ) -> Float[Tensor, "*steps irrep"]:
     """Cosine similarity of the logits, centred over the answers, with chi(x y z^-1): Chughtai et al. (2023).
 
-    In [-1, 1]; 0 for the trivial irrep, which a softmax does not see, and where the centred logits vanish. The squares
+    In [-1, 1]; 0 for the trivial irrep, which a softmax ignores, and where the centred logits vanish. The squares
     sum to at most 1. `logits` has the axes [x, y, z] and elements only as answers (slice off '=').
 
     Raises `InvalidArgumentError` where the last three axes are not the elements of `group`.
@@ -126,7 +126,7 @@ def logit_variance_explained(
 
 
 def key_irreps(similarity: Float[Array, "*steps irrep"], *, threshold: float = 0.005) -> Bool[Tensor, "*steps irrep"]:
-    """Irreps whose `logit_similarity` exceeds `threshold`; 0.005 is that of the code of Chughtai et al. (2023).
+    """Irreps whose `logit_similarity` exceeds `threshold`; 0.005 is the value in the code of Chughtai et al. (2023).
 
     Random logits stay below with a standard deviation of about n^(-3/2): 0.0008 for S_5, but 0.07 for S_3. The trivial
     irrep, which comes first, is never key.
@@ -142,10 +142,10 @@ def key_irreps(similarity: Float[Array, "*steps irrep"], *, threshold: float = 0
 def embedding_share(W_E: Float[Array, "*steps element d_model"], group: Group) -> Float[Tensor, "*steps irrep"]:
     """Share ||Q_rho^T W||^2/||W||^2 of the squared norm of the embedding that lies in each irrep, in [0, 1].
 
-    Chughtai et al. (2023), who take for an MLP the embedding times the first layer's weights, for each operand its own,
-    and for a transformer W_E. Rows are the elements: slice off '='. The shares add up to 1; the trivial irrep has what
-    all elements share, their mean. Invariant under rotations of d_model, and when all elements are multiplied by one.
-    0 for an embedding that vanishes.
+    Chughtai et al. (2023), who take W_E for a transformer, and for an MLP the embedding of each operand times the first
+    layer's weights. Rows are the elements: slice off '='. The shares add up to 1; the trivial irrep has the mean over
+    the elements. Invariant under rotations of d_model and under multiplication of all elements by a group element. 0
+    for an embedding that vanishes.
 
     >>> from interp.theory.groups import dihedral
     >>> flips = torch.tensor([[1.0]] * 3 + [[-1.0]] * 3)                         # D_3: rotations, reflections
@@ -161,8 +161,8 @@ def embedding_share(W_E: Float[Array, "*steps element d_model"], group: Group) -
 def unembedding_share(W_L: Float[Array, "*steps neuron element"], group: Group) -> Float[Tensor, "*steps irrep"]:
     """Share of the squared norm of the map from neurons to logits that lies in each irrep, over the answers, in [0, 1].
 
-    Chughtai et al. (2023), who take W_U for an MLP and W_out W_U for a transformer. Columns are the elements. The
-    entries of rho(z^-1) are those of rho(z), transposed: it is `embedding_share` of the columns.
+    Chughtai et al. (2023), who take W_U for an MLP and W_out W_U for a transformer. Columns are the elements. As
+    rho(z^-1) is the transpose of rho(z), it equals `embedding_share` of the columns.
 
     >>> from interp.theory.groups import dihedral
     >>> flips = torch.tensor([[1.0, 1.0, 1.0, -1.0, -1.0, -1.0]])
@@ -178,9 +178,9 @@ def hidden_share(activations: Float[Array, "*steps element element neuron"], gro
     """Shares of the neurons' variance over the inputs that rho(x), rho(y) and rho(x y) explain, each in [0, 1].
 
     Chughtai et al. (2023): ||Q^T A||^2/||A||^2 with A centred over all inputs and Q an orthonormal basis of the entries
-    of rho(x), as functions of (x, y), and likewise of rho(y) and rho(x y). Beside the trivial irrep, whose shares are 0
-    because A is centred, the entries sum to 0 over the group. Hence all these spaces are orthogonal, of one irrep or of
-    two, and the shares of all irreps add up to at most 1; what is missing is in functions of x and y that are no sums
+    of rho(x), as functions of (x, y), and likewise of rho(y) and rho(x y). The trivial irrep has share 0, since A is
+    centred; the entries of every other irrep sum to 0 over the group. Hence all these spaces are orthogonal, and the
+    shares of all irreps add up to at most 1; the rest is in functions of x and y that are no sums
     f(x) + g(y) + h(x y). 0 for neurons that do not vary.
 
     >>> from interp.theory.groups import irreps, symmetric
@@ -212,10 +212,10 @@ def restricted_loss_hidden(
     *,
     mask: Bool[Array, "element element"] | None = None,
 ) -> IrrepLoss:
-    """Restricted loss of Chughtai et al. (2023): (P A) W_L and nothing else, on all inputs. A `mask` takes others.
+    """Restricted loss of Chughtai et al. (2023): logits (P A) W_L alone, on all inputs or the inputs in `mask`.
 
     P projects each neuron on the entries of rho(x y), of all `keys` together or of one irrep. Neither means nor biases
-    are added. `keys` is a mask over the irreps, one for all steps or one for each, or their names.
+    are added. `keys` are names of irreps, or a mask over the irreps for all steps or for each step.
 
     Raises `InvalidArgumentError` for names that are no irreps, masks or arrays of other sizes, and an empty `mask`.
 
@@ -233,8 +233,8 @@ def restricted_loss_hidden(
     weight = torch.bincount(products[mask], minlength=group.order).double() / mask.sum()
 
     def losses(step: tuple[int, ...], kept: Float[Tensor, "network element answer"]) -> Float[Tensor, " network"]:
-        right = kept.log_softmax(-1).diagonal(dim1=-2, dim2=-1)  # the answer to the product is the product
-        return -right @ weight
+        correct = kept.log_softmax(-1).diagonal(dim1=-2, dim2=-1)  # the answer to the product is the product
+        return -correct @ weight
 
     return _irrep_loss(losses, tables, group, keys)
 
@@ -246,9 +246,9 @@ def excluded_loss_hidden(
     train_mask: Bool[Array, "element element"],
     keys: Keys,
 ) -> IrrepLoss:
-    """Excluded loss of Chughtai et al. (2023): (A - P A) W_L on the train inputs, nothing beside the neurons.
+    """Excluded loss of Chughtai et al. (2023): logits (A - P A) W_L alone, on the train inputs.
 
-    P, `keys` and what is raised as in `restricted_loss_hidden`.
+    P, `keys` and errors as in `restricted_loss_hidden`.
 
     >>> from interp.theory.groups import irreps, symmetric
     >>> S = symmetric(3)
@@ -277,7 +277,7 @@ def _irrep_loss(
     group: Group,
     keys: Keys,
 ) -> IrrepLoss:
-    """`losses` of the projections of each step's table on all keys together and on each irrep."""
+    """The `losses` of the projections of each step's table on all keys together and on each irrep."""
     steps = tables.shape[:-2]
     key_mask = _key_mask(keys, group, steps, tables.device)
     bases = _bases(group, tables)
@@ -302,7 +302,7 @@ def _product_sum(x: Float[Tensor, "*steps element element feature"], group: Grou
 def _shares(
     x: Float[Tensor, "*steps element feature"], group: Group, total: Float[Tensor, "*steps"], floor: Tensor | float
 ) -> Float[Tensor, "*steps irrep"]:
-    """Squared norm of x in each irrep, over `total`."""
+    """Squared norm of x in each irrep, divided by `total`."""
     powers = [(Q.T @ x).square().sum((-2, -1)) for Q in _bases(group, x)]
     return ratio(torch.stack(powers, dim=-1), total, floor).clamp(max=1.0)
 
@@ -339,7 +339,7 @@ def _neurons(
 
 
 def _key_mask(keys: Keys, group: Group, steps: Sequence[int], device: torch.device) -> Bool[Tensor, "*steps irrep"]:
-    """`keys` as a mask [*steps, irrep]."""
+    """The `keys` as a mask [*steps, irrep]."""
     names = [irrep.name for irrep in irreps(group)]
     if isinstance(keys, Tensor | np.ndarray):
         mask = torch.as_tensor(keys, device=device)

@@ -1,4 +1,4 @@
-"""The local learning coefficient: how many directions of weight space the loss of a trained network still feels.
+"""The local learning coefficient: an effective number of parameters of a trained network, from its loss landscape.
 
 Let w* be a local minimum of a loss L, the mean over n inputs. The volume of the weights near w* whose loss exceeds
 L(w*) by less than e shrinks as
@@ -15,22 +15,22 @@ with stochastic gradient Langevin dynamics, every chain from w_0 = w* and with f
 
     w_{t+1} = w_t - eps/2 u_t + sqrt(eps) xi_t,    u_t = n beta grad L_t(w_t) + gamma (w_t - w*),
 
-where L_t is the loss on a batch. The names: `step_size` eps, `localization` gamma, `inverse_temperature` n beta. Its
-default is n / log n with n the number of inputs, at which E[L] estimates the free energy (WBIC, Watanabe, 2013). That
-is the choice of Lau et al.; devinterp's `default_nbeta` puts the size of a batch in the place of n.
+where L_t is the loss on a batch. The names: `step_size` eps, `localization` gamma, `inverse_temperature` n beta, by
+default n / log n with n the number of inputs, at which E[L] estimates the free energy (WBIC, Watanabe, 2013), as in
+Lau et al.; devinterp's `default_nbeta` has the batch size for n.
 
 References: The Local Learning Coefficient: A Singularity-Aware Complexity Measure (Lau et al., 2023), arXiv:2308.12108,
 https://arxiv.org/abs/2308.12108; A Widely Applicable Bayesian Information Criterion (Watanabe, 2013), arXiv:1208.6338.
 
 The sampler is devinterp 2's (`devinterp.optim.SGMCMC`, https://github.com/timaeus-research/devinterp; install it with
-`pip install "grokking-interp[llc]"`). What surrounds it there is made for language models and is done otherwise here:
+`pip install "grokking-interp[llc]"`). devinterp's own loop is made for language models; this module differs from it:
 losses are float64, L(w*) is exact (all inputs, not a few batches), burn-in is left out of the mean, each chain has its
-own batches in a new order every epoch, and the noise comes from generators of its own. The global ones are not touched.
+own batches in a new order every epoch, and the noise comes from separate generators, not from the global ones.
 
-What to beware of. The estimate presumes a local minimum: chains that leave w* for a lower loss give too little, or
-less than 0. A step size too large inflates it, for a quadratic loss of curvature h by the factor
-1/(1 - eps (n beta h + gamma)/4); one too small leaves the chains where they started. `LLC.healthy` says what can be
-seen of this in the traces.
+Caveats. The estimate presumes a local minimum: chains that leave w* for a lower loss give too low an estimate, even
+below 0. Too large a step size inflates it, for a quadratic loss of curvature h by the factor
+1/(1 - eps (n beta h + gamma)/4); too small a step size leaves the chains where they started. `LLC.healthy` tests the
+traces for these faults.
 """
 
 import copy
@@ -52,16 +52,17 @@ from interp.tasks.objective import answer_loss
 __all__ = ["LLC", "Calibration", "calibrate", "llc_over_steps", "local_learning_coefficient"]
 
 STEP_SIZES = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+"""Step sizes that `calibrate` tries by default."""
 
 
 @dataclass(frozen=True)
 class LLC:
-    """A local learning coefficient and the chains that it was estimated from; leading axes `*steps` where asked for."""
+    """A local learning coefficient and the chains behind the estimate; several estimates have leading axes `*steps`."""
 
     value: Float[Tensor, "*steps"]
     """lambda-hat, the mean over chains. NaN where a chain diverged; below 0 where chains found a lower loss than w*."""
     standard_error: Float[Tensor, "*steps"]
-    """Of `value`: the standard deviation (ddof = 1) of the chains' own estimates over the root of their number."""
+    """Standard error of `value`: standard deviation (ddof = 1) of the chains' estimates over sqrt(number of chains)."""
     trace: Float[Tensor, "*steps chain draw"]
     """Loss of the batch at each draw after burn-in, in nats; NaN from where a chain diverged."""
     initial_loss: Float[Tensor, "*steps"]
@@ -73,18 +74,18 @@ class LLC:
     gradients g, g' of the loss. Near 1 the step size costs nothing. With batches, their noise counts as rejection.
     """
     inverse_temperature: Float[Tensor, "*steps"]
-    """n beta."""
+    """Inverse temperature n beta."""
     parameters: Int[Tensor, "*steps"]
-    """d, the number of weights that were sampled."""
+    """Number d of sampled weights."""
 
     @property
     def by_chain(self) -> Float[Tensor, "*steps chain"]:
-        """Each chain's own estimate."""
+        """Estimate of each chain."""
         return self.inverse_temperature[..., None] * (self.trace.mean(-1) - self.initial_loss[..., None])
 
     @property
     def drift(self) -> Float[Tensor, "*steps chain"]:
-        """Each chain's estimate from the later half of its draws minus that from the earlier half; 0 on a plateau."""
+        """Drift of each chain: its estimate from the later half of the draws minus the earlier half; 0 on a plateau."""
         half = self.trace.shape[-1] // 2
         later, earlier = self.trace[..., -half:].mean(-1), self.trace[..., :half].mean(-1)
         return self.inverse_temperature[..., None] * (later - earlier)
@@ -96,12 +97,11 @@ class LLC:
 
     @property
     def healthy(self) -> Bool[Tensor, "*steps"]:
-        """No chain diverged, 0 < lambda-hat, lambda-hat <= d/2, and the traces lie on a plateau.
+        """Whether no chain diverged, 0 < lambda-hat <= d/2, and the traces lie on a plateau: necessary, not sufficient.
 
-        lambda <= d/2 holds at every minimum. A plateau: the mean drift is at most a tenth of lambda-hat. Excess and
-        drift of at most three of their standard errors count as chance, but for a drift of more than 0.3 lambda-hat:
+        lambda <= d/2 holds at every minimum. On a plateau the mean drift is at most a tenth of lambda-hat. Excess and
+        drift of at most three of their standard errors count as chance, except a drift of more than 0.3 lambda-hat:
         chains that have only begun to climb drift by a third, with as much burn-in as draws, and by more with less.
-        What must hold if all is well, and no proof that it is.
         """
         drift = self.drift.mean(-1).abs()
         chance = (drift <= 3 * _standard_error(self.drift)) & (drift <= 0.3 * self.value)
@@ -213,15 +213,15 @@ def calibrate(
 ) -> Calibration:
     """The step size and inverse temperature, out of a small grid, to which lambda-hat is least sensitive.
 
-    The sweep that devinterp's guides recommend and leave to the eye, with a rule in the place of the eye. A cell of the
-    grid counts if it is healthy (`LLC.healthy`). Of those that count, the one is chosen with the least `sensitivity`,
-    the sum of the logarithmic slopes of lambda-hat along the axes of the grid; of equals, the larger step size.
+    devinterp's guides recommend this sweep and judge it by eye; here a rule does. Among the healthy cells of the grid
+    (`LLC.healthy`), the cell of least `sensitivity` is chosen, the sum of the logarithmic slopes of lambda-hat along
+    the axes of the grid; among equals, the larger step size.
 
-    `step_sizes` and `inverse_temperatures` increase; None: n / log n alone, which leaves the choice of a step size.
-    `sampling`: the other keywords of `local_learning_coefficient`, the same for every cell.
+    `step_sizes` and `inverse_temperatures` increase; None: n / log n alone, and only the step size is chosen.
+    `sampling`: the other keywords of `local_learning_coefficient`, for all cells.
 
     Raises `InvalidArgumentError` for grids that do not increase or are not positive, and `NotAvailableError` where no
-    cell counts, or none beside another one.
+    cell is healthy, or no two neighbouring cells are.
 
     >>> table = nn.Embedding(1, 41, _weight=torch.zeros(1, 41))                  # softmax ignores a shift:
     >>> at, answers = torch.zeros(41, dtype=torch.long), torch.arange(41)        # lambda = (41 - 1)/2
@@ -279,10 +279,9 @@ def llc_over_steps(
 ) -> tuple[Int[Tensor, " step"], LLC]:
     """The steps of `checkpoints`, pairs (step, state dict of `model`), and their estimates with the leading axis step.
 
-    Every step is sampled with the same settings, so that differences along a run are the network's: calibrate once, at
-    the last step, and pass `found.step_size` and `found.inverse_temperature` here. Noise and batches are the same at
-    every step as well. States are read one after the other; `model` itself is not changed. `sampling`: the other
-    keywords of `local_learning_coefficient`.
+    Settings, noise and batches are equal at all steps, so that differences along a run come from the network: calibrate
+    once, at the last step, and pass `found.step_size` and `found.inverse_temperature` here. States are read one after
+    the other; `model` itself is not changed. `sampling`: the other keywords of `local_learning_coefficient`.
 
     Raises `InvalidArgumentError` where there is no checkpoint or a state is not one of `model`.
 
@@ -339,7 +338,7 @@ class _Objective:
             )
 
     def restart(self) -> None:
-        """Back to w*, for the next chain."""
+        """Reset the weights to w*, for the next chain."""
         with torch.no_grad():
             for weight, start in zip(self.weights, self.start, strict=True):
                 weight.copy_(start)
@@ -354,11 +353,11 @@ class _Objective:
         return answer_loss(self._logits(some), self.labels[batch])[0]
 
     def displacement(self) -> Float[Tensor, " weight"]:
-        """w - w*, all weights in one vector, in float64."""
+        """The displacement w - w*, all weights in one vector, in float64."""
         return torch.cat([(w.detach().double() - w0).flatten() for w, w0 in zip(self.weights, self.start, strict=True)])
 
     def gradient(self) -> Float[Tensor, " weight"]:
-        """The gradient that the last backward pass left; 0 for weights that the loss does not contain."""
+        """The gradient of the last backward pass; 0 for weights that do not enter the loss."""
         return torch.cat([(torch.zeros_like(w) if w.grad is None else w.grad).double().flatten() for w in self.weights])
 
     def _logits(self, inputs: Batch | Tensor) -> Tensor:
@@ -405,7 +404,7 @@ def _chain(
 
 
 def _batches(n: int, batch_size: int, order: torch.Generator) -> Iterator[Tensor | None]:
-    """Indices of batches without end: every epoch in an order of its own, its incomplete last batch left out."""
+    """Endless indices of batches: each epoch is shuffled anew, and its incomplete last batch left out."""
     while True:
         if batch_size == n:
             yield None
@@ -425,7 +424,7 @@ def _sampler() -> Any:
 
 
 def _free_energy_temperature(n: int) -> float:
-    """n beta of WBIC, with beta = 1 / log n."""
+    """The inverse temperature n beta of WBIC, with beta = 1 / log n."""
     return n / math.log(n)
 
 

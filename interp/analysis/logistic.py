@@ -1,8 +1,8 @@
 """Logistic regression on points of one class ("Grokking at the Edge of Linear Separability", Beck et al., 2024).
 
-With weights S and bias b a point x_i is answered rightly where S.x_i + b < 0. What S tends to is known beforehand:
-where no plane through the origin separates the points, it is S_inf = argmin of the mean of e^(S.x_i), while
-b -> -infinity; where one does, it is the direction of the largest margin, in which |S| grows with -b like log t.
+With weights S and bias b a point x_i is classified correctly where S.x_i + b < 0. The limit of S is known beforehand:
+where no plane through the origin separates the points, S tends to S_inf = argmin of the mean of e^(S.x_i), while
+b -> -infinity; for separable points, to the direction of the largest margin, in which |S| grows with -b like log t.
 """
 
 import torch
@@ -15,7 +15,7 @@ __all__ = ["late_direction", "late_direction_cosine", "positive_share"]
 
 
 def positive_share(points: Float[Tensor, "point d"], S: Float[Tensor, "*steps d"]) -> Float[Tensor, " *steps"]:
-    """Share of points with S.x > 0: those that the bias alone answers rightly (Beck et al., figure 6), 0 to 1.
+    """Share of points with S.x > 0, which the bias alone classifies correctly (Beck et al., figure 6), 0 to 1.
 
     Example:
         >>> positive_share(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), torch.tensor([2.0, 0.0]))
@@ -25,7 +25,7 @@ def positive_share(points: Float[Tensor, "point d"], S: Float[Tensor, "*steps d"
 
 
 def late_direction(points: Float[Tensor, "point d"]) -> Float[Tensor, " d"]:
-    """The direction of S at t -> infinity under gradient descent: that of S_inf, or of the largest margin.
+    """The direction of S at t -> infinity under gradient descent: along S_inf, or along the largest margin.
 
     Example:
         >>> late_direction(torch.tensor([[-1.0, -1.0], [-2.0, -2.0], [-1.0, -1.1]])).round(decimals=3)

@@ -1,4 +1,4 @@
-"""How the logits of modular addition decompose: coefficients on cos(w_k(a + b - c)), and what they explain.
+"""Fourier decomposition of the logits of modular addition: coefficients on cos(w_k(a + b - c)), variance explained.
 
 For logits L(a, b, c) on all p^2 inputs and p answers, the unit vectors
 
@@ -10,8 +10,8 @@ of length p, where the explicit cubes would take p^3 floor(p/2) numbers. With `o
 
 Under the name "logit similarity" the literature has two measures: `logit_similarity_raw` divides by ||L|| (Progress
 measures for grokking via mechanistic interpretability, Nanda et al., 2023, arXiv:2301.05217); `logit_similarity` first
-subtracts from each input's logits their mean over the answers, which the softmax does not see (A Toy Model of
-Universality, Chughtai et al., 2023, arXiv:2302.03025). Sums are in float64.
+subtracts from each input's logits their mean over the answers, which the softmax ignores (A Toy Model of Universality,
+Chughtai et al., 2023, arXiv:2302.03025). Sums are in float64.
 """
 
 import torch
@@ -32,14 +32,14 @@ __all__ = [
 
 
 def sum_spectrum(logits: Float[Array, "*steps p p p"], operation: Operation = "add") -> Float[Tensor, "*steps p"]:
-    """H[r], the sum of the logits over all (a, b, c) with a + b - c = r (mod p); `H[0]` is that of the right answers.
+    """The sum H[r] of the logits over all (a, b, c) with a + b - c = r (mod p); the correct answers have r = 0.
 
     `logits` has the axes [a, b, c] and the p numbers only as answers (slice off '='). With `operation="subtract"`,
     a - b - c = r. Summed in float64.
 
     >>> t = torch.arange(3)
-    >>> right = ((t[:, None, None] + t[:, None] - t) % 3 == 0).double()       # 1 for the right answer, else 0
-    >>> sum_spectrum(right).tolist()
+    >>> correct = ((t[:, None, None] + t[:, None] - t) % 3 == 0).double()     # 1 for the correct answer, else 0
+    >>> sum_spectrum(correct).tolist()
     [9.0, 0.0, 0.0]
     """
     logits = as_floats("logits", logits, "*steps p p p")
@@ -52,7 +52,7 @@ def sum_spectrum(logits: Float[Array, "*steps p p p"], operation: Operation = "a
 def logit_coefficient(
     logits: Float[Array, "*steps p p p"], operation: Operation = "add"
 ) -> Float[Tensor, "*steps frequency"]:
-    """<L, u_k>: the coefficient of the logits on the unit vector along cos(w_k(a + b - c)), for every frequency.
+    """The coefficient <L, u_k> of the logits on the unit vector along cos(w_k(a + b - c)), for every frequency.
 
     In units of the logits times p^(3/2): logits alpha cos(w_k(a + b - c)) have coefficient alpha sqrt(p^3/2). Nanda et
     al. (2023). Raises `InvalidArgumentError` where the last three axes are not p, p, p.
@@ -85,16 +85,16 @@ def logit_similarity(
     logits = as_floats("logits", logits, "*steps p p p")
     eps = torch.finfo(logits.dtype).eps
     size = l2_norm(logits)
-    logits = logits - logits.mean(-1, keepdim=True)  # the coefficients are blind to it, the norm is not
+    logits = logits - logits.mean(-1, keepdim=True)  # the coefficients do not depend on the mean, the norm does
     return ratio(logit_coefficient(logits, operation), l2_norm(logits), floor=4 * eps * size)
 
 
 def logit_similarity_raw(
     logits: Float[Array, "*steps p p p"], operation: Operation = "add"
 ) -> Float[Tensor, "*steps frequency"]:
-    """Cosine similarity of the logits, as they are, with cos(w_k(a + b - c)): Nanda et al. (2023).
+    """Cosine similarity of the uncentred logits with cos(w_k(a + b - c)): Nanda et al. (2023).
 
-    In [-1, 1]; 0 for logits that are all zero. A shift of an input's logits, invisible to the loss, lowers it.
+    In [-1, 1]; 0 for logits that are all zero. A shift of an input's logits, which the loss ignores, lowers it.
 
     >>> t = torch.arange(5)
     >>> L = 1 + torch.cos(2 * torch.pi * (t[:, None, None] + t[:, None] - t) / 5)
@@ -114,8 +114,8 @@ def logit_variance_explained(
 ) -> Float[Tensor, "*steps"]:
     """Share of the squared norm of the logits that lies along cos(w_k(a + b - c)), k in `keys` (None: all), in [0, 1].
 
-    The sum of the squared `logit_similarity`, or with `centred=False` of `logit_similarity_raw`; the residual that
-    Nanda et al. (2023) print is sqrt(1 - this).
+    The sum of the squared `logit_similarity`, or with `centred=False` of `logit_similarity_raw`; for a share s, the
+    residual in Nanda et al. (2023) is sqrt(1 - s).
 
     >>> t = torch.arange(5)
     >>> angle = 2 * torch.pi * (t[:, None, None] + t[:, None] - t) / 5
@@ -135,8 +135,8 @@ def sum_explained_variance(
 ) -> Float[Tensor, "*steps"]:
     """Share of the variance of x over inputs, summed over features, that depends on a + b only, in [0, 1].
 
-    1 - ||x - E[x | a + b]||^2 / ||x - E[x]||^2: free of any basis, an upper bound for what key frequencies can explain.
-    0 where x does not vary.
+    1 - ||x - E[x | a + b]||^2 / ||x - E[x]||^2: independent of any basis, an upper bound on the share that key
+    frequencies explain. 0 where x does not vary.
 
     >>> a = torch.arange(3.0)
     >>> x = torch.cos(2 * torch.pi * (a[:, None] + a) / 3)[..., None]

@@ -1,6 +1,6 @@
 """Cross-entropy and accuracy of logits on all p^2 inputs, over the train or the test inputs.
 
-Inputs are pairs (a, b); `labels[a, b]` is the right answer and a boolean `mask[a, b]` chooses inputs. Cross-entropies
+Inputs are pairs (a, b); `labels[a, b]` is the correct answer and a boolean `mask[a, b]` chooses inputs. Cross-entropies
 are in nats and in float64: with a float32 softmax a grokked network's loss, 1e-7 and less, is rounding.
 """
 
@@ -55,7 +55,7 @@ def cross_entropy_by_pair(logits: Float[Array, "*steps p p answer"], labels: Lab
 def accuracy(
     logits: Float[Array, "*steps p p answer"], labels: Labels, mask: Mask | None = None
 ) -> Float[Tensor, "*steps"]:
-    """Share of the inputs in `mask` (None: all) whose largest logit is that of the label, in [0, 1].
+    """Share of the inputs in `mask` (None: all) whose largest logit is the label's, in [0, 1].
 
     Of several largest logits the first counts, as in `torch.argmax`.
 
@@ -65,8 +65,8 @@ def accuracy(
     """
     logits = as_floats("logits", logits, "*steps p p answer")
     labels, mask = as_targets(labels, mask, logits)
-    right = logits.argmax(-1) == labels
-    return right[..., mask].double().mean(-1)
+    correct = logits.argmax(-1) == labels
+    return correct[..., mask].double().mean(-1)
 
 
 def as_targets(

@@ -1,6 +1,6 @@
-"""Weight norms: ||theta||_2 of all parameters, and the sum of squares of each.
+"""Weight norms: ||theta||_2 of all parameters, and the sum of squares of each parameter.
 
-Weight decay and grokking are read off these curves: the sum of squares of a transformer falls during cleanup (Progress
+These curves show the effect of weight decay: the sum of squares of a transformer falls during cleanup (Progress
 measures for grokking via mechanistic interpretability, Nanda et al., 2023, arXiv:2301.05217), and the norm decides
 whether a network generalises (Omnigrok, Liu et al., 2022, arXiv:2210.01117). Summed in float64.
 """
@@ -39,7 +39,7 @@ def weight_norm(parameters: Mapping[str, Array], *, leading: int = 0) -> Float[T
 
 
 def sum_of_squares_by_parameter(parameters: Mapping[str, Array], *, leading: int = 0) -> SumOfSquares:
-    """sum theta^2 of every parameter; arguments as in `weight_norm`.
+    """The sum of squares of every parameter; arguments as in `weight_norm`.
 
     Raises `InvalidArgumentError` for no parameters, leading axes that differ, or values that are not finite.
 

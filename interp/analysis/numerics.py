@@ -1,21 +1,22 @@
-"""The numerical health of a run: where floating point, not the loss, decides what is learned.
+"""Numerical stability of a run: softmax collapse, vanished losses, slingshots, and collapses of the accuracy.
 
 Softmax collapse. In a format whose spacing at 1 is eps, 1 + x rounds to 1 for x <= eps/2. Once the largest logit leads
-by about -log(eps/2) (16.6 nats in float32, 36.7 in float64), the sum of exp(z_j - max z) is 1 exactly: the right answer
-has loss 0 and no gradient, though every other answer could still be pushed down. Wrong answers keep their gradient, so
-that the gradients of an input no longer add up to 0. A network without weight decay scales its logits until this
-happens (Grokking at the Edge of Numerical Stability, Prieto et al., 2025, arXiv:2501.04697).
+by about -log(eps/2) (16.6 nats in float32, 36.7 in float64), the sum of exp(z_j - max z) is exactly 1: a correctly
+answered input has loss 0 and no gradient at its label, though every other answer could still be pushed down. Wrong
+answers keep their gradient, so that the gradients of an input no longer add up to 0. A network without weight decay
+scales its logits until this happens (Grokking at the Edge of Numerical Stability, Prieto et al., 2025,
+arXiv:2501.04697).
 
 Slingshots. Without weight decay, adaptive optimisers go through cycles: the norm of the last layer grows, the training
 loss jumps by orders of magnitude and recovers, the norm stays on its new plateau (The Slingshot Mechanism, Thilak et
-al., 2022, arXiv:2206.04817). Rounding of the kind above has been proposed as their cause (Grokking or Glitching?, Liu
-et al., 2026, arXiv:2605.06152). `slingshots` is a definition: the papers find them by eye.
+al., 2022, arXiv:2206.04817). Softmax collapse has been proposed as their cause (Grokking or Glitching?, Liu et al.,
+2026, arXiv:2605.06152). The papers find slingshots by eye; `slingshots` gives a definition.
 
-Collapses. A network that has grokked can lose it again (https://github.com/Na00s/muon-grokking, whose count of episodes
-`collapses` carries over).
+Collapses. The test accuracy of a network that has grokked can fall again (https://github.com/Na00s/muon-grokking,
+whose count of episodes `collapses` adopts).
 
-Every step of the arithmetic under test is taken in the format under test, one at a time, on the given logits; the
-order in which an inner sum is taken is torch's, and matters only within a rounding of the threshold.
+Every arithmetic operation under test is done in the format under test, one at a time, on the given logits; the order
+of summation is torch's, and matters only within a rounding of the threshold.
 """
 
 from collections.abc import Mapping
@@ -58,15 +59,15 @@ GROUPS = {
     "ln2": "norm",
     "unembed": "unembed",
 }
-"""The group of a parameter, by the part of its name that says where it sits."""
+"""Group of a parameter, by the part of its name that names the layer."""
 
 RESOLUTION = 2.0**-23
-"""Losses of a float32 softmax are multiples of about this, in nats: below it, a ratio of two losses means nothing."""
+"""Resolution of a float32 cross-entropy, in nats: ratios of smaller losses are meaningless."""
 
 
 @dataclass(frozen=True)
 class GroupNorms:
-    """The L2 norm of all parameters of a group together, in the order of `names` (embed, attn, mlp, unembed)."""
+    """L2 norm of all parameters of each group together, in the order of `names` (embed, attn, mlp, unembed)."""
 
     names: tuple[str, ...]
     value: Float[Tensor, "*steps group"]
@@ -74,30 +75,30 @@ class GroupNorms:
 
 @dataclass(frozen=True)
 class Slingshot:
-    """A spike of the training loss at the end of a growth of the last layer's norm."""
+    """A spike of the training loss after the last layer's norm has grown."""
 
     start: int
-    """The first evaluation above the multiple of the running median."""
+    """Step of the first evaluation above the multiple of the running median."""
     peak: int
-    """The evaluation with the largest loss."""
+    """Step of the evaluation with the largest loss."""
     height: float
-    """That loss over the running median before the start."""
+    """Largest loss over the running median before the start."""
     growth: float
-    """How much the norm of the last layer grew in the window before the start, relative to its size there."""
+    """Relative growth of the last layer's norm in the window before the start."""
 
 
 @dataclass(frozen=True)
 class Collapse:
-    """A stretch of evaluations, after grokking, at which the test accuracy is below the threshold."""
+    """Consecutive evaluations, after grokking, with the test accuracy below the threshold."""
 
     start: int
-    """The first evaluation below."""
+    """Step of the first evaluation below the threshold."""
     end: int | None
-    """The first evaluation that is no longer below; None where the run ends first."""
+    """Step of the first evaluation no longer below the threshold; None where the run ends first."""
     lowest_test: float
     lowest_train: float
     joint: bool
-    """Whether the train accuracy was below the threshold, too, at any of them."""
+    """Whether the train accuracy, too, was below the threshold at any of these evaluations."""
 
 
 def softmax_collapse(
@@ -109,9 +110,9 @@ def softmax_collapse(
 ) -> Float[Tensor, "*steps"]:
     """Share of the inputs in `mask` (None: all) for which sum_j exp(z_j - max z) = 1 exactly in `dtype`, in [0, 1].
 
-    As the code of Prieto et al. (2025) counts it. Their equation has the label's term in place of the largest, which is
-    the same for inputs that are answered rightly: `zero_loss_share` counts those alone. `labels` are only checked. The
-    logits are rounded to `dtype` first.
+    As in the code of Prieto et al. (2025). Their equation has the label's term in place of the largest, which agrees on
+    correctly answered inputs: `zero_loss_share` counts these alone. `labels` are only checked. The logits are rounded
+    to `dtype` first.
 
     Raises `InvalidArgumentError` for a `dtype` that is no float, or that cannot hold the logits.
 
@@ -134,13 +135,13 @@ def zero_loss_share(
 ) -> Float[Tensor, "*steps"]:
     """Share of the inputs in `mask` (None: all) whose cross-entropy is exactly 0 in `dtype`, in [0, 1].
 
-    Zero terms of the loss (Prieto et al., 2025): collapsed, and the largest logit is the label's. Such an input has
-    stopped to pull. Never more than `softmax_collapse`. Every operation in `dtype`; fused kernels of 16-bit formats
-    often compute in float32 inside, and have fewer.
+    Zero terms of the loss (Prieto et al., 2025): collapsed inputs whose largest logit is the label's, with no gradient
+    at the label. At most `softmax_collapse`. Every operation is in `dtype`; fused kernels of 16-bit formats often
+    compute in float32 internally, and have fewer zero terms.
 
     >>> logits = torch.zeros(3, 3, 3)
     >>> logits[..., 0] = 20.0                                                    # the answer is always 0
-    >>> labels = (torch.arange(3)[:, None] + torch.arange(3)) % 3                # and right for a third
+    >>> labels = (torch.arange(3)[:, None] + torch.arange(3)) % 3                # and correct for a third
     >>> round(zero_loss_share(logits, labels).item(), 4)
     0.3333
     """
@@ -155,10 +156,10 @@ def precision_gap(
     *,
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "*steps"]:
-    """How far the mean cross-entropy computed in `dtype` is from that computed in float64: |difference|, in nats.
+    """Rounding error of the mean cross-entropy in `dtype`: |difference| to float64, in nats.
 
-    Of the same logits, so that it is the softmax and the mean whose rounding is measured, not the network's. Compare
-    with the loss itself: where the two are of one size, the loss in `dtype` is noise.
+    Both start from the logits as given, so that it measures the rounding of the softmax and the mean, not of the
+    network. Where it is as large as the loss itself, the loss in `dtype` is noise.
 
     >>> logits = torch.zeros(3, 3, 3)
     >>> logits[..., 0] = 20.0
@@ -174,10 +175,10 @@ def precision_gap(
 def norms_by_group(parameters: Mapping[str, Array], *, leading: int = 0) -> GroupNorms:
     """The L2 norm of each group of parameters: embeddings (token and position), attention, MLP, unembedding.
 
-    `parameters` maps names to arrays whose first `leading` axes they share: weights, gradients, or updates. Over all
+    `parameters` maps names to arrays (weights, gradients, or updates) with common first `leading` axes. Over all
     layers; the squares add up to the square of `norms.weight_norm`. Groups without a parameter are left out.
 
-    Raises `InvalidArgumentError` for a name that is in none of the groups, and as `norms.weight_norm`.
+    Raises `InvalidArgumentError` for a name that belongs to no group, and as `norms.weight_norm`.
 
     >>> ones = {"embed.W_E": torch.ones(3, 3), "pos_embed.W_pos": torch.ones(7), "unembed.b_U": torch.ones(1)}
     >>> norms_by_group(ones).names, norms_by_group(ones).value.tolist()
@@ -188,11 +189,11 @@ def norms_by_group(parameters: Mapping[str, Array], *, leading: int = 0) -> Grou
 
 
 def update_norms(weights: Mapping[str, Array], steps: Curve) -> GroupNorms:
-    """How far one optimiser step moves each group: ||theta_j - theta_i|| / (j - i), from stored step i to the next, j.
+    """Norm of the update per optimiser step of each group: ||theta_j - theta_i|| / (j - i), from stored step i to j.
 
-    `weights` maps names to arrays whose first axis are the stored `steps`; the result has one entry less. The applied
-    update of the Muon study where every step is stored. Between stored steps that lie apart, it is the norm of the mean
-    update, never more than the mean of the norms: steps that turn back cancel. Differences in float64.
+    `weights` maps names to arrays whose first axis is the stored `steps`; the result has one entry less. Equal to the
+    applied update of the Muon study where every step is stored; otherwise the norm of the mean update, at most the mean
+    of the norms, since opposite updates cancel. Differences in float64.
 
     Raises `InvalidArgumentError` for fewer than two steps, steps that do not increase or do not fit the arrays.
 
@@ -228,19 +229,19 @@ def slingshots(
     train_threshold: float = 0.99,
     hold: int = 5,
 ) -> tuple[Slingshot, ...]:
-    """The slingshots of a run, after Thilak et al. (2022), by this definition; none before the run has memorised.
+    """Slingshots of a run, after Thilak et al. (2022), by the definition below; none before the run has memorised.
 
     - A spike starts where the training loss exceeds `multiple` times its median over the `window` evaluations before
-      (over those since memorisation where these are fewer), and lasts until `window` evaluations in a row do not.
-      Medians below 2^-23 nats, the resolution of a float32 softmax, count as that.
-    - It is a slingshot if the norm of the last layer grew in the `window` evaluations before the spike, and changed
-      less than half as much in the `window` after it: growth, jump, plateau. Steady growth, a noisy loss and an
-      optimiser that diverges show the one without the other.
+      (fewer soon after memorisation), and lasts until `window` evaluations in a row do not exceed it. Medians below
+      2^-23 nats, the resolution of a float32 softmax, are raised to 2^-23.
+    - A spike is a slingshot if the norm of the last layer grew in the `window` evaluations before it, and changed less
+      than half as much in the `window` after it: growth, jump, plateau. Steady growth, a noisy loss and an optimiser
+      that diverges fulfil only one of the two conditions.
 
-    Memorisation is `phases.sustained_step(steps, train_accuracy, train_threshold, hold=hold)`. A spike counts once
-    the evaluations that decide on it are there, so that the answer does not change as a run grows. `window` counts
-    evaluations: it should span a spike and its recovery, and less than half a cycle. Losses in nats, norms as from
-    `norms_by_group` (unembed).
+    Memorisation is `curves.sustained_step(steps, train_accuracy, train_threshold, hold=hold)`. A spike counts once all
+    evaluations of its windows exist, so that slingshots do not change as a run grows. `window` counts evaluations: it
+    should span a spike and its recovery, and less than half a cycle. Losses in nats, norms as from `norms_by_group`
+    (unembed).
 
     Raises `InvalidArgumentError` for curves that do not fit the steps, negative losses, or `multiple` <= 1.
 
@@ -256,7 +257,7 @@ def slingshots(
     as_count("window", window)
     as_probability("train_threshold", train_threshold)
     if not multiple > 1:
-        raise InvalidArgumentError(f"`multiple` must be above 1; got {multiple!r}. 10 finds jumps of an order of ten.")
+        raise InvalidArgumentError(f"`multiple` must be above 1; got {multiple!r}. 10 finds tenfold jumps.")
     if (loss < 0).any():
         raise InvalidArgumentError(
             f"`train_loss` must be >= 0; got {loss.min():.3g}. Pass the loss, not its logarithm."
@@ -291,12 +292,12 @@ def collapses(
     below: float = 0.9,
     hold: int = 5,
 ) -> tuple[Collapse, ...]:
-    """The stretches at which the test accuracy of a run that had grokked is below `below`; accuracies in [0, 1].
+    """Collapses of the test accuracy below `below` in a run that had grokked; accuracies in [0, 1].
 
-    Grokked: from `phases.sustained_step(steps, test_accuracy, reached, hold=hold)` on. Consecutive evaluations below
-    are one collapse, and one in between that is not below ends it: how many there are depends on how often the run was
-    evaluated. The defaults are those of the Muon study, which tells collapses of the test accuracy alone from those
-    that reach the training inputs (`joint`). A collapse that lasts to the end of the run has the end None.
+    Grokked: from `curves.sustained_step(steps, test_accuracy, reached, hold=hold)` on. Consecutive evaluations below
+    the threshold are one collapse, so that the number of collapses depends on how often the run was evaluated. The
+    defaults come from the Muon study, which distinguishes collapses of the test accuracy alone from collapses of both
+    accuracies (`joint`). A collapse that lasts to the end of the run has the end None.
 
     >>> test = [0.0, 1.0, 1.0, 0.4, 0.7, 1.0, 0.8]
     >>> [(c.start, c.end, c.lowest_test, c.joint) for c in collapses(range(7), [1.0] * 7, test, hold=1)]
@@ -326,7 +327,7 @@ def collapses(
 def _softmax(
     logits: Float[Array, "*steps p p answer"], labels: Labels, mask: Mask | None, dtype: torch.dtype
 ) -> tuple[Float[Tensor, "*steps input"], Float[Tensor, "*steps input"], Float[Tensor, "*steps p p answer"]]:
-    """z_label - max z and sum_j exp(z_j - max z) of the chosen inputs, both in `dtype`; and the logits, checked."""
+    """Terms z_label - max z and sum_j exp(z_j - max z) of the chosen inputs, in `dtype`; and the checked logits."""
     checked = as_floats("logits", logits, "*steps p p answer")
     labels, mask = as_targets(labels, mask, checked)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
@@ -334,8 +335,8 @@ def _softmax(
     z = checked[..., mask, :].to(dtype)
     if not z.isfinite().all():
         raise InvalidArgumentError(
-            f"`dtype` must hold the logits; got {dtype}, which ends at {torch.finfo(dtype).max:g}, and logits up to "
-            f"{checked.abs().max().item():g}."
+            f"`dtype` must represent the logits; got {dtype}, whose largest number is {torch.finfo(dtype).max:g}, and "
+            f"logits up to {checked.abs().max().item():g}."
         )
     z = z - z.amax(-1, keepdim=True)
     label = labels[mask].expand(z.shape[:-1])[..., None]
@@ -349,8 +350,8 @@ def _grouped(names: tuple[str, ...], squares: Float[Tensor, "*steps parameter"])
         group = next((GROUPS[part] for part in name.split(".") if part in GROUPS), None)
         if group is None:
             raise InvalidArgumentError(
-                f"`{name}` must say where it sits, by one of {', '.join(GROUPS)} between its dots. Leave it out, or "
-                f"give it a HookedTransformer name."
+                f"`{name}` must name its layer: one of {', '.join(GROUPS)} between its dots. Leave it out, or give it "
+                f"a HookedTransformer name."
             )
         members[group].append(index)
     present = {group: indices for group, indices in members.items() if indices}

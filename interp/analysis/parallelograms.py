@@ -1,14 +1,14 @@
-"""Parallelograms in the embedding: how many of the equalities that addition suggests a representation really has.
+"""Parallelograms in the embedding: the representation quality of a network that adds.
 
-Two pairs of tokens with one sum, i + n = j + m, span a parallelogram where E_i + E_n = E_j + E_m; what a decoder of
-E_a + E_b has learned about one pair then holds for the other (`interp.theory.representation` lists all). With every
+Two pairs of tokens with one sum, i + n = j + m, span a parallelogram where E_i + E_n = E_j + E_m; a decoder of
+E_a + E_b then answers both pairs alike (`interp.theory.representation` lists all parallelograms). With every
 dimension of the embedding standardised over the tokens (mean 0, standard deviation 1, unbiased), its defect is
 
     mean_d (E_i + E_n - E_j - E_m)_d^2
         = (D_ij + D_im + D_nj + D_nm - D_in - D_jm) / d_model,      D_ab = |E_a - E_b|^2,
 
-as the coefficients +1, +1, -1, -1 add up to zero: the distances between tokens are all that is needed, six of them for
-each parallelogram. A parallelogram holds where the defect is below a threshold.
+as the coefficients +1, +1, -1, -1 add up to zero: six distances between tokens for each parallelogram. A parallelogram
+holds where the defect is below a threshold.
 
 Reference: Towards Understanding Grokking: An Effective Theory of Representation Learning (Liu et al., 2022),
 arXiv:2205.10343, whose code (https://github.com/ejmichaud/grokking-squared) has the threshold 0.01 and learns addition
@@ -37,17 +37,17 @@ def rqi(
     (this package's extension, for networks that add mod p) takes all pairs with i + n = j + m (mod p), p(p^2 - 1)/8
     parallelograms for odd p: 25,665 for p = 59, 180,348 for p = 113.
 
-    - A line E_t = t v + c has 1 without modulus. With one, the parallelograms that wrap round fail: about 2/3 for
-      large p.
+    - A line E_t = t v + c has 1 without modulus. With a modulus, the parallelograms that wrap round fail: about 2/3
+      for large p.
     - A circle of frequency k does *not* have 1. All sums E_i + E_n of one residue s = i + n lie in the direction
       w_k s/2, but at lengths 2 cos(w_k(i - n)/2) that differ: only pairs with nearly the same |i - n| on the circle
       agree, and the index is small: 0.015, 0.028 and 0.044 for p = 23, 59 and 113, at every k. Modular addition on
       circles works by direction; a low index does not say that a network has not learned.
-    - A Gaussian embedding has 0, but for very few dimensions: the defect is about 4.
+    - A Gaussian embedding has 0, except in very few dimensions: the defect is about 4.
 
-    Invariant under shifts and under scaling of each dimension, not under rotations of d_model, for each dimension is
-    standardised. A dimension in which all tokens coincide is left out; where they do in all, the index is 0 (in the
-    published code, such a dimension makes it 0 by way of NaN).
+    Invariant under shifts and under scaling of each dimension, not under rotations of d_model, since each dimension is
+    standardised. A dimension in which all tokens coincide is left out; the index is 0 where they coincide in every
+    dimension (in the published code, one such dimension makes it 0 by way of NaN).
 
     Rows of `W_E` are the p numbers: slice off '='. Raises `InvalidArgumentError` for fewer than two axes, p < 3, values
     that are not finite, or a threshold that is not above 0.
@@ -69,10 +69,10 @@ def rqi(
 def parallelogram_set(
     W_E: Float[Array, "p d_model"], *, threshold: float = 0.01, modular: bool = True
 ) -> Int[Tensor, "found 4"]:
-    """P(R): the parallelograms that hold in one embedding, as rows (i, n, j, m) of E_i + E_n = E_j + E_m.
+    """The parallelograms P(R) that hold in one embedding, as rows (i, n, j, m) of E_i + E_n = E_j + E_m.
 
-    Liu et al. (2022); arguments, rules and errors as in `rqi`, which is the share of these. Together with the training
-    pairs they predict the accuracy: `interp.theory.representation.predicted_accuracy`.
+    Liu et al. (2022); arguments, rules and errors as in `rqi`, the share of parallelograms that hold. Together with the
+    training pairs they predict the accuracy: `interp.theory.representation.predicted_accuracy`.
 
     >>> parallelogram_set(torch.tensor([[0.0], [1.0], [2.0], [9.0]]), modular=False).tolist()
     [[0, 2, 1, 1]]
@@ -88,7 +88,7 @@ def _rows(W_E: Float[Tensor, "*steps p d_model"], modular: bool) -> Int[Tensor, 
 
 
 def _places(rows: Int[Tensor, "parallelogram 4"], p: int) -> Int[Tensor, "6 parallelogram"]:
-    """Where the distances D_ij, D_im, D_nj, D_nm, D_in, D_jm stand in the flat matrix D."""
+    """Positions of the distances D_ij, D_im, D_nj, D_nm, D_in, D_jm in the flat matrix D."""
     i, n, j, m = rows.unbind(1)
     return torch.stack([i * p + j, i * p + m, n * p + j, n * p + m, i * p + n, j * p + m])
 

@@ -1,11 +1,12 @@
-"""Progress measures: losses of a network from which the key frequencies are all that is kept, or all that is removed.
+"""Progress measures: the restricted loss (key frequencies alone) and the excluded loss (without key frequencies).
 
-Notation: logits L [a, b, c] on all p^2 inputs, neurons A [a, b, m] at the position that is read out, W_L = W_out W_U
-the map from neurons to logits, K the key frequencies, w_k = 2 pi k/p. P_k projects a function of the inputs on the two
-directions cos(w_k(a + b)), sin(w_k(a + b)). P_k f depends on r = a + b only: it is the k-th Fourier band of the p
-numbers E[f | a + b = r]. So every network below is L minus, or only, a table [r, c]; no p^2 x p^2 projector exists.
+Notation: logits L [a, b, c] on all p^2 inputs, neurons A [a, b, m] at the answer position, W_L = W_out W_U the map from
+neurons to logits, K the key frequencies, w_k = 2 pi k/p. P_k projects a function of the inputs on the two directions
+cos(w_k(a + b)), sin(w_k(a + b)). P_k f depends on r = a + b only: it is the k-th Fourier band of the p numbers
+E[f | a + b = r]. So the logits below are a table [r, c], or L minus such a table; no p^2 x p^2 projector is formed.
 
-Several inequivalent measures share two names; on one checkpoint they differ by orders of magnitude. Each has its own:
+The literature has several inequivalent measures under two names; on one checkpoint they differ by orders of magnitude.
+Here each has its own name:
 
     restricted_loss_logit    P_K L + class means of L                           all inputs     Nanda et al.
     restricted_loss_neuron   (mean of A + P_K A) W_L, then class means of L     test inputs    TransformerLens demo
@@ -13,15 +14,15 @@ Several inequivalent measures share two names; on one checkpoint they differ by 
     excluded_loss_2d         L - P_K L                                          train inputs   Nanda et al.
     excluded_loss_3d         L - <L, u_k> u_k, u_k ~ cos(w_k(a + b - c))        train inputs   Nanda et al.
     excluded_loss_neuron     L - P_K A W_L                                      train inputs   TransformerLens demo
-    excluded_loss_hidden     (A - P_K A) W_L: nothing that passes by neurons    train inputs   Chughtai et al.
+    excluded_loss_hidden     (A - P_K A) W_L: without the residual stream       train inputs   Chughtai et al.
 
 References: Progress measures for grokking via mechanistic interpretability (Nanda et al., 2023), arXiv:2301.05217, and
 its code; Grokking_Demo of TransformerLens, https://github.com/TransformerLensOrg/TransformerLens; A Toy Model of
 Universality (Chughtai et al., 2023), arXiv:2302.03025. Losses are cross-entropies in nats, in float64. With
-`operation="subtract"`, a - b stands for a + b throughout. `keys` is a mask over the frequencies 1, ..., floor(p/2), one
-for all steps or one for each, or a list of frequencies. `table` is E[A | a + b] of the activations where it is at hand
-(`spectra.conditional_mean`, the costliest part of what uses neurons); it is computed otherwise. Each step is worked
-through by itself, which bounds the memory.
+`operation="subtract"`, a - b stands for a + b throughout. `keys` is a list of frequencies, or a mask over the
+frequencies 1, ..., floor(p/2) for all steps or for each step. `table` is E[A | a + b] of the activations
+(`spectra.conditional_mean`, the costliest part of the measures of neurons), computed if not given. Steps are processed
+one at a time, which bounds the memory.
 """
 
 from collections.abc import Callable
@@ -54,7 +55,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ExcludedLoss:
-    """The loss without all key frequencies together, and without each frequency of Z_p alone, key or not; in nats."""
+    """Losses without all key frequencies together, and without each frequency of Z_p alone, key or not; in nats."""
 
     together: Float[Tensor, "*steps"]
     by_frequency: Float[Tensor, "*steps frequency"]
@@ -70,7 +71,7 @@ def restricted_loss_logit(
 ) -> Float[Tensor, "*steps"]:
     """Restricted loss of Nanda et al. (2023): the key directions of the logits and the class means, on all inputs.
 
-    L_R = sum over k in K of P_k L, plus for every answer the mean over inputs of L - L_R. A `mask` takes other inputs.
+    L_R = sum over k in K of P_k L, plus for every answer the mean over inputs of L - L_R. A `mask` chooses inputs.
 
     >>> from interp.analysis.loss import cross_entropy
     >>> t = torch.arange(5)
@@ -100,12 +101,12 @@ def restricted_loss_neuron(
 ) -> Float[Tensor, "*steps"]:
     """Restricted loss of the TransformerLens demo: the key directions of the neurons, on the test inputs.
 
-    A_R = mean of A + P_K A; its logits A_R W_L, without what passes by the neurons, are shifted for every answer by the
-    mean over all inputs of L - A_R W_L.
+    A_R = mean of A + P_K A; its logits A_R W_L, without the residual stream past the neurons, are shifted for every
+    answer by the mean over all inputs of L - A_R W_L.
 
     >>> t = torch.arange(5)
     >>> A = torch.cos(2 * torch.pi * (t[:, None] + t) / 5)[..., None]
-    >>> W_L = torch.ones(1, 5)                                                   # the same for all answers
+    >>> W_L = torch.ones(1, 5)                                                   # all answers alike
     >>> round(restricted_loss_neuron(A, W_L, A @ W_L, (t[:, None] + t) % 5, torch.ones(5, 5) > 0, [1]).item(), 4)
     1.6094
     """
@@ -127,7 +128,7 @@ def restricted_loss_hidden(
     operation: Operation = "add",
     table: Float[Array, "*steps p neuron"] | None = None,
 ) -> Float[Tensor, "*steps"]:
-    """Restricted loss of Chughtai et al. (2023): (P_K A) W_L and nothing else, on all inputs. A `mask` takes others.
+    """Restricted loss of Chughtai et al. (2023): logits (P_K A) W_L alone, on all inputs or the inputs in `mask`.
 
     >>> t = torch.arange(5)
     >>> A = 3 + torch.cos(2 * torch.pi * (t[:, None] + t) / 5)[..., None]
@@ -171,7 +172,7 @@ def excluded_loss_3d(
 ) -> ExcludedLoss:
     """Excluded loss "3D" of Nanda et al. (2023): L - <L, u_k> u_k on the train inputs, u_k ~ cos(w_k(a + b - c)).
 
-    It removes one number per frequency, where the 2D variant removes two for every answer.
+    The 3D variant removes one coefficient per frequency, the 2D variant two per frequency and answer.
 
     >>> t = torch.arange(5)
     >>> L = 9 * torch.cos(2 * torch.pi * (t[:, None, None] + t[:, None] - t) / 5)
@@ -203,9 +204,9 @@ def excluded_loss_neuron(
     operation: Operation = "add",
     table: Float[Array, "*steps p neuron"] | None = None,
 ) -> ExcludedLoss:
-    """Excluded loss of the TransformerLens demo: (A - P_K A) W_L + what passes by the neurons, on the train inputs.
+    """Excluded loss of the TransformerLens demo: L - (P_K A) W_L on the train inputs.
 
-    Computed as L - (P_K A) W_L, so that `logits`, the network's own, bring the residual stream and all biases along.
+    The network's own `logits` L contain the residual stream past the neurons and all biases.
 
     >>> t = torch.arange(5)
     >>> A = torch.cos(2 * torch.pi * (t[:, None] + t) / 5)[..., None]
@@ -234,7 +235,7 @@ def excluded_loss_hidden(
     operation: Operation = "add",
     table: Float[Array, "*steps p neuron"] | None = None,
 ) -> ExcludedLoss:
-    """Excluded loss of Chughtai et al. (2023): (A - P_K A) W_L on the train inputs, nothing beside the neurons.
+    """Excluded loss of Chughtai et al. (2023): logits (A - P_K A) W_L alone, on the train inputs.
 
     >>> t = torch.arange(5)
     >>> A = torch.cos(2 * torch.pi * (t[:, None] + t) / 5)[..., None]
@@ -262,7 +263,7 @@ def trig_loss_ratio(
     if (restricted_loss < 0).any() or test_loss.shape != restricted_loss.shape:
         raise InvalidArgumentError(
             f"`restricted_loss` must be losses >= 0 at the steps of `test_loss`, {list(test_loss.shape)}; "
-            f"got a least one of {restricted_loss.min().item():.3g} and the shape {list(restricted_loss.shape)}."
+            f"got a minimum of {restricted_loss.min().item():.3g} and the shape {list(restricted_loss.shape)}."
         )
     return test_loss.double() / restricted_loss.double()
 
@@ -270,7 +271,7 @@ def trig_loss_ratio(
 def _table(
     activations: Float[Tensor, "*steps p p neuron"], operation: Operation, given: Float[Array, "*steps p neuron"] | None
 ) -> Float[Tensor, "*steps p neuron"]:
-    """E[A | a + b], as it was given or computed."""
+    """The table E[A | a + b], as given or computed."""
     if given is None:
         return conditional_mean(activations, operation)
     table = as_floats("table", given, "*steps p neuron")
@@ -283,7 +284,7 @@ def _table(
 
 
 def _bands(table: Float[Tensor, "p feature"], W: Float[Tensor, "feature answer"] | None = None) -> Tensor:
-    """The Fourier bands [frequency, p, answer] of a table over r, one for each frequency, after `W` if one is given."""
+    """The Fourier bands [frequency, p, answer] of a table over r for each frequency, times `W` if given."""
     p = table.shape[-2]
     basis = fourier_basis(p, device=table.device)[1:]  # [cos 1, sin 1, ...; p]
     amplitude = basis @ table  # [p - 1, feature]
@@ -300,7 +301,7 @@ def _bands(table: Float[Tensor, "p feature"], W: Float[Tensor, "feature answer"]
 def _project(
     table: Float[Tensor, "*steps p feature"], keys: Bool[Tensor, "*steps frequency"]
 ) -> Float[Tensor, "*steps p feature"]:
-    """P_K of a table over r: its Fourier bands of the key frequencies, summed."""
+    """The projection P_K of a table over r: the sum of its Fourier bands of the key frequencies."""
     p = table.shape[-2]
     basis = fourier_basis(p, device=table.device)[1:]
     kept = keys.repeat_interleave(2, dim=-1)[..., : p - 1]
@@ -315,7 +316,7 @@ def _excluded(
     train_mask: Mask,
     operation: Operation,
 ) -> ExcludedLoss:
-    """The losses of L - removed_k, where `removed(step)` [frequency, r, answer] is what each frequency contributes."""
+    """Losses of L - removed_k, where `removed(step)` [frequency, r, answer] is the contribution of each frequency."""
     labels, mask = as_targets(labels, train_mask, logits)
     residue = _residue(labels.shape[-1], operation, logits.device)
     steps = logits.shape[:-3]
@@ -337,8 +338,8 @@ def _losses_without(
     """Mean cross-entropy of logits[n, c] - table[r_n, c], for every table.
 
     log sum_c exp(L - T) = log sum_c exp(L) exp(-T): the exponentials of the logits and of the tables are taken once
-    each, and the sums over c are matrix products, one for each r. Where those products underflow (logits that spread
-    over several hundred nats), the sum is done term by term.
+    each, and the sums over c are a matrix product for each r. Where a product underflows (logits that spread over
+    several hundred nats), the sum is done term by term.
     """
     logits = logits.double()
     order = residue.argsort(stable=True)
@@ -365,13 +366,13 @@ def _table_loss(
     mask: Mask | None,
     operation: Operation,
 ) -> Float[Tensor, "*steps"]:
-    """Mean cross-entropy of a network whose logits are table[a + b]."""
+    """Mean cross-entropy of the logits table[a + b]."""
     labels, mask = as_targets(labels, mask, table)
     residue = _residue(labels.shape[-1], operation, table.device)
     return -table.log_softmax(-1)[..., residue[mask], labels[mask]].mean(-1)
 
 
 def _residue(p: int, operation: Operation, device: torch.device) -> Int[Tensor, "p p"]:
-    """r(a, b) = a + b or a - b, mod p."""
+    """The residue r(a, b) = a + b or a - b, mod p."""
     t = torch.arange(p, device=device)
     return (t[:, None] + operation_sign(operation) * t) % p

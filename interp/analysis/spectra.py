@@ -1,13 +1,13 @@
-"""Fourier spectra of what a network computes on Z_p: its token embedding and its neurons.
+"""Fourier spectra over Z_p of the token embedding and of the neurons.
 
 The real characters of Z_p are 1, cos(w_k t) and sin(w_k t) with w_k = 2 pi k/p and k = 1, ..., floor(p/2). Divided by
 their norms they are an orthonormal basis F of R^p, so powers add up to the squared norm (Parseval). A *frequency* is k;
-its power is that of its cosine and sine together, hence does not change when the tokens are shifted. For even p the
-frequency p/2 has a cosine only, the alternating row (-1)^t.
+its power, of cosine and sine together, does not change when the tokens are shifted. For even p the frequency p/2 has a
+cosine only, the alternating row (-1)^t.
 
-A function f(a, b) of two tokens has the complex characters exp(2 pi i (k a + l b)/p). Four families of them have one
-frequency: (k, k) depends on a + b only, (k, -k) on a - b only, (k, 0) on a, (0, k) on b. Together with the constant
-they are what a one-frequency neuron can contain; everything else mixes frequencies.
+A function f(a, b) of two tokens has the complex characters exp(2 pi i (k a + l b)/p). Four families of characters have
+one frequency: (k, k) depends on a + b only, (k, -k) on a - b only, (k, 0) on a, (0, k) on b. A one-frequency neuron
+consists of these and the constant; all other characters mix frequencies.
 
 References: Progress measures for grokking via mechanistic interpretability (Nanda et al., 2023), arXiv:2301.05217;
 A Toy Model of Universality (Chughtai et al., 2023), arXiv:2302.03025.
@@ -50,8 +50,8 @@ Operation = Literal["add", "subtract"]
 class FamilyPower:
     """Power of a function of (a, b) by Fourier family; `total` is the squared norm over all p^2 inputs.
 
-    `constant` + the four families summed over frequencies + what mixes frequencies = `total`. For even p the families
-    `addition` and `subtraction` coincide at p/2; the power is in `addition`.
+    `constant` + the four families summed over frequencies + the power of mixed frequencies = `total`. For even p the
+    families `addition` and `subtraction` coincide at p/2; the power is in `addition`.
     """
 
     addition: Float[Tensor, "*steps feature frequency"]
@@ -64,7 +64,7 @@ class FamilyPower:
 
 @dataclass(frozen=True)
 class NeuronFrequency:
-    """The frequency that explains most of each neuron, and the share of its variance that it explains."""
+    """The frequency that explains most of each neuron's variance, and the share explained."""
 
     frequency: Int[Tensor, "*steps neuron"]
     share: Float[Tensor, "*steps neuron"]
@@ -84,7 +84,7 @@ def fourier_basis(
 ) -> Float[Tensor, "p p"]:
     """The orthonormal real Fourier basis of functions on Z_p, in the rows: 1, cos 1, sin 1, cos 2, sin 2, ...
 
-    For even p the last row is the alternating function (-1)^t/sqrt(p). The order is that of Nanda et al. (2023): the
+    For even p the last row is the alternating function (-1)^t/sqrt(p). The order follows Nanda et al. (2023): the
     cosine of k is row 2k - 1, its sine row 2k.
 
     >>> basis = fourier_basis(5)
@@ -100,10 +100,10 @@ def fourier_basis(
 
 
 def fourier_power(x: Float[Array, "..."], dim: int = -2) -> Float[Tensor, "..."]:
-    """Power per frequency along one axis of length p, the constant first: that axis becomes 1 + floor(p/2) long.
+    """Power per frequency along one axis of length p, the constant first: the axis becomes 1 + floor(p/2) long.
 
     Power k is the squared length of the projection on cos(w_k t), sin(w_k t); the powers sum to the squared norm along
-    that axis. Computed in float64.
+    the axis. Computed in float64.
 
     >>> fourier_power(torch.tensor([1.0, -1.0, 1.0, -1.0]), dim=0).tolist()   # all of it is frequency p/2
     [0.0, 0.0, 4.0]
@@ -119,9 +119,9 @@ def fourier_power(x: Float[Array, "..."], dim: int = -2) -> Float[Tensor, "..."]
 def embedding_power(W_E: Float[Array, "*steps p d_model"]) -> Float[Tensor, "*steps frequency"]:
     """Fourier power of the embedding over tokens, per frequency, summed over d_model.
 
-    Its square root is the norm that Nanda et al. (2023) plot. Together with the constant (p times the squared
-    length of the mean token) it sums to ||W_E||^2. Rows of `W_E` are the p numbers: slice off '='. Invariant under
-    rotations of d_model and cyclic shifts of the tokens. Computed in float64.
+    Nanda et al. (2023) plot its square root. Together with the constant (p times the squared length of the mean token)
+    the powers sum to ||W_E||^2. Rows of `W_E` are the p numbers: slice off '='. Invariant under rotations of d_model
+    and cyclic shifts of the tokens. Computed in float64.
 
     Raises `InvalidArgumentError` for fewer than two axes, p < 3, or values that are not finite.
 
@@ -137,9 +137,9 @@ def embedding_power(W_E: Float[Array, "*steps p d_model"]) -> Float[Tensor, "*st
 def conditional_mean(
     x: Float[Array, "*steps p p feature"], operation: Operation = "add"
 ) -> Float[Tensor, "*steps p feature"]:
-    """E[x | a + b = r], the mean over the p inputs with one sum (`add`) or difference a - b = r (`subtract`).
+    """The conditional mean E[x | a + b = r] over the p inputs with one sum (`add`) or difference a - b (`subtract`).
 
-    It holds everything about x that any function of a + b can see, at the cost of p^2 additions per feature; the
+    Every projection of x on functions of a + b follows from it, at the cost of p^2 additions per feature; the
     directions cos(w_k(a+b)), sin(w_k(a+b)) are Fourier modes of this table. Summed in float64.
 
     >>> x = torch.arange(3.0)[:, None, None] + torch.zeros(3, 3, 1)            # x(a, b) = a
@@ -210,7 +210,7 @@ def neuron_power(activations: Float[Array, "*steps p p neuron"]) -> Float[Tensor
 
 
 def neuron_frequency(shares: Float[Array, "*steps neuron frequency"]) -> NeuronFrequency:
-    """The frequency with the largest share of each neuron's variance (of `neuron_power`), and that share.
+    """The frequency with the largest share of each neuron's variance (from `neuron_power`), and the share.
 
     >>> found = neuron_frequency(torch.tensor([[0.1, 0.9], [0.6, 0.3]]))
     >>> found.frequency.tolist()
@@ -224,9 +224,9 @@ def neuron_frequency(shares: Float[Array, "*steps neuron frequency"]) -> NeuronF
 def neuron_cluster_size(
     shares: Float[Array, "*steps neuron frequency"], *, threshold: float = 0.85
 ) -> Int[Tensor, "*steps frequency"]:
-    """How many neurons have more than `threshold` of their variance in each frequency.
+    """Number of neurons with more than `threshold` of their variance in each frequency.
 
-    `threshold` in [0, 1]; 0.85 is that of Nanda et al. (2023), who find 433 of 512 neurons above it.
+    `threshold` in [0, 1]; 0.85 comes from Nanda et al. (2023), who find 433 of 512 neurons above it.
 
     >>> neuron_cluster_size(torch.tensor([[0.1, 0.9], [0.6, 0.3], [0.05, 0.95]])).tolist()
     [0, 2]
@@ -254,7 +254,7 @@ def gini(x: Float[Array, "*steps n"]) -> Float[Tensor, "*steps"]:
 
 
 def gini_embedding(W_E: Float[Array, "*steps p d_model"]) -> Float[Tensor, "*steps"]:
-    """Gini coefficient of the norms of the embedding's frequencies: how few frequencies it uses, in [0, 1 - 1/n].
+    """Gini coefficient of the norms of the embedding's frequencies: its Fourier sparsity, in [0, 1 - 1/n].
 
     Nanda et al. (2023). Over the n = floor(p/2) norms sqrt(cos^2 + sin^2), without the constant: the paper
     does not say whether cosines and sines count separately.
@@ -277,7 +277,7 @@ def gini_neuron_logit(W_L: Float[Array, "*steps neuron p"]) -> Float[Tensor, "*s
 
 
 def operation_sign(operation: Operation) -> int:
-    """+1 for "add" (a + b), -1 for "subtract" (a - b); otherwise `InvalidArgumentError`."""
+    """Sign of b: +1 for "add" (a + b), -1 for "subtract" (a - b); otherwise `InvalidArgumentError`."""
     if operation not in ("add", "subtract"):
         raise InvalidArgumentError(
             f'`operation` must be "add" or "subtract"; got {operation!r}. Only these have answers a + b or a - b.'
@@ -290,7 +290,7 @@ def _families(
 ) -> tuple[
     Float[Tensor, "4 *steps feature frequency"], Float[Tensor, "*steps feature"], Float[Tensor, "*steps feature"]
 ]:
-    """Power in the four families, in the constant, and in everything but the constant.
+    """Power in the four families, in the constant, and the total without the constant.
 
     Centred before squaring, so that a large mean costs no digits; two passes, a slice [*steps, a, feature] at a time.
     """
@@ -312,7 +312,7 @@ def _families(
 
 
 def _multiplicity(p: int, device: torch.device) -> Float[Tensor, " one_and_frequency"]:
-    """How many of the p complex characters fold onto each frequency 0..floor(p/2): 1 for 0 and p/2, otherwise 2."""
+    """Number of the p complex characters of each frequency 0..floor(p/2): 1 for 0 and p/2, otherwise 2."""
     count = torch.full((p // 2 + 1,), 2.0, dtype=torch.float64, device=device)
     count[0] = 1
     if p % 2 == 0:

@@ -1,8 +1,8 @@
-"""Subspaces of the embedding: when the final plane is found, how many dimensions are in use, and what each holds.
+"""Subspaces of the embedding: principal angles to the final plane, effective dimension, circles of components.
 
 Principal angles t_1 <= ... <= t_c between two c-dimensional spaces with orthonormal bases Q_A, Q_B: cos t_i are the
-singular values of Q_A^T Q_B, sin t_i those of (1 - Q_A Q_A^T) Q_B. Of the two the sine is accurate for small angles and
-the cosine for large ones (Knyazev and Argentati, 2002, doi:10.1137/S1064827500377332).
+singular values of Q_A^T Q_B, and sin t_i the singular values of (1 - Q_A Q_A^T) Q_B. The sine is accurate for small
+angles and the cosine for large angles (Knyazev and Argentati, 2002, doi:10.1137/S1064827500377332).
 
 Two measures of dimension: the effective rank exp(-sum q_i log q_i) of singular values, q_i = s_i/sum_j s_j (The
 effective rank: A measure of effective dimensionality, Roy and Vetterli, 2007), and the participation ratio
@@ -28,7 +28,7 @@ __all__ = ["ComponentCircles", "component_circles", "effective_rank", "participa
 
 @dataclass(frozen=True)
 class ComponentCircles:
-    """For each component the one it makes the best circle with, and that circle; see `component_circles`."""
+    """Best circle of each component: the partner component and the circle's properties; see `component_circles`."""
 
     partner: Int[Tensor, "*steps component"]
     circularity: Float[Tensor, "*steps component"]
@@ -40,10 +40,10 @@ class ComponentCircles:
 def subspace_angles(
     W_E: Float[Array, "*steps p d_model"], reference: Float[Array, "p d_model"], *, components: int = 2
 ) -> Float[Tensor, "*steps component"]:
-    """Principal angles between the first principal axes of each step and those of a reference, in [0, pi/2], radians.
+    """Principal angles between the first principal axes of each step and of a reference, in [0, pi/2], radians.
 
     Both embeddings are centred on their own mean token, and `components` of their principal axes span the two spaces.
-    Angles increase along the last axis: all 0 where the spaces are one, and the first 0 where they share a direction.
+    Angles increase along the last axis: all 0 for equal spaces, and the first 0 where they share a direction.
     With the last step as `reference` they show when the final plane is found; two random c-dimensional spaces in a wide
     d_model have angles near pi/2. Bjorck and Golub (1973). Invariant under one rotation of d_model for both, shifts
     and scales. A space is defined only where the variances of its last component and of the next one differ.
@@ -65,8 +65,8 @@ def subspace_angles(
         )
     if as_count("components", components) > min(p - 1, d_model):
         raise InvalidArgumentError(
-            f"`components` must not exceed min(p - 1, d_model) = {min(p - 1, d_model)}, the most dimensions that "
-            f"centred tokens have; got {components}."
+            f"`components` must not exceed min(p - 1, d_model) = {min(p - 1, d_model)}, the largest dimension of "
+            f"centred tokens; got {components}."
         )
     axes = embedding_pca(W_E, axes="each", components=components).axes
     fixed = embedding_pca(reference, components=components).axes
@@ -80,7 +80,7 @@ def effective_rank(W: Float[Array, "*steps row column"]) -> Float[Tensor, "*step
     """Effective rank of a matrix: the exponential of the entropy of its singular values, in [1, min(row, column)].
 
     exp(-sum_i q_i log q_i) with q_i = s_i/sum_j s_j: Roy and Vetterli (2007). n where n singular values are equal and
-    the others vanish; never above the rank. Takes the matrix as it comes, not centred. 0 for a matrix that vanishes.
+    the others vanish; never above the rank. The matrix is not centred. 0 for a matrix that vanishes.
     Invariant under transposition, scale, and rotations of either side.
 
     >>> round(effective_rank(torch.diag(torch.tensor([3.0, 3.0, 3.0, 0.0]))).item(), 6)
@@ -95,8 +95,8 @@ def effective_rank(W: Float[Array, "*steps row column"]) -> Float[Tensor, "*step
 def participation_ratio(W_E: Float[Array, "*steps p d_model"]) -> Float[Tensor, "*steps"]:
     """Participation ratio of the tokens: (sum_i l_i)^2/sum_i l_i^2 over the eigenvalues of their covariance.
 
-    In [1, min(p - 1, d_model)]: Gao et al. (2017). n circles of one radius have 2 n, one circle among small noise 2.
-    Weighs variances, hence is smaller than the effective rank of the centred tokens. 0 where all tokens coincide.
+    In [1, min(p - 1, d_model)]: Gao et al. (2017). n circles of one radius have 2 n, one circle with small noise 2.
+    It weighs variances, hence is below the effective rank of the centred tokens. 0 where all tokens coincide.
     Invariant under rotations, shifts and scale. Raises `InvalidArgumentError` for p < 3 or values that are not finite.
 
     >>> t = torch.arange(7) * (2 * torch.pi / 7)
@@ -115,17 +115,17 @@ def participation_ratio(W_E: Float[Array, "*steps p d_model"]) -> Float[Tensor, 
 
 
 def component_circles(coordinates: Float[Array, "*steps p component"]) -> ComponentCircles:
-    """Which two components carry one circle, of which frequency, and how many tokens share each of its places.
+    """Circles in pairs of components: the best partner of each component, its frequency and its multiplicity.
 
-    `coordinates` of `geometry.embedding_pca`. For every component a:
-    - `partner`: the other component, counted from 1, with which it is the most circular, by
-      `geometry.circularity_of_pair`; `circularity`: that value in [0, 1], 1 for a perfect circle;
-    - `frequency`, `stride`, `multiplicity`: those of `geometry.angular_order` in the plane of the two. The multiplicity
+    `coordinates` of `geometry.embedding_pca`. For every component:
+    - `partner`: the other component, counted from 1, with the largest `geometry.circularity_of_pair`; `circularity`:
+      its value in [0, 1], 1 for a perfect circle;
+    - `frequency`, `stride`, `multiplicity`: from `geometry.angular_order` in the plane of the two. The multiplicity
       is gcd(frequency, p), 1 for prime p: the neighbours of a circle are the tokens t and t + stride, which for
       multiplicity g visit p/g places, with g tokens on each.
 
     A circle appears as two components that are each other's partners. Principal components do not separate frequencies
-    of nearly the same power: then no pair is circular, and `geometry.plane_of_frequency` takes its planes from the
+    of nearly equal power: then no pair is circular, and `geometry.plane_of_frequency` takes its planes from the
     frequency. Where all tokens coincide in a plane its circularity is 0. Raises `InvalidArgumentError` for fewer than
     two components.
 
