@@ -276,7 +276,8 @@ L5, STEPS, ONES = leading(1.0), [0, 1, 2], [1.0] * 3
         (lambda: numerics.softmax_collapse(L5, LABELS, dtype=torch.int32), r"`dtype` must be .*got torch.int32"),
         (
             lambda: numerics.softmax_collapse(leading(1.0, 1e5), LABELS, dtype=torch.float16),
-            r"`dtype` must represent the logits; got torch.float16, whose largest number is 65504, and logits up to 100000",
+            r"`dtype` must represent the logits; got torch.float16, whose largest number is 65504, and logits up to "
+            r"100000",
         ),
         (lambda: numerics.zero_loss_share(L5, LABELS + 1), r"`labels` must lie in 0..4"),
         (lambda: numerics.precision_gap(L5, LABELS, ~ALL), r"`mask` must choose at least one input"),

@@ -279,7 +279,7 @@ def test_there_is_a_minimum_where_the_margin_is_zero(n, d):
 
 def test_separable_sets_are_named():
     inside, outside = kept(gaussian(40, 20, 10), separable=False), kept(gaussian(40, 20, 10), separable=True)
-    with pytest.raises(NotAvailableError, match=r"1 of 3 sets are: 2\. Leave out those with `margin\(points\)\.sep"):
+    with pytest.raises(NotAvailableError, match=r"1 of 3 sets are: 2\. Leave out the sets with `margin\(points\)\.sep"):
         asymptotic_weights(np.stack([inside[0], inside[1], outside[0]]))
 
 

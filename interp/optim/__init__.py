@@ -1,4 +1,4 @@
-"""How weights change: optimisers, the schedule of the learning rate, and what may be done to an update besides."""
+"""Optimisers, the learning-rate schedule, and interventions on updates."""
 
 from interp.optim.interventions import Intervention, build_interventions
 from interp.optim.optimizers import (

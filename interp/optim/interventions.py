@@ -1,9 +1,9 @@
-"""What may be done to an update beyond its optimiser, each a sibling with the same hooks around the same step.
+"""Interventions on an update beyond its optimiser: siblings with hooks around the training step.
 
-    prepare     draws of this step, on the host, before anything runs (and outside a captured graph)
+    prepare     random draws of the step, on the host, before it runs (and outside a captured graph)
     around      a context of forward and backward: noise on the weights
     before      between backward and the optimiser: filters of the gradient, other forms of decay
-    after       behind the optimiser: noise on the update, a projection
+    after       after the optimiser: noise on the update, a projection
 
 With learning rate lr, gradient g, weights W and e of N(0, 1):
 
@@ -15,7 +15,7 @@ With learning rate lr, gradient g, weights W and e of N(0, 1):
     update noise    W <- W - lr nu e                                        (Power et al.)
     norm            w <- alpha |w_0| w / |w|, w being all weights           ("Omnigrok", Liu et al., 2023)
 
-in this order. Draws are pure functions of (seed, step). What an intervention has to remember is in its `state`.
+in this order. Draws are pure functions of (seed, step). An intervention's memory is its `state`.
 """
 
 import contextlib
@@ -43,21 +43,21 @@ __all__ = [
 
 
 class Intervention:
-    """Something that is done to every update of `model`; the hooks it does not override do nothing."""
+    """Base of interventions on every update of `model`; hooks that a subclass does not override do nothing."""
 
     def __init__(self, model: nn.Module) -> None:
         trained = {name: W for name, W in model.named_parameters() if W.requires_grad}
         self.names = list(trained)
         self.parameters: list[Tensor] = list(trained.values())
         self.state: dict[str, Tensor] = {}
-        """What has to be kept from step to step, by name: tensors that are only ever changed in place."""
+        """Memory from step to step, by name: tensors that are changed in place only."""
 
     def prepare(self, step: int, lr: float) -> None:
         """Make the draws of the update that leaves `step`, whose learning rate is `lr`."""
 
     @contextlib.contextmanager
     def around(self) -> Iterator[None]:
-        """What holds during forward and backward."""
+        """Context manager around forward and backward."""
         yield
 
     def before(self) -> None:
@@ -73,14 +73,14 @@ class Intervention:
 
     @property
     def changes_the_pass(self) -> bool:
-        """Whether the loss of the pass is no longer that of the weights as they are."""
+        """Whether the pass is evaluated at other weights than the model's, as under weight noise."""
         return type(self).around is not Intervention.around
 
 
 def build_interventions(
     config: RunConfig, model: nn.Module, initial: Callable[[], Mapping[str, Tensor]]
 ) -> tuple[Intervention, ...]:
-    """The interventions of `config` on `model`, in the order of the module's text; those that do nothing are left out.
+    """The active interventions of `config` on `model`, in the order of the module's docstring.
 
     `initial` gives the weights of step 0 by name, and is called only where they are needed.
 
@@ -110,7 +110,7 @@ def build_interventions(
 
 
 def _relative_rates(model: Any, config: RunConfig) -> dict[str, float]:
-    """The learning rate of each parameter over that of the config, where Muon leaves some to AdamW."""
+    """Relative learning rate of the parameters that Muon leaves to AdamW, by name."""
     if not isinstance(config.optimizer, Muon):
         return {}
     own = config.optimizer.adam_lr / config.optimizer.lr
@@ -144,9 +144,9 @@ class WeightNoise(Intervention):
 
 
 class Grokfast(Intervention):
-    """g <- g + lamb mean(g): the mean is mu <- alpha mu + (1 - alpha) g, first mu = g; or that of a window of updates.
+    """Grokfast, g <- g + lamb mean(g): the mean is mu <- alpha mu + (1 - alpha) g, first mu = g, or over a window.
 
-    A window counts from the update that fills it; before, the gradient is left as it is.
+    The gradient is unchanged until a window is full.
     """
 
     def __init__(self, model: nn.Module, lamb: float, alpha: float, window: int | None = None) -> None:
@@ -161,23 +161,23 @@ class Grokfast(Intervention):
 
     @torch.no_grad()
     def before(self) -> None:
-        """See `Intervention`; nothing here is asked of the device, so that the count can stay there."""
+        """See `Intervention`; never waits for the device, on which the count stays."""
         for mean, g in zip(self._means, self.gradients, strict=True):
             if self.window is None:
                 mean.lerp_(g, torch.where(self._seen == 0, 1.0, 1 - self.alpha).to(g.dtype))
                 g.add_(mean, alpha=self.lamb)
             else:
                 now = torch.arange(self.window, device=g.device) == self._seen % self.window
-                mean.lerp_(g[None], now.to(g.dtype).view(-1, *[1] * g.ndim))  # g in its place, the others as they are
+                mean.lerp_(g[None], now.to(g.dtype).view(-1, *[1] * g.ndim))  # only g's place in the window changes
                 filled = (self._seen + 1 >= self.window).to(g.dtype)
                 g.add_(mean.mean(0) * filled, alpha=self.lamb)
         self._seen += 1
 
 
 class OrthoGrad(Intervention):
-    """Of each tensor's gradient only what is orthogonal to the tensor, at the old norm; of a single number's nothing.
+    """OrthoGrad: each tensor's gradient is projected orthogonally to the tensor, at the old norm; 0 for single numbers.
 
-    The gradient is orthogonal, so the update of plain gradient descent is; Adam's, which rescales coordinates, is not.
+    The update of plain gradient descent is then orthogonal, too; Adam's, which rescales coordinates, is not.
     """
 
     @torch.no_grad()
@@ -185,7 +185,7 @@ class OrthoGrad(Intervention):
         """See `Intervention`."""
         for W, g in zip(self.parameters, self.gradients, strict=True):
             if g.numel() == 1:
-                g.zero_()  # nothing but 0 is orthogonal to a number; what is left of rounding is no direction
+                g.zero_()  # only 0 is orthogonal to a number; a rounding error has no direction
                 continue
             old = torch.linalg.vector_norm(g)
             g.sub_(W * ((W * g).sum() / ((W * W).sum() + 1e-30)))
@@ -193,7 +193,7 @@ class OrthoGrad(Intervention):
 
 
 class DecayToInit(Intervention):
-    """W <- W + lr decay (W_0 - W): weight decay whose centre is the initialisation."""
+    """Weight decay towards the initialisation, W <- W + lr decay (W_0 - W)."""
 
     def __init__(self, model: nn.Module, decay: float, initial: Mapping[str, Tensor]) -> None:
         super().__init__(model)
@@ -214,7 +214,7 @@ class DecayToInit(Intervention):
 
 
 class Jiggle(Intervention):
-    """W <- W exp(lr decay e), one e per tensor: as much decay as growth, the control for weight decay as mere noise."""
+    """Random decay and growth, W <- W exp(lr decay e), one e per tensor: a control for weight decay as mere noise."""
 
     def __init__(self, model: nn.Module, decay: float, seed: int) -> None:
         super().__init__(model)
@@ -233,7 +233,7 @@ class Jiggle(Intervention):
 
 
 class UpdateNoise(Intervention):
-    """W <- W - lr std e, after the optimiser's own W <- W - lr Delta; a tensor's own rate is `relative` to lr."""
+    """Noise on the update, W <- W - lr std e after the optimiser; `relative` has tensors' own rates relative to lr."""
 
     def __init__(self, model: nn.Module, std: float, seed: int, relative: Mapping[str, float] | None = None) -> None:
         super().__init__(model)
@@ -254,7 +254,7 @@ class UpdateNoise(Intervention):
 
 
 class ConstantNorm(Intervention):
-    """All weights are scaled together, so that the norm of all that is trained is `multiple` times that of W_0."""
+    """Constant weight norm: all trained weights are scaled together to `multiple` times their initial norm."""
 
     def __init__(self, model: nn.Module, multiple: float, initial: Mapping[str, Tensor]) -> None:
         super().__init__(model)
@@ -267,7 +267,7 @@ class ConstantNorm(Intervention):
 
 
 class _Draws:
-    """Gaussian numbers for every parameter, in one place on the device, which keeps its address."""
+    """Gaussian numbers for every parameter, in one buffer on the device with a fixed address."""
 
     def __init__(self, parameters: list[Tensor]) -> None:
         self._flat = torch.zeros(sum(W.numel() for W in parameters), device=parameters[0].device)
@@ -275,7 +275,7 @@ class _Draws:
         self.tensors = [part.view_as(W) for part, W in zip(parts, parameters)]
 
     def draw(self, std: float, stream: torch.Generator) -> None:
-        """Fill with draws of N(0, std^2), made on the host."""
+        """Fill the buffer with draws of N(0, std^2), made on the host."""
         self._flat.copy_(torch.randn(self._flat.shape, generator=stream).mul_(std))
 
 

@@ -1,4 +1,4 @@
-"""Muon: momentum whose singular values are all made 1, for matrices; AdamW for everything else.
+"""Muon: orthogonalised momentum (all singular values 1) for matrices, AdamW for all other parameters.
 
 With the gradient G of a matrix W [in, out] ("Muon: An optimizer for hidden layers in neural networks", Jordan et al.,
 2024, https://kellerjordan.github.io/posts/muon):
@@ -45,12 +45,12 @@ class OrthogonalizedMomentum(torch.optim.Optimizer):
         own = lr.clone() if isinstance(lr, Tensor) else lr
         groups: list[dict[str, Any]] = [{"params": matrices, "lr": lr}, {"params": others, "lr": own}]
         on_device = any(W.is_cuda for W in others)
-        groups[1] |= {"fused": True, "capturable": on_device}  # by which torch restores counters to where they were
+        groups[1] |= {"fused": True, "capturable": on_device}  # torch restores counters to their device by these
         super().__init__(groups, defaults)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure: the gradients are there
-        """One update of both groups."""
+        """Update both groups."""
         matrices, others = self.param_groups
         for W in matrices["params"]:
             if W.grad is not None:
@@ -96,7 +96,7 @@ class OrthogonalizedMomentum(torch.optim.Optimizer):
 
 
 def orthogonalized(U: Float[Tensor, "*batch rows columns"], iterations: int) -> Float[Tensor, "*batch rows columns"]:
-    """U with singular values brought to about 1 (0.7 to 1.2 after five iterations), by Newton-Schulz iteration.
+    """The matrix U with singular values brought to about 1 (0.7 to 1.2 after five iterations), by Newton-Schulz.
 
     Example:
         >>> torch.linalg.svdvals(orthogonalized(torch.diag(torch.tensor([3.0, 1.0])), 5)).round(decimals=0)
@@ -104,7 +104,7 @@ def orthogonalized(U: Float[Tensor, "*batch rows columns"], iterations: int) -> 
     """
     a, b, c = COEFFICIENTS
     X = U.mT if U.shape[-2] > U.shape[-1] else U
-    X = X / X.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # no singular value exceeds 1
+    X = X / X.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # singular values at most 1
     for _ in range(iterations):
         A = X @ X.mT
         X = a * X + (b * A + c * (A @ A)) @ X

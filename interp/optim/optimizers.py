@@ -1,7 +1,7 @@
-"""Optimisers as the configs describe them, and their state as plain arrays.
+"""Optimisers from their configs, and their state as plain arrays.
 
-The fused implementations are used on every device: they differ from the unfused ones by rounding, and a run has to stay
-with one choice to resume bit for bit.
+Fused implementations are used on every device: they differ from unfused implementations by rounding, and a run resumes
+bit for bit only with one of the two.
 """
 
 import math
@@ -33,11 +33,11 @@ def build_optimizer(
     muon_turns: Callable[[str, int], bool] = is_block_matrix,
     stacked: bool = False,
 ) -> torch.optim.Optimizer:
-    """The optimiser of all that is trained of a model's `named_parameters()`, biases included, in one group.
+    """The optimiser of all trained parameters of a model, biases included, in one group.
 
-    (Muon's are in two: parameters that it turns by name and number of axes, as a `Network` says, and others. `stacked`
-    parameters have an axis of the members of an ensemble in front.)
-    On CUDA the learning rate is a tensor on the device, so that a captured step can be replayed under a warm-up.
+    Muon has two groups: the parameters that `muon_turns` selects by name and number of axes (as a `Network` does), and
+    the others. `stacked` parameters have a leading axis of ensemble members. On CUDA the learning rate is a tensor on
+    the device, so that a captured step can be replayed under a warm-up.
 
     Example:
         >>> build_optimizer(AdamW(lr=1e-3), nn.Linear(2, 2).named_parameters()).param_groups[0]["weight_decay"]
@@ -67,7 +67,7 @@ def build_optimizer(
 
 
 def set_hyper_parameters(optimizer: torch.optim.Optimizer, config: AdamW | Adam | SGD | Muon) -> None:
-    """Give `optimizer` the values of `config`, the learning rate excepted; its state stays."""
+    """Give `optimizer` the hyper-parameters of `config` except the learning rate; its state stays."""
     values: dict[str, Any]
     match config:
         case Adam():  # and AdamW, whose other forms of decay are interventions
@@ -85,7 +85,7 @@ def set_hyper_parameters(optimizer: torch.optim.Optimizer, config: AdamW | Adam 
 
 
 def learning_rate(config: AdamW | Adam | SGD | Muon, step: int) -> float:
-    """Learning rate of the update that leaves `step` completed updates behind it: lr * min(step / warmup_steps, 1).
+    """Learning rate of the update number `step`, counted from 1: lr * min(step / warmup_steps, 1).
 
     With `anneal_steps`, update t after the warm-up has the rate lr (s + (1 - s) (1 + cos(pi t / anneal_steps)) / 2),
     down to s = `anneal_to`, where it stays (as in github.com/openai/grok).
@@ -124,7 +124,7 @@ def optimizer_arrays(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict
 
 
 def load_optimizer_arrays(optimizer: torch.optim.Optimizer, model: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
-    """The inverse of `optimizer_arrays`, by torch's own `load_state_dict`."""
+    """Restore the arrays of `optimizer_arrays` by torch's own `load_state_dict`."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     state: dict[int, dict[str, Tensor]] = {}
     for i, parameter in enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]):

@@ -1,11 +1,11 @@
-"""What to expect of a network before it is trained: predictions from the task and the split alone.
+"""Predictions about a network before it is trained, from the task and the split alone.
 
     groups               finite groups, their irreducible representations and characters
-    representation       which parallelograms a training set enforces, and how fast and how far they carry
+    representation       parallelograms that a training set enforces, and the effective theory of their learning
     separability         one class of Gaussian points: population losses, margins, S_inf, Wendel's probability, bounds
     gradient_flow        gradient flow on such points to astronomically long times, and grokking times
     two_points           the solvable model in one dimension, in closed form
     proportional_limit   the limit of many points and dimensions (this project's extension)
 
-Functions of numpy arrays. They know neither models nor runs, and need no torch.
+Functions of numpy arrays, which know neither models nor runs, and need no torch.
 """

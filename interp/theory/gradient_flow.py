@@ -1,16 +1,16 @@
-"""Gradient flow of linear classification, to times like e^3000, and the times at which it groks.
+"""Gradient flow of linear classification, to times like e^3000, and its grokking times.
 
 In the notation of `separability`, with p_i the derivative of the loss by z_i = S.x_i + b (sigmoid(z_i) for the
 cross-entropy, e^z_i for the exponential loss), gradient descent with a small step size eta is the flow
 
     dS/dt = -r mean_i p_i x_i,    db/dt = -mean_i p_i,    t = eta times the number of steps,
 
-with r = 1. It slows down as 1/t, which steps in t do not survive. But b always falls: a clock, beta = b_0 - b,
+with r = 1. It slows down as 1/t, too slow for steps in t. But b always falls and serves as a clock, beta = b_0 - b,
 
     dS/dbeta = -r sum_i p_i x_i / sum_i p_i,    dt/dbeta = e^g,    g = -log mean_i p_i,
 
-on which S runs at a bounded speed and nothing overflows: only ratios of the p_i count, and log t adds up from integrals
-of the exponential of g, a smooth function. The steps are those of Dormand and Prince (1980), stable up to
+on which S has a bounded speed and nothing overflows: only ratios of the p_i count, and log t is a sum of integrals of
+the exponential of g, a smooth function. The steps are Dormand and Prince's (1980), stable up to
 beta = 3.3/(r times the largest eigenvalue of the covariance of the points), so that the cost grows as sigma^2 beta.
 
 *Conformal time* tau = integral of e^b dt makes the bias of the exponential loss l(S) e^b drop out: dS/dtau = -r grad l,
@@ -71,7 +71,7 @@ class Flow:
 
     @property
     def S_norm(self) -> Float[np.ndarray, "*sets time"]:
-        """|S|."""
+        """Norm |S|."""
         return np.linalg.norm(self.S, axis=-1)
 
 
@@ -100,7 +100,7 @@ class _Segments:
         return cls(*(np.concatenate(values) for values in zip(*(vars(part).values() for part in parts))))
 
     def at(self, theta: Float[np.ndarray, " segment"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """b, log t and log tau at theta."""
+        """Bias b, log t and log tau at theta."""
         nodes = theta[:, None] * _NODES
         g = self.G[:, 4, None]
         for k in (3, 2, 1, 0):  # Horner
@@ -178,7 +178,7 @@ def conformal_time_bound(
 def crossing_times(
     log_t: Float[np.ndarray, " time"], values: Float[np.ndarray, "*curves time"], level: float, direction: Direction
 ) -> Float[np.ndarray, "*curves"]:
-    """log t of the last crossing of a level, by straight lines in log t; at least 0 (t = 1), infinite where not yet.
+    """Logarithm of the time t of the last crossing of a level, interpolated in log t; >= 0, infinite where not crossed.
 
     "up": the last time at which the curve is below the level (an accuracy); "down": above it (a loss; the logarithm
     of a loss for levels over decades). Accuracies may start above their level, hence the floor. The grokking delay
@@ -209,7 +209,7 @@ def crossing_times(
 
 
 def bump(values: Float[np.ndarray, "*curves time"]) -> Float[np.ndarray, "*curves"]:
-    """How far a loss rises again: max over t of L(t) minus the least L(s), s <= t. 0 for one that only falls.
+    """Largest rise of a loss: max over t of L(t) minus the least L(s), s <= t; 0 for a loss that only falls.
 
     Raises `InvalidArgumentError` for curves without points or with NaN.
 
@@ -225,7 +225,7 @@ def bump(values: Float[np.ndarray, "*curves time"]) -> Float[np.ndarray, "*curve
 def log_time_ratio(
     S_norm: Float[np.ndarray, "*sets"], loss: Float[np.ndarray, "*sets"], sigma: float
 ) -> Float[np.ndarray, "*sets"]:
-    """log(t_gen/t_tr) = sigma^2 |S_inf|^2/2 - log l*, of the exponential losses, for any threshold small enough.
+    """Grokking ratio log(t_gen/t_tr) = sigma^2 |S_inf|^2/2 - log l* of the exponential losses, for small thresholds.
 
     Late in the flow the training loss 1/t and the population loss e^(sigma^2 |S_inf|^2/2)/(l* t) pass the threshold;
     eq. 16 is its leading term. The cross-entropy joins in below e^(-sigma^2 |S_inf|^2/2) only. `loss` is l*, in (0, 1].
@@ -265,7 +265,7 @@ def _flow(
     loss: Loss,
     tolerance: float,
 ) -> tuple[Float[np.ndarray, "sets time d"], Float[np.ndarray, "sets time"], Float[np.ndarray, "sets time"]]:
-    """S, b and log tau at the times; every set has its own steps, and leaves when it has passed the last time."""
+    """Weights S, b and log tau at the times; every set has its own steps, up to the last time."""
     out_S, out_b = np.repeat(S[:, None], len(log_t), axis=1), np.repeat(b[:, None], len(log_t), axis=1)
     out_tau = np.full(out_b.shape, -np.inf)
     started = int(log_t[0] == -np.inf)
@@ -355,7 +355,7 @@ def _rates(
     rate: float,
     loss: Loss,
 ) -> tuple[Float[np.ndarray, "sets d"], Float[np.ndarray, " sets"], Float[np.ndarray, " sets"]]:
-    """dS/dbeta, g and dg/dbeta."""
+    """Derivative dS/dbeta, g and dg/dbeta."""
     z = _logits(X, S, b)
     weights, g = _weights(z, loss)
     f = -rate * (weights[:, None] @ X)[:, 0]
@@ -371,7 +371,7 @@ def _direction(
     rate: float,
     loss: Loss,
 ) -> Float[np.ndarray, "sets d"]:
-    """dS/dbeta."""
+    """Derivative dS/dbeta."""
     weights, _ = _weights(_logits(X, S, b), loss)
     return -rate * (weights[:, None] @ X)[:, 0]
 
@@ -379,7 +379,7 @@ def _direction(
 def _weights(
     z: Float[np.ndarray, "sets N"], loss: Loss
 ) -> tuple[Float[np.ndarray, "sets N"], Float[np.ndarray, " sets"]]:
-    """p_i/sum_i p_i and g = -log mean_i p_i, over e^top so that the largest p_i is of order 1."""
+    """Weights p_i/sum_i p_i and g = -log mean_i p_i, with p_i divided by e^top so that the largest is of order 1."""
     if loss == "exponential":
         top = z.max(axis=1)
         p = np.exp(z - top[:, None])
@@ -391,7 +391,7 @@ def _weights(
 
 
 def _log_mean_exp(g: Float[np.ndarray, "segment node"]) -> Float[np.ndarray, " segment"]:
-    """log of the mean of e^g over a step, by its values at the nodes."""
+    """Logarithm of the mean of e^g over a step, from the values at the nodes."""
     top = g.max(axis=1)
     return top + np.log(np.exp(g - top[:, None]) @ _WEIGHTS)
 
@@ -418,7 +418,7 @@ def _as_start(name: str, value: np.ndarray | float, shape: tuple[int, ...]) -> n
 def _as_limit(
     S_norm: np.ndarray, loss: np.ndarray, sigma: float
 ) -> tuple[Float[np.ndarray, "*sets"], Float[np.ndarray, "*sets"]]:
-    """s = sigma |S_inf| and l*."""
+    """Checked s = sigma |S_inf| and l*."""
     s, l_star = as_positive("sigma", sigma) * np.asarray(S_norm, dtype=np.float64), np.asarray(loss, dtype=np.float64)
     if not (s >= 0).all() or not ((l_star > 0) & (l_star <= 1)).all():
         raise InvalidArgumentError(

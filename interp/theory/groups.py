@@ -2,18 +2,19 @@
 
 A group is a list of permutations. The product x y is "first x, then y": (x y)(i) = y(x(i)), in one-line notation the
 array y[x]. This is the convention of openai/grok (its S_5 has c = b[a]) and of sympy, hence of the code of Chughtai et
-al. (2023), whose tables are sympy's; theirs list the elements of S_n in sympy's order, these in lexicographic order.
+al. (2023), which lists the elements of S_n in sympy's order; here the order is lexicographic.
 
 A real irrep rho sends elements to orthogonal matrices with rho(x) rho(y) = rho(x y); chi(x) = tr rho(x) is its
-character. Those of S_n are Young's orthogonal form: a partition of n has its standard tableaux T as basis, and with r
-the axial distance (content of i + 1 minus content of i) the transposition s_i of i and i + 1 acts by
+character. The irreps of S_n are in Young's orthogonal form: a partition of n has its standard tableaux T as basis, and
+with r the axial distance (content of i + 1 minus content of i) the transposition s_i of i and i + 1 acts by
 
     s_i e_T = e_T / r + sqrt(1 - 1/r^2) e_(s_i T).
 
-To exchange the rows and the columns of all tableaux, with the signs of their reading words, is a matrix J that
+The exchange of rows and columns of all tableaux, with the signs of their reading words, is a matrix J that
 anticommutes with every s_i, hence commutes with A_n, and J^2 is 1 or -1. Restricted to A_n, a partition and its
-conjugate become one irrep. One that is its own conjugate splits into the two eigenspaces of J where J^2 = 1 (n = 5: two
-of dimension 3, with the golden ratio in their characters); where J^2 = -1 (n = 3, 4), J rotates, and it stays whole.
+conjugate become one irrep. A self-conjugate partition splits into the two eigenspaces of J where J^2 = 1 (n = 5: two
+irreps of dimension 3, with the golden ratio in their characters); where J^2 = -1 (n = 3, 4), it is one irrep of complex
+type.
 
 Every irrep here is of real type (only multiples of 1 commute with it) or of complex type (the sum of two conjugate
 complex irreps, as the rotations of C_n). With m = 1 or 2 respectively, the d^2 entries of rho(x) span d^2/m functions
@@ -50,7 +51,7 @@ __all__ = [
 Family = Literal["cyclic", "dihedral", "symmetric", "alternating"]
 
 LARGEST_SYMMETRIC = 6
-"""The 5040 elements of S_7 would have a table of 25 million products."""
+"""Largest n of S_n and A_n: the 5040 elements of S_7 would have a table of 25 million products."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +74,7 @@ class Group:
 
     @property
     def name(self) -> str:
-        """C5, D5 (of order 10), S5 or A5."""
+        """Short name of the group, such as C5, D5 (of order 10), S5 or A5."""
         return f"{self.family[0].upper()}{self.n}"
 
 
@@ -130,7 +131,7 @@ def finite_group(family: Family, n: int) -> Group:
 
 
 def cyclic(n: int) -> Group:
-    """C_n, addition of 0, ..., n-1 modulo n; n >= 3.
+    """The cyclic group C_n, addition of 0, ..., n-1 modulo n; n >= 3.
 
     >>> cyclic(5).table[3].tolist()
     [3, 4, 0, 1, 2]
@@ -141,9 +142,9 @@ def cyclic(n: int) -> Group:
 
 
 def dihedral(n: int) -> Group:
-    """D_n, the 2 n symmetries of the n-gon; n >= 3. Rotations 1, r, ..., r^(n-1), then r^a s; s r s = r^-1.
+    """The dihedral group D_n of the n-gon, n >= 3: rotations 1, r, ..., r^(n-1), then reflections r^a s; s r s = r^-1.
 
-    The order of the elements, and the table, are those of the code of Chughtai et al. (2023).
+    The order of the elements, and the table, agree with the code of Chughtai et al. (2023).
 
     >>> D = dihedral(3)
     >>> D.names[D.table[4, 1]], D.names[D.table[1, 4]]       # (r s) r = s and r (r s) = r^2 s
@@ -157,7 +158,7 @@ def dihedral(n: int) -> Group:
 
 
 def symmetric(n: int) -> Group:
-    """S_n, the n! permutations of n points in lexicographic order; n in 3 .. 6. Names are one-line: 021 keeps 0.
+    """The symmetric group S_n of all n! permutations in lexicographic order; n in 3 .. 6. One-line names: 021 fixes 0.
 
     >>> S = symmetric(3)
     >>> S.names
@@ -171,7 +172,7 @@ def symmetric(n: int) -> Group:
 
 
 def alternating(n: int) -> Group:
-    """A_n, the n!/2 even permutations of n points in lexicographic order; n in 3 .. 6.
+    """The alternating group A_n of the n!/2 even permutations in lexicographic order; n in 3 .. 6.
 
     >>> alternating(3).names
     ('012', '120', '201')
@@ -183,7 +184,7 @@ def alternating(n: int) -> Group:
 
 
 def conjugacy_classes(group: Group) -> Int[np.ndarray, " element"]:
-    """The class of each element, {g x g^-1}; numbered from 0 in the order of their first elements.
+    """The conjugacy class {g x g^-1} of each element, numbered from 0 in the order of their first elements.
 
     >>> conjugacy_classes(symmetric(3)).tolist()             # the identity, transpositions, rotations
     [0, 1, 1, 2, 2, 1]
@@ -199,8 +200,8 @@ def irreps(group: Group) -> tuple[Irrep, ...]:
     - dihedral: trivial, sign (-1 on reflections); for even n alternating, (-1)^a on r^a and r^a s, and
       alternating_sign; then frequency 1, 2, ...;
     - symmetric: trivial, sign, standard (the partition (n-1, 1), of dimension n - 1), standard_sign, and the other
-      partitions by themselves, such as (3, 2);
-    - alternating: one of each two conjugate partitions, the greater; self-conjugate ones that split have a + and a - .
+      partitions as their own names, such as (3, 2);
+    - alternating: the greater of each two conjugate partitions; self-conjugate partitions that split have + and -.
 
     >>> [(irrep.name, irrep.dimension) for irrep in irreps(symmetric(4))]
     [('trivial', 1), ('sign', 1), ('standard', 3), ('standard_sign', 3), ('(2, 2)', 2)]
@@ -221,7 +222,7 @@ def irreps(group: Group) -> tuple[Irrep, ...]:
 def _permutation_group(
     family: Family, n: int, permutations: Int[np.ndarray, "element point"], base: int, names: tuple[str, ...]
 ) -> Group:
-    """The group of these permutations, in which the images of the first `base` points tell the elements apart."""
+    """The group of these permutations, whose elements are determined by the images of the first `base` points."""
     elements = np.arange(len(permutations))
     weight = permutations.shape[1] ** np.arange(base)
     codes = permutations[:, :base] @ weight
@@ -243,7 +244,7 @@ def _one_line(permutations: Int[np.ndarray, "element point"]) -> tuple[str, ...]
 
 
 def _sign(permutations: Int[np.ndarray, "element point"]) -> Int[np.ndarray, " element"]:
-    """+1 or -1 by the parity of the number of inversions."""
+    """Sign of each permutation: +1 or -1 by the parity of the number of inversions."""
     first, second = np.triu_indices(permutations.shape[1], k=1)
     return np.where(permutations[:, first] > permutations[:, second], -1, 1).prod(axis=1)
 
@@ -320,7 +321,7 @@ def _young(partition: tuple[int, ...], n: int) -> Float[np.ndarray, "element d d
 
 
 def _transpositions(partition: tuple[int, ...]) -> Float[np.ndarray, "transposition d d"]:
-    """The matrices of s_0, ..., s_(n-2), which exchange neighbours."""
+    """The matrices of the transpositions s_0, ..., s_(n-2) of neighbours."""
     tableaux = _tableaux(partition)
     position = {rows: j for j, rows in enumerate(tableaux)}
     n, d = sum(partition), len(tableaux)
@@ -337,7 +338,7 @@ def _transpositions(partition: tuple[int, ...]) -> Float[np.ndarray, "transposit
 
 
 def _exchange(partition: tuple[int, ...]) -> Int[np.ndarray, "d d"]:
-    """J of a self-conjugate partition: e_T goes to its transpose, times the sign of T's reading word."""
+    """The matrix J of a self-conjugate partition: e_T goes to its transpose, times the sign of T's reading word."""
     tableaux = _tableaux(partition)
     position = {rows: j for j, rows in enumerate(tableaux)}
     J = np.zeros((len(tableaux), len(tableaux)), dtype=int)
@@ -370,7 +371,7 @@ def _conjugate(partition: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _partitions_in_order(n: int) -> list[tuple[int, ...]]:
-    """All partitions of n: those of the named irreps first, then from great to small."""
+    """All partitions of n: first those with a name, then from great to small."""
     named = _named(n)
     return [*named, *(p for p in _partitions(n, n) if p not in named)]
 

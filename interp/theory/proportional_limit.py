@@ -64,17 +64,17 @@ _REACH = 9.5  # of a Gaussian: phi is 1e-20 there
 
 @dataclass(frozen=True, eq=False)
 class Inseparable:
-    """What gradient flow goes to for 0 < lambda < 1/2."""
+    """Limit of gradient flow for inseparable points, 0 < lambda < 1/2."""
 
     S: Float[np.ndarray, "*cases"]
-    """|S_inf|."""
+    """Norm |S_inf|."""
     kappa: Float[np.ndarray, "*cases"]
     loss: Float[np.ndarray, "*cases"]
-    """l*, the mean of e^(S_inf.x_i)."""
+    """Minimal loss l*, the mean of e^(S_inf.x_i)."""
     fraction_positive: Float[np.ndarray, "*cases"]
-    """The share of training points with S_inf.x_i > 0: those that the bias alone puts right."""
+    """The share of training points with S_inf.x_i > 0, which the bias alone classifies correctly."""
     mean_positive: Float[np.ndarray, "*cases"]
-    """The mean of S_inf.x_i/S over them."""
+    """The mean of S_inf.x_i/S over the points with S_inf.x_i > 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ class Separable:
 
     margin: Float[np.ndarray, "*cases"]
     support_fraction: Float[np.ndarray, "*cases"]
-    """Phi(M), the share of training points on the margin."""
+    """Share Phi(M) of training points on the margin."""
 
 
 def inseparable(lambda_: Reals) -> Inseparable:

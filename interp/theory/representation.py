@@ -1,28 +1,28 @@
-"""Representation learning by parallelograms: what a training set of sums can teach, and how fast.
+"""Representation learning by parallelograms: generalisation and learning rate that a training set of sums allows.
 
-A decoder that sees E_a + E_b only, and has learned the sample {a, b}, answers {c, d} alike where E_a + E_b = E_c + E_d.
-The tokens i, n and j, m then span a *parallelogram*
+A decoder of E_a + E_b that has learned the sample {a, b} gives {c, d} the same answer where E_a + E_b = E_c + E_d. The
+tokens i, n and j, m then span a *parallelogram*
 
     E_i + E_n - E_j - E_m = 0,    i + n = j + m    (mod p, if `modular`),
 
-one row of a matrix A of small integers. P0 is the set of all of them, P0(D) those with both pairs in the training set
-D, P(D) those that follow from P0(D) by linear algebra: their rows do not raise the rank of A_D. D-bar is D and every
-pair that shares a parallelogram of P(D) with a pair of D: what can be answered without luck. A pair is unordered, so
-that the full data D0 has p(p+1)/2 of them.
+one row of a matrix A of small integers. P0 is the set of all parallelograms, P0(D) its members with both pairs in the
+training set D, and P(D) its members that follow from P0(D) by linear algebra: their rows do not raise the rank of A_D.
+D-bar is D and every pair that shares a parallelogram of P(D) with a pair of D: the pairs that can be answered without
+luck. Pairs are unordered, so that the full data D0 has p(p+1)/2 pairs.
 
 The *effective theory* replaces training by descent on l_eff = l0/Z0 with H = A_D^T A_D,
 
     l0 = sum over P0(D) of |E_i + E_n - E_j - E_m|^2 = tr(E^T H E),    Z0 = sum_i |E_i|^2.
 
-Shifts of all tokens and, without modulus, the line E_i = i v cost nothing: two directions of the null space of H for
-each dimension of E. Where there are no others ("2 degrees of freedom"), the line is what representation learning finds.
-With a modulus only the shift is left: the line does not close and, as E_(i+j) - E_0 = (E_i - E_0) + (E_j - E_0) would
-make E - E_0 a homomorphism of the finite group Z_p into R^d, which has no image but 0, *no embedding in a real space
-keeps all modular parallelograms but the one that puts all tokens in one place*. Modular networks keep few of them.
+Shifts of all tokens and, without modulus, the line E_i = i v have loss 0: two directions of the null space of H for
+each dimension of E. Where the null space has no others ("2 degrees of freedom"), representation learning finds the
+line. With a modulus only the shift is left: the line does not close and, as E_(i+j) - E_0 = (E_i - E_0) + (E_j - E_0)
+would make E - E_0 a homomorphism of the finite group Z_p into R^d, whose only image is 0, *the only embedding in a real
+space with all modular parallelograms has all tokens in one place*. Modular networks have few of the parallelograms.
 
 Reference: Towards Understanding Grokking: An Effective Theory of Representation Learning (Liu et al., 2022),
-arXiv:2205.10343, and its code, https://github.com/ejmichaud/grokking-squared, which the conventions are those of: l0 is
-a sum, not a mean over parallelograms (a mean divides H, hence all rates, by their number).
+arXiv:2205.10343, and its code, https://github.com/ejmichaud/grokking-squared. As in that code, l0 is a sum, not a mean
+over parallelograms (a mean divides H, hence all rates, by their number).
 """
 
 from dataclasses import dataclass
@@ -54,9 +54,9 @@ _ENTRIES = 2**23  # numbers in one block of draws, in `critical_training_fractio
 
 @dataclass(frozen=True)
 class CriticalFraction:
-    """How likely `pairs` random training pairs leave one representation only; `critical`: from which share of D0 on.
+    """Probability that `pairs` random training pairs determine the representation, and the critical training fraction.
 
-    `critical` is the least fraction at which the probability reaches 1/2, on straight lines between the points.
+    `critical` is the least fraction of D0 at which the probability reaches 1/2, interpolated linearly.
     """
 
     pairs: Int[np.ndarray, " count"]
@@ -66,11 +66,11 @@ class CriticalFraction:
 
 
 def parallelograms(p: int, *, modular: bool = False) -> Int[np.ndarray, "parallelogram 4"]:
-    """P0: every parallelogram of p tokens, as rows (i, n, j, m) of E_i + E_n = E_j + E_m.
+    """Parallelograms P0 of p tokens, as rows (i, n, j, m) of E_i + E_n = E_j + E_m.
 
     All unordered pairs of two different unordered pairs {i, n}, {j, m} of one sum; each occurs once, with i < j, i <= n
-    and j <= m, which without modulus says i < j <= m < n, the set of Liu et al. (2022). Two pairs of one sum have no
-    token in common, but a pair may be one token twice: E_0 + E_2 = 2 E_1. With `modular`, sums are taken mod p. Every
+    and j <= m, which without modulus means i < j <= m < n, as in Liu et al. (2022). Two pairs of one sum have no token
+    in common, but a pair may be one token twice: E_0 + E_2 = 2 E_1. With `modular`, sums are taken mod p. Every
     residue then has (p+1)/2 pairs for odd p, p(p^2 - 1)/8 parallelograms in all; for even p there are p^3/8, among them
     the degenerate 2 E_i = 2 E_(i + p/2). Raises `InvalidArgumentError` for p < 3.
 
@@ -90,7 +90,7 @@ def parallelograms(p: int, *, modular: bool = False) -> Int[np.ndarray, "paralle
 
 
 def within(rows: Int[np.ndarray, "parallelogram 4"], pairs: Int[np.ndarray, "pair 2"]) -> Int[np.ndarray, "known 4"]:
-    """P0(D): those parallelograms whose two pairs are both among the training `pairs`, in the order of `rows`.
+    """Parallelograms P0(D) whose two pairs are both among the training `pairs`, in the order of `rows`.
 
     Pairs are unordered, (a, b) is (b, a), and may repeat. Raises `InvalidArgumentError` for arrays that are not rows
     of four and of two tokens.
@@ -104,10 +104,10 @@ def within(rows: Int[np.ndarray, "parallelogram 4"], pairs: Int[np.ndarray, "pai
 
 
 def closure(p: int, known: Int[np.ndarray, "known 4"], *, modular: bool = False) -> Int[np.ndarray, "parallelogram 4"]:
-    """P(D): the parallelograms of P0 whose equation follows from those of `known`, by linear algebra over R.
+    """Parallelograms P(D) of P0 that follow from the parallelograms `known`, by linear algebra over R.
 
-    The rank of A does not grow where a row is added: as Liu et al. (2022) have it, a row is orthogonal to the null
-    space of A_known. Contains `known`. Raises `InvalidArgumentError` for tokens outside 0..p-1.
+    Such a row does not raise the rank of A_known: it is orthogonal to the null space (Liu et al., 2022). Contains
+    `known`. Raises `InvalidArgumentError` for tokens outside 0..p-1.
 
     E_0 + E_3 = E_1 + E_2 and E_2 + E_5 = E_3 + E_4 add up to E_0 + E_5 = E_1 + E_4:
 
@@ -121,12 +121,12 @@ def closure(p: int, known: Int[np.ndarray, "known 4"], *, modular: bool = False)
 
 
 def ideal_accuracy(p: int, pairs: Int[np.ndarray, "pair 2"], *, modular: bool = False) -> float:
-    """|D-bar|/|D0|, in [0, 1]: the share of all p(p+1)/2 unordered pairs that a training set `pairs` can teach.
+    """Ideal accuracy |D-bar|/|D0|, in [0, 1]: the share of all p(p+1)/2 pairs that follow from the training `pairs`.
 
-    D-bar is D and what P(D) connects to it: Liu et al. (2022), whose empirical accuracies stay below, but for luck.
-    Raises `InvalidArgumentError` for tokens outside 0..p-1.
+    D-bar is D and the pairs that P(D) connects to it (Liu et al., 2022): an upper bound of the accuracy, except by
+    luck. Raises `InvalidArgumentError` for tokens outside 0..p-1.
 
-    Of all ten pairs of four numbers leave out {1, 2}: E_0 + E_3 = E_1 + E_2 follows from the two that are left.
+    Without the pair {1, 2} of four numbers, E_0 + E_3 = E_1 + E_2 follows from the other two parallelograms:
 
     >>> everything = np.stack(np.triu_indices(4), axis=1)
     >>> without = everything[(everything != [1, 2]).any(axis=1)]
@@ -139,11 +139,11 @@ def ideal_accuracy(p: int, pairs: Int[np.ndarray, "pair 2"], *, modular: bool = 
 
 
 def predicted_accuracy(p: int, pairs: Int[np.ndarray, "pair 2"], found: Int[np.ndarray, "parallelogram 4"]) -> float:
-    """The share, in [0, 1], of all unordered pairs that are training `pairs` or share a parallelogram `found` with one.
+    """Predicted accuracy, in [0, 1]: share of pairs in training `pairs` or in a parallelogram `found` with one.
 
-    Liu et al. (2022) predict the accuracy of a trained network from the parallelograms of its representation, those
-    of `interp.analysis.parallelograms.parallelogram_set`. One parallelogram, not a chain of them, leads to a training
-    pair: near-equalities do not add up. Raises `InvalidArgumentError` for tokens outside 0..p-1.
+    Liu et al. (2022) predict the accuracy of a trained network from the parallelograms of its representation, found by
+    `interp.analysis.parallelograms.parallelogram_set`. Chains of parallelograms do not count, since approximate
+    equalities do not add up. Raises `InvalidArgumentError` for tokens outside 0..p-1.
 
     >>> predicted_accuracy(4, np.array([[0, 3]]), parallelograms(4))            # {0, 3} itself, and {1, 2}
     0.2
@@ -156,10 +156,10 @@ def predicted_accuracy(p: int, pairs: Int[np.ndarray, "pair 2"], found: Int[np.n
 
 
 def degrees_of_freedom(p: int, pairs: Int[np.ndarray, "pair 2"], *, modular: bool = False) -> int:
-    """dim null(A_D): how many numbers choose a one-dimensional representation that obeys P0(D), out of p.
+    """Degrees of freedom dim null(A_D) of a one-dimensional representation that obeys P0(D), out of p.
 
-    Liu et al. (2022). At 2 (shift and scale) the line is the only one; their code prints this number minus 2. With
-    `modular` the least is 1, all tokens in one place. Raises `InvalidArgumentError` for tokens outside 0..p-1.
+    Liu et al. (2022). With 2 (shift and scale) only the line is left; their code prints the number minus 2. With
+    `modular` the minimum is 1, all tokens in one place. Raises `InvalidArgumentError` for tokens outside 0..p-1.
 
     >>> everything = np.stack(np.triu_indices(5), axis=1)
     >>> [degrees_of_freedom(5, everything, modular=modular) for modular in (False, True)]
@@ -175,15 +175,15 @@ def degrees_of_freedom(p: int, pairs: Int[np.ndarray, "pair 2"], *, modular: boo
 def critical_training_fraction(
     p: int, *, generator: np.random.Generator, draws: int = 1000, modular: bool = False
 ) -> CriticalFraction:
-    """The probability that n random training pairs leave no degree of freedom but the trivial ones, for every n.
+    """Probability that n random training pairs leave only the trivial degrees of freedom, for every n.
 
-    "P(dof = 2)" of Liu et al. (2022): n of the p(p+1)/2 unordered pairs, without replacement. Trivial are shift and
-    scale, with `modular` the shift. A draw is one random order of all pairs, of which every n takes the first n; the
-    representation that is unique stays so as n grows, so that the n at which it becomes unique is found by
-    bisection. A probability at one n has the binomial error sqrt(P(1-P)/draws); those of different n are
-    correlated, and increase. `draws` >= 1, from `generator`.
+    "P(dof = 2)" of Liu et al. (2022): n of the p(p+1)/2 unordered pairs, without replacement. Shift and scale are
+    trivial; with `modular`, the shift. A draw is a random order of all pairs, and its first n pairs are the training
+    set; a unique representation stays unique as n grows, so that the least such n is found by bisection. A probability
+    has the binomial error sqrt(P(1-P)/draws); probabilities of different n are correlated, and increase with n.
+    `draws` >= 1, from `generator`.
 
-    They find 0.427 at 22 and 0.580 at 23 of the 55 pairs for p = 10, a critical fraction of about 0.4:
+    The paper has 0.427 at 22 and 0.580 at 23 of the 55 pairs for p = 10, a critical fraction of about 0.4:
 
     >>> found = critical_training_fraction(10, generator=np.random.default_rng(0), draws=300)
     >>> 0.36 < found.critical < 0.46
@@ -214,10 +214,10 @@ def critical_training_fraction(
 def effective_loss(
     E: Float[np.ndarray, "*steps p d"], rows: Int[np.ndarray, "parallelogram 4"]
 ) -> Float[np.ndarray, "*steps"]:
-    """l_eff = l0/Z0 of the embedding E for the parallelograms `rows`, those of P0(D) or of P0: Liu et al. (2022).
+    """Effective loss l0/Z0 of the embedding E for the parallelograms `rows`, P0(D) or P0: Liu et al. (2022).
 
-    l0 = sum over rows of |E_i + E_n - E_j - E_m|^2, Z0 = sum_i |E_i|^2. Does not change with the scale or a rotation
-    of E, but does with a shift, through Z0: they standardise E first. Raises `InvalidArgumentError` for an embedding
+    l0 = sum over rows of |E_i + E_n - E_j - E_m|^2, Z0 = sum_i |E_i|^2. Invariant under scaling and rotation of E, but
+    not under shifts, because of Z0: the paper standardises E first. Raises `InvalidArgumentError` for an embedding
     that vanishes or is not finite, and for tokens outside it.
 
     >>> E = np.array([[-3.0], [-1.0], [1.0], [3.0]])                             # a line
@@ -239,15 +239,15 @@ def effective_flow(
     rate: float = 1.0,
     normalised: bool = True,
 ) -> Float[np.ndarray, "time p d"]:
-    """The embedding at each of `times` (>= 0) under the effective theory, from E at time 0; exact, not stepped.
+    """The embedding at each of `times` (>= 0) under the effective theory, from E at time 0, in closed form.
 
     `normalised`: dE/dt = -rate d l_eff/dE = -(2 rate/Z0)(H E - l_eff E), the flow that the code of Liu et al. (2022)
-    integrates with Euler steps. It keeps Z0, and the sum of E where that is zero. Its direction is that of the linear
+    integrates with Euler steps. It conserves Z0, and the sum of E where the sum is zero. Up to a scale it is the linear
     flow, hence E(t) = exp(-2 rate H t/Z0) E, rescaled to Z0. Otherwise the linear flow itself,
-    dE/dt = -(2 rate/Z0) H E with Z0 = |E(0)|^2, of descent on l0: keeps the sum, and shrinks what has no place in the
-    null space. A mode of H with eigenvalue lambda goes as exp(-2 rate lambda t/Z0), up to the rescaling.
+    dE/dt = -(2 rate/Z0) H E with Z0 = |E(0)|^2, descent on l0: it conserves the sum, and components outside the null
+    space decay. A mode of H with eigenvalue lambda goes as exp(-2 rate lambda t/Z0), up to the rescaling.
 
-    `rate` > 0 is their learning rate eta (one Euler step is one unit of time); `rows` those of P0(D). Raises
+    `rate` > 0 is the paper's learning rate eta (an Euler step is a unit of time); `rows` are P0(D). Raises
     `InvalidArgumentError` for an embedding that vanishes or is not finite, tokens outside it, and times below 0.
 
     >>> line, bend = np.array([-3.0, -1.0, 1.0, 3.0]), np.array([1.0, -1.0, -1.0, 1.0])
@@ -267,20 +267,20 @@ def effective_flow(
     amplitude = vectors.T @ E  # [mode, d]
     Z0 = np.square(E).sum()
     size = np.linalg.norm(amplitude, axis=1)
-    amplitude[size <= 1e-13 * size.max()] = 0  # rounding, which the rescaling would blow up in the end
+    amplitude[size <= 1e-13 * size.max()] = 0  # rounding errors, which the rescaling would amplify
     if normalised:
-        values = values - values[amplitude.any(axis=1)].min()  # drops out, and keeps the last mode from underflow
+        values = values - values[amplitude.any(axis=1)].min()  # cancels, and the slowest mode does not underflow
     decay = np.exp(-2 * rate / Z0 * times[:, None] * np.maximum(values, 0.0))  # [time, mode]
     flow = vectors @ (decay[..., None] * amplitude)
     return flow * np.sqrt(Z0 / np.square(flow).sum((-2, -1), keepdims=True)) if normalised else flow
 
 
 def grokking_rate(p: int, rows: Int[np.ndarray, "parallelogram 4"]) -> float:
-    """The smallest eigenvalue of H = A^T A that is not zero: the last mode to decay goes as exp(-2 rate lambda t/Z0).
+    """The smallest nonzero eigenvalue lambda of H = A^T A: the slowest mode decays as exp(-2 rate lambda t/Z0).
 
-    The "grokking rate" of Liu et al. (2022) is the third eigenvalue of H for P0(D), which is this one where the line is
-    the only representation, and zero where it is not (then what decays does not lead to the line). 0 without `rows`.
-    Raises `InvalidArgumentError` for tokens outside 0..p-1.
+    The "grokking rate" of Liu et al. (2022) is the third eigenvalue of H for P0(D): equal to lambda where the line is
+    the only representation, and zero otherwise (the flow then does not lead to the line). 0 without `rows`. Raises
+    `InvalidArgumentError` for tokens outside 0..p-1.
 
     >>> round(grokking_rate(4, np.array([[0, 3, 1, 2]])), 6)                     # one row (1, -1, -1, 1) of length 2
     4.0
@@ -296,9 +296,9 @@ def _pairs_needed(
     p: int,
     modular: bool,
 ) -> Int[np.ndarray, " draw"]:
-    """For each order of all pairs, the least n whose first n pairs leave the trivial degrees of freedom only."""
-    place = np.argsort(order, axis=1) + 1  # n from which on a pair is in the training set
-    known_from = np.maximum(place[:, sides[0]], place[:, sides[1]])  # the same for a parallelogram
+    """The least n for each order of all pairs whose first n pairs leave only the trivial degrees of freedom."""
+    place = np.argsort(order, axis=1) + 1  # least n with the pair in the training set
+    known_from = np.maximum(place[:, sides[0]], place[:, sides[1]])  # least n with both pairs of a parallelogram
     low, high = np.zeros(len(order), dtype=np.int64), np.full(len(order), order.shape[1])  # low fails, high is enough
     while (high - low > 1).any():
         middle = (low + high + 1) // 2
@@ -316,7 +316,7 @@ def _equations(rows: Int[np.ndarray, "parallelogram 4"], p: int) -> sparse.csr_a
 
 
 def _products(rows: Int[np.ndarray, "parallelogram 4"], p: int) -> sparse.csr_array:
-    """Each row of A times itself, flat: [parallelogram, p p]. The sum over rows is H."""
+    """Outer product of each row of A with itself, flat: [parallelogram, p p]. The sum over rows is H."""
     number = np.repeat(np.arange(len(rows)), 16)
     signs = np.tile(np.outer(_SIGNS, _SIGNS).ravel(), len(rows))
     place = (rows[:, :, None] * p + rows[:, None, :]).ravel()
@@ -324,7 +324,7 @@ def _products(rows: Int[np.ndarray, "parallelogram 4"], p: int) -> sparse.csr_ar
 
 
 def _hessian(rows: Int[np.ndarray, "parallelogram 4"], p: int) -> Float[np.ndarray, "p p"]:
-    """H = A^T A, of whole numbers."""
+    """The matrix H = A^T A, of whole numbers."""
     A = _equations(rows, p)
     return (A.T @ A).toarray()
 
@@ -337,12 +337,12 @@ def _modes(H: Float[np.ndarray, "p p"]) -> tuple[Float[np.ndarray, "p dof"], Flo
 
 
 def _pair_number(pairs: Int[np.ndarray, "pair 2"], p: int) -> Int[np.ndarray, " pair"]:
-    """One number for each unordered pair."""
+    """Index of each unordered pair: smaller token times p plus larger token."""
     return pairs.min(axis=1) * p + pairs.max(axis=1)
 
 
 def _among(some: Int[np.ndarray, "pair 2"], pairs: Int[np.ndarray, "train 2"], p: int) -> Bool[np.ndarray, " pair"]:
-    """Which of `some` unordered pairs occur in `pairs`."""
+    """Mask of the unordered pairs `some` that occur in `pairs`."""
     return np.isin(_pair_number(some, p), _pair_number(pairs, p))
 
 

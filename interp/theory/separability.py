@@ -1,22 +1,22 @@
-"""Linear classification of one class at the edge of separability: what is learned, and how well it generalises.
+"""Linear classification of one class at the edge of separability: margins, limits of training, and generalisation.
 
-N points x_i ~ N(0, sigma^2 I_d), all of the same label, are classified by f(x) = S.x + b; a point is right where
-f < 0. Only the bias can be right about every new point, but it learns slowly, and the weights S fit the sample first.
-With z_i = S.x_i + b, the training loss is the mean of log(1 + e^z_i) ("cross-entropy") or of e^z_i ("exponential"), and
+N points x_i ~ N(0, sigma^2 I_d), all with one label, are classified by f(x) = S.x + b, correctly where f < 0. Only the
+bias can classify every new point correctly, but it learns slowly, and the weights S fit the sample first. With
+z_i = S.x_i + b, the training loss is the mean of log(1 + e^z_i) ("cross-entropy") or of e^z_i ("exponential"), and
 
     L_gen = E log(1 + e^(sigma |S| Z + b)),    A_gen = Phi(-b / (sigma |S|)),    Z ~ N(0, 1),
 
 depend on |S| and b alone. The points are *separable* (from the origin) if some v has v.x_i < 0 for all i, that is, if 0
-is not in their convex hull. Let p be its point next to 0 and M = |p|, the margin; lambda = d/N.
+is not in their convex hull. Let p be the hull's point nearest to 0 and M = |p|, the margin; lambda = d/N.
 
 - Separable: (S, b) goes as log t times the hard-margin solution -(p, 1)/(1 + M^2) of the points (x_i, 1), so that
   |S| -> M/(1 + M^2) log t, b -> -log t/(1 + M^2), and A_gen -> Phi(1/(sigma M)) < 1: overfitting for ever.
 - Not separable: l(S) = mean of e^(S.x_i) has a minimum l* > 0 at a finite S_inf; S -> S_inf and b -> -log(l* t), so
   that A_gen -> 1, after a time that grows with |S_inf|: grokking.
 
-Random points are separable with Wendel's probability, a step at lambda = 1/2 for large N, next to which |S_inf| is
-large. Neither S_inf nor the margin knows sigma: with S' = sigma S and x' = x/sigma every logit stays, and S' learns
-sigma^2 times as fast. It is enough to know the case sigma = 1 with a learning rate of its own for the weights.
+Random points are separable with Wendel's probability, a step at lambda = 1/2 for large N, and |S_inf| is large near the
+step. sigma can be scaled away: with S' = sigma S and x' = x/sigma every logit stays, and S' learns sigma^2 times as
+fast. The case sigma = 1 with a separate learning rate for the weights covers all others.
 
 How |S_inf| diverges depends on the limit: in the logarithm of the distance from 0 to the boundary of the hull for a
 fixed number of points, but as (1/2 - lambda)^(-1/2) for N -> infinity. With sigma = 1 the limit Phi(1/M) is hard to
@@ -75,12 +75,12 @@ _ENTRIES = 2**16  # numbers in one block of the quadrature: they stay in the cac
 
 @dataclass(frozen=True, eq=False)
 class Margin:
-    """How far the origin is from the convex hull of the points."""
+    """Margin: the distance of the origin from the convex hull of the points, its direction and support vectors."""
 
     size: Float[np.ndarray, "*sets"]
-    """M = |p|, in units of the points; 0 where they are not separable."""
+    """Distance M = |p|, in units of the points; 0 where they are not separable."""
     direction: Float[np.ndarray, "*sets d"]
-    """-p/M, the unit vector v with v.x_i <= -M for all i; 0 where they are not separable."""
+    """Unit vector v = -p/M with v.x_i <= -M for all i; 0 where the points are not separable."""
     weights: Float[np.ndarray, "*sets N"]
     """Convex weights a of p = sum_i a_i x_i: positive on support vectors only."""
 
@@ -92,22 +92,22 @@ class Margin:
 
 @dataclass(frozen=True, eq=False)
 class AsymptoticWeights:
-    """S_inf, to which the weights of points that are not separable converge."""
+    """The weights S_inf to which gradient flow converges on points that are not separable."""
 
     S: Float[np.ndarray, "*sets d"]
     loss: Float[np.ndarray, "*sets"]
-    """l* = mean of e^(S_inf.x_i), in (1/N, 1]."""
+    """Minimum l* = mean of e^(S_inf.x_i), in (1/N, 1]."""
     projections: Float[np.ndarray, "*sets N"]
-    """S_inf.x_i."""
+    """Logits S_inf.x_i."""
 
     @property
     def S_norm(self) -> Float[np.ndarray, "*sets"]:
-        """|S_inf|."""
+        """Norm |S_inf|."""
         return np.linalg.norm(self.S, axis=-1)
 
     @property
     def weights(self) -> Float[np.ndarray, "*sets N"]:
-        """alpha_i = e^(S_inf.x_i)/sum, for which sum_i alpha_i x_i = 0 (App. D)."""
+        """Normalised weights alpha_i = e^(S_inf.x_i)/sum of the points, with sum_i alpha_i x_i = 0 (App. D)."""
         return np.exp(self.projections) / (self.loss * self.projections.shape[-1])[..., None]
 
     @property
@@ -127,26 +127,26 @@ class HardMargin:
     """The late-time slopes of S and b in log t: the hard-margin solution of the points (x_i, 1)."""
 
     S: Float[np.ndarray, "*sets d"]
-    """dS/dlog t -> -p/(1 + M^2)."""
+    """Slope dS/dlog t -> -p/(1 + M^2)."""
     b: Float[np.ndarray, "*sets"]
-    """db/dlog t -> -1/(1 + M^2)."""
+    """Slope db/dlog t -> -1/(1 + M^2)."""
     margin: Float[np.ndarray, "*sets"]
-    """M, 0 where the points are not separable."""
+    """Margin M, 0 where the points are not separable."""
 
     @property
     def S_norm(self) -> Float[np.ndarray, "*sets"]:
-        """d|S|/dlog t -> M/(1 + M^2)."""
+        """Slope d|S|/dlog t -> M/(1 + M^2)."""
         return self.margin / (1 + self.margin**2)
 
     def accuracy(self, sigma: float) -> Float[np.ndarray, "*sets"]:
-        """Phi(1/(sigma M)), to which the generalisation accuracy tends (eq. 13); 1 where M = 0."""
+        """Limit Phi(1/(sigma M)) of the generalisation accuracy (eq. 13); 1 where M = 0."""
         return generalisation_accuracy(self.S_norm, self.b, sigma)
 
     def loss_slope(self, sigma: float) -> Float[np.ndarray, "*sets"]:
-        """dL_gen/dlog t of the cross-entropy in the limit, nats: E max(0, sigma |dS| Z + db) >= 0.
+        """Limit of the slope dL_gen/dlog t of the cross-entropy, nats: E max(0, sigma |dS| Z + db) >= 0.
 
-        With k = 1/(sigma M) it is sigma M/(1 + M^2) (phi(k) - k Phi(-k)). Not in the paper, which says that L_gen
-        diverges.
+        With k = 1/(sigma M) it is sigma M/(1 + M^2) (phi(k) - k Phi(-k)). An extension of the paper, which states that
+        L_gen diverges.
         """
         s = as_positive("sigma", sigma) * self.S_norm
         k = -self.b / np.where(s > 0, s, 1.0)
@@ -158,11 +158,11 @@ class NormBound:
     """A lower bound of |S_inf| from the geometry of the points (App. D)."""
 
     S_norm: Float[np.ndarray, "*sets"]
-    """max(0, log(((1 - epsilon)/epsilon) (N - d)/d) / diameter) <= |S_inf|."""
+    """Lower bound max(0, log(((1 - epsilon)/epsilon) (N - d)/d) / diameter) <= |S_inf|."""
     epsilon: Float[np.ndarray, "*sets"]
-    """The most weight that a convex representation of 0 can put outside the d points with the largest S_inf.x_i."""
+    """Largest weight of a convex representation of 0 outside the d points with the largest S_inf.x_i."""
     diameter: Float[np.ndarray, "*sets"]
-    """max_ij |x_i - x_j|."""
+    """Diameter max_ij |x_i - x_j| of the points."""
 
 
 # --- losses and accuracies --------------------------------------------------------------------------------------------
@@ -190,12 +190,12 @@ def generalisation_loss(
 def log_generalisation_loss(
     S_norm: Float[np.ndarray, "*sets"], b: Float[np.ndarray, "*sets"], sigma: Reals, *, loss: Loss = "cross-entropy"
 ) -> Float[np.ndarray, "*sets"]:
-    """Logarithm of `generalisation_loss`, which has no floating-point range: for crossings of levels like 1e-300.
+    """Logarithm of `generalisation_loss`, free of underflow and overflow: for thresholds as small as 1e-300.
 
     The integrand softplus(s Z + b) phi(Z) is log-concave, at least as curved as phi itself, and its mode is near
-    Z = -b/s clipped to [0, s], where softplus bends at the latest: the trapezoidal rule on a window around it converges
-    geometrically, once the step is small against the distance pi/s of the singularities from the real axis. A rule with
-    fixed nodes, such as Gauss and Hermite's, misses the bend for large s, and all of the mass for b < -s^2.
+    Z = -b/s clipped to [0, s]: the trapezoidal rule on a window around the mode converges geometrically, once the step
+    is small against the distance pi/s of the singularities from the real axis. A rule with fixed nodes, such as
+    Gauss-Hermite, misses the bend of the softplus for large s, and all of the mass for b < -s^2.
 
     >>> log_generalisation_loss(1.0, -1000.0, 2.0).round(6).item()               # e^(b + s^2/2)
     -998.0
@@ -224,7 +224,7 @@ def log_generalisation_loss(
 def generalisation_accuracy(
     S_norm: Float[np.ndarray, "*sets"], b: Float[np.ndarray, "*sets"], sigma: Reals
 ) -> Float[np.ndarray, "*sets"]:
-    """The probability that a new point is right, in [0, 1]: A_gen = Phi(-b/(sigma |S|)), eq. 6.
+    """The probability that a new point is classified correctly, in [0, 1]: A_gen = Phi(-b/(sigma |S|)), eq. 6.
 
     For S = 0 it is 1 where b < 0, 1/2 where b = 0 and 0 where b > 0. Raises as `generalisation_loss` does.
 
@@ -244,7 +244,7 @@ def training_loss(
 ) -> Float[np.ndarray, "*states"]:
     """The mean over the points of log(1 + e^z_i) (eq. 1) or of e^z_i (eq. 8), in nats; z_i = S.x_i + b.
 
-    `*states` are the axes `*sets` of the points and any further ones: one or many (S, b) for every set. Raises
+    `*states` are the axes `*sets` of the points and any further axes: one or several (S, b) for every set. Raises
     `InvalidArgumentError` for sizes that do not fit, values that are not finite and another loss.
 
     >>> training_loss(np.array([[1.0], [-1.0]]), np.array([[0.0], [np.log(2)]]), np.zeros(2), loss="exponential")
@@ -258,7 +258,7 @@ def training_loss(
 def training_accuracy(
     points: Float[np.ndarray, "*sets N d"], S: Float[np.ndarray, "*states d"], b: Float[np.ndarray, "*states"]
 ) -> Float[np.ndarray, "*states"]:
-    """The share of points with z_i = S.x_i + b < 0, in [0, 1]: eq. 2. Shapes and errors are those of `training_loss`.
+    """The share of points with z_i = S.x_i + b < 0, in [0, 1]: eq. 2. Shapes and errors as in `training_loss`.
 
     >>> training_accuracy(np.array([[1.0], [-1.0]]), np.array([3.0]), np.array(-1.0)).item()
     0.5
@@ -293,11 +293,11 @@ def separation_probability_asymptotic(n: np.ndarray | int, d: np.ndarray | int) 
 
 
 def margin(points: Float[np.ndarray, "*sets N d"]) -> Margin:
-    """Whether the points are separable, and by how much: M = max over unit v of min_i (-v.x_i), their margin.
+    """The margin M = max over unit v of min_i (-v.x_i) of the points, 0 where they are not separable.
 
-    By its dual: M is the distance of the origin from the convex hull, whose next point p = X^T a/sum(a) comes from the
-    non-negative a that solve X^T a = 0, sum(a) = 1 best (in the least squares). |p| is 0 but for rounding where
-    no plane separates. Raises `InvalidArgumentError` for arrays that are not finite points [*sets N d].
+    By duality M is the distance of the origin from the convex hull, whose nearest point p = X^T a/sum(a) comes from the
+    non-negative least-squares solution a of X^T a = 0, sum(a) = 1. |p| is 0 up to rounding where no plane separates.
+    Raises `InvalidArgumentError` for arrays that are not finite points [*sets N d].
 
     >>> found = margin(np.array([[-3.0, 4.0], [-3.0, -4.0]]))                    # the hull is a line at distance 3
     >>> found.size.round(6).item(), found.direction[0].round(6).item(), found.weights.round(6).tolist()
@@ -323,9 +323,9 @@ def margin(points: Float[np.ndarray, "*sets N d"]) -> Margin:
 def hard_margin(points: Float[np.ndarray, "*sets N d"]) -> HardMargin:
     """The late-time direction (S, b)/log t of gradient descent: argmin |S|^2 + b^2 with S.x_i + b <= -1, eqs. 7, 12.
 
-    It is -(p, 1)/(1 + M^2), where p is the point of the convex hull next to the origin; (0, -1) where the points are
-    not separable, M = 0. What is left, (S, b) minus this times log t, stays bounded (Soudry et al., 2018); it
-    fades as 1/log t only. Raises as `margin` does.
+    It is -(p, 1)/(1 + M^2), where p is the point of the convex hull nearest to the origin; (0, -1) where the points are
+    not separable, M = 0. The residual, (S, b) minus log t times this direction, stays bounded (Soudry et al., 2018),
+    so that (S, b)/log t converges only as 1/log t. Raises as `margin` does.
 
     >>> limit = hard_margin(np.array([[-1.0, 2.0], [-1.0, -2.0]]))
     >>> limit.S[0].round(6).item(), limit.b.round(6).item(), limit.accuracy(1.0).round(6).item()  # M = 1, Phi(1)
@@ -337,10 +337,10 @@ def hard_margin(points: Float[np.ndarray, "*sets N d"]) -> HardMargin:
 
 
 def asymptotic_weights(points: Float[np.ndarray, "*sets N d"]) -> AsymptoticWeights:
-    """S_inf = argmin of l(S) = mean of e^(S.x_i), where the weights of points that are not separable end.
+    """The minimiser S_inf of l(S) = mean of e^(S.x_i), the limit of the weights on points that are not separable.
 
-    By damped Newton steps on log l, to a gradient of 1e-10 in units of the points. Separable points have no minimum,
-    and the descent meets weights with all S.x_i < 0, which prove it: `NotAvailableError`, which names the sets.
+    By damped Newton steps on log l, to a gradient of 1e-10 in units of the points. Separable points have no minimum:
+    the descent finds weights with all S.x_i < 0, and raises `NotAvailableError`, which names the sets.
     `InvalidArgumentError` for arrays that are not finite points [*sets N d], and for N <= d, where points in general
     position are always separable.
 
@@ -369,7 +369,7 @@ def asymptotic_weights(points: Float[np.ndarray, "*sets N d"]) -> AsymptoticWeig
         raise NotAvailableError(
             f"`points` must not be separable for S_inf to exist; {len(separable)} of {len(flat)} sets are: "
             f"{', '.join(map(str, separable[:5]))}{', ...' if len(separable) > 5 else ''}. "
-            f"Leave out those with `margin(points).separable`, or ask `hard_margin` for their limit."
+            f"Leave out the sets with `margin(points).separable`, or take their limit from `hard_margin`."
         )
     projections = (flat @ S[:, :, None])[..., 0]
     return AsymptoticWeights(
@@ -380,12 +380,12 @@ def asymptotic_weights(points: Float[np.ndarray, "*sets N d"]) -> AsymptoticWeig
 
 
 def weight_norm_bound(points: Float[np.ndarray, "*sets N d"]) -> NormBound:
-    """A lower bound of |S_inf| (App. D), from how nearly d of the points hold the origin by themselves.
+    """A lower bound of |S_inf| (App. D), from the weight of d points in convex representations of the origin.
 
     The weights alpha_i ~ e^(S_inf.x_i) represent the origin. If a set J of d points carries at least 1 - epsilon in
     every convex representation of the origin, then some alpha_i/alpha_j >= ((1 - epsilon)/epsilon) (N - d)/d, and log
-    alpha_i/alpha_j = S_inf.(x_i - x_j) <= |S_inf| D. Here J are the d points with the largest S_inf.x_i, and epsilon is
-    the best there is, from a linear program. An equality for two points on a line, loose for random points: 0.05 to 0.2
+    alpha_i/alpha_j = S_inf.(x_i - x_j) <= |S_inf| D. Here J are the d points with the largest S_inf.x_i, and the least
+    epsilon comes from a linear program. An equality for two points on a line, loose for random points: 0.05 to 0.2
     where |S_inf| is 1 to 9. Raises as `asymptotic_weights` does.
 
     >>> points = np.array([[-1.0], [0.5]])
@@ -409,7 +409,7 @@ def weight_norm_bound(points: Float[np.ndarray, "*sets N d"]) -> NormBound:
 
 
 def log_softplus(z: Float[np.ndarray, "*cases"]) -> Float[np.ndarray, "*cases"]:
-    """ln log(1 + e^z), which is z to rounding below -37."""
+    """Logarithm of the softplus, ln log(1 + e^z), which equals z up to rounding below -37."""
     return np.where(z < -37.0, z, np.log(np.logaddexp(0.0, np.maximum(z, -37.0))))
 
 
@@ -444,14 +444,14 @@ def as_positive(name: str, value: Reals) -> Reals:
 
 
 def as_loss(loss: Loss) -> Loss:
-    """One of the two losses; otherwise `InvalidArgumentError`."""
+    """Name of a loss, checked to be in `Loss`; otherwise `InvalidArgumentError`."""
     if loss not in get_args(Loss):
         raise InvalidArgumentError(f"`loss` must be one of {', '.join(get_args(Loss))}; got {loss!r}.")
     return loss
 
 
 def _newton(X: Float[np.ndarray, "N d"]) -> Float[np.ndarray, " d"] | None:
-    """The minimum of log mean e^(X S), or None where X is separable, or as good as that."""
+    """The minimiser of log mean e^(X S); None where X is separable, exactly or numerically."""
     scale = np.sqrt(np.square(X).mean())
     if not scale:
         return np.zeros(X.shape[1])
@@ -503,7 +503,7 @@ def _logits(
 def _as_state(
     S_norm: np.ndarray, b: np.ndarray, sigma: Reals
 ) -> tuple[Float[np.ndarray, "*sets"], Float[np.ndarray, "*sets"]]:
-    """s = sigma |S| and b, of one shape."""
+    """The standard deviation s = sigma |S| of the logits and b, of one shape."""
     given = [np.asarray(value, dtype=np.float64) for value in (S_norm, b, as_positive("sigma", sigma))]
     try:
         norm, bias, scale = np.broadcast_arrays(*given)
