@@ -17,6 +17,7 @@ __all__ = [
     "InterpError",
     "InvalidArgumentError",
     "NotAvailableError",
+    "NotImportedError",
     "ObserverError",
     "RunExistsError",
     "RunLockedError",
@@ -36,6 +37,10 @@ class InvalidArgumentError(InterpError, ValueError):
 
 class ConfigError(InvalidArgumentError):
     """A configuration value breaks a rule, or a configuration file cannot be read."""
+
+
+class NotImportedError(ConfigError):
+    """A stored config names a user's class whose module has not been imported in this process."""
 
 
 class UnknownNameError(InterpError, KeyError):

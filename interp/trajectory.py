@@ -20,6 +20,7 @@ from interp.errors import (
     ConfigError,
     CorruptRunError,
     DamagedRunWarning,
+    NotImportedError,
     StoreError,
     UnknownNameError,
     did_you_mean,
@@ -80,6 +81,8 @@ class Trajectory:
             raise CorruptRunError(f"{folder / 'run.json'} holds no `config`; it was not written by this package.")
         try:
             self.config = RunConfig.from_dict(self._reader.run["config"])
+        except NotImportedError as error:
+            raise StoreError(f"{folder / 'run.json'}: {error}") from error
         except ConfigError as error:
             raise StoreError(f"{folder / 'run.json'} describes a run that this version cannot read: {error}") from error
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
-from interp.cli.reading import parse
+from interp.cli.reading import import_modules, parse
 from interp.errors import DivergedError, InterpError
 
 __all__ = ["main"]
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(words: list[str]) -> None:
     try:
-        parse(words)()
+        parse(import_modules(words))()
         sys.stdout.flush()
     except DivergedError as error:
         _leave(error, 1)

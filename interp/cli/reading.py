@@ -5,6 +5,7 @@ tyro turns the fields of a command into flags; the flags of `interp train RECIPE
 
 import contextlib
 import dataclasses
+import importlib
 import io
 import re
 import sys
@@ -20,11 +21,12 @@ from interp.config import SGD, Adam, AdamW, Muon, RunConfig, recipes
 from interp.config.schedule import Schedule, parse_schedule
 from interp.errors import ConfigError, UnknownNameError, did_you_mean
 
-__all__ = ["parse"]
+__all__ = ["import_modules", "parse"]
 
 _ABOUT = (
     "Train small networks, store every step of how they grok, and look inside. "
-    "Start with `interp demo`; `interp COMMAND --help` explains a command, `interp --version` names this version."
+    "Start with `interp demo`; `interp COMMAND --help` explains a command, `interp --version` names this version; "
+    "`--import MODULE` imports your own tasks, models and measures."
 )
 _TRAIN = (
     "Train this recipe and store its trajectory. Every field of its config is a flag below; `--optimizer "
@@ -41,6 +43,35 @@ _REWRITES = (
     (r"Missing value for argument '(--\S+)'\. Expected 1 values", r"`\1` needs a value"),
 )
 """Errors of tyro that quote Python, as patterns, and plain ones in their place."""
+
+
+def import_modules(words: list[str]) -> list[str]:
+    """Import the modules that `--import` names, anywhere among the words, and return the other words.
+
+    They hold a user's own tasks, models and measures. The current folder is searched as well, as with `python -m`.
+
+    Raises:
+        ConfigError: a module cannot be imported.
+
+    >>> import_modules(["--import", "json", "list", "--import=math"])
+    ['list']
+    """
+    left, modules = [], []
+    following = iter(words)
+    for word in following:
+        name, equals, module = word.partition("=")
+        if name == "--import":
+            modules.append(module if equals else next(following, ""))
+        else:
+            left.append(word)
+    if modules and "" not in sys.path:
+        sys.path.insert(0, "")
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # whatever a user's module does when it is imported
+            raise ConfigError(f"`--import` {module or 'nothing'} failed: {type(error).__name__}: {error}") from error
+    return left
 
 
 def parse(words: list[str]) -> Any:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
 
 from interp.config.schedule import AnyOf, Dense, Every, LogSpaced, Schedule, Steps, parse_schedule
-from interp.errors import ConfigError, did_you_mean
+from interp.errors import ConfigError, NotImportedError, did_you_mean
 
 __all__ = ["Record", "added_field", "flat"]
 
@@ -266,25 +266,27 @@ def _kind_of(cls: type) -> str:
     """
     if _is_own(cls):
         return cls.__name__
-    if getattr(sys.modules.get(cls.__module__), cls.__qualname__, None) is not cls:
+    module = cls.__module__.replace("__mp_main__", "__main__")  # the script, in a process that it has spawned
+    if getattr(sys.modules.get(module), cls.__qualname__, None) is not cls:
         raise ConfigError(
             f"`{cls.__qualname__}` must be defined at the top level of a module, under its own name: a run's config "
-            f"names it as {cls.__module__}:{cls.__name__}."
+            f"names it as {module}:{cls.__name__}."
         )
-    return f"{cls.__module__}:{cls.__name__}"
+    return f"{module}:{cls.__name__}"
 
 
 def _imported(kind: str, base: type, path: str) -> type:
     """The user's class that is called `module:Name` in JSON. Never imports: a file's words do not run code.
 
     Raises:
-        ConfigError: its module has not been imported, or has no such class.
+        NotImportedError: its module has not been imported.
+        ConfigError: the module has no such class.
     """
     module, _, name = kind.partition(":")
     if module not in sys.modules:
-        raise ConfigError(
-            f"`{path}.kind` {kind} belongs to a module that is not imported, and a stored config never imports one: "
-            f"`import {module}` first, or `interp --import {module} ...` on the command line."
+        raise NotImportedError(
+            f"`{path}.kind` is {kind}, of a module that is not imported, and a stored config never imports one. "
+            f"Write `import {module}` first, or `interp --import {module} ...` on the command line."
         )
     cls = getattr(sys.modules[module], name, None)
     if not isinstance(cls, type) or not issubclass(cls, base) or not _is_record(cls):

@@ -4,6 +4,7 @@
 113
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -47,11 +48,20 @@ class Recipe:
 
 
 def get(name: str) -> RunConfig:
-    """The config of a recipe.
+    """The config of a recipe, or of a user's own: `module:NAME` is a `RunConfig` in a module that has been imported.
 
     Raises:
         UnknownNameError: there is no such recipe; the message suggests one.
     """
+    module, colon, attribute = name.partition(":")
+    if colon:
+        config = getattr(sys.modules.get(module), attribute, None)
+        if not isinstance(config, RunConfig):
+            raise UnknownNameError(
+                f"There is no RunConfig `{attribute}` in an imported module `{module}`: `import {module}` first, or "
+                f"`interp --import {module} ...` on the command line."
+            )
+        return config
     if name not in RECIPES:
         raise UnknownNameError(f"There is no recipe `{name}`. {did_you_mean(name, RECIPES)}")
     return RECIPES[name].config

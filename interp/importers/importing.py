@@ -230,7 +230,7 @@ def _understand(dump: Dump, layout: Layout, described: Description, assume: Mapp
         share = task.train_fraction if split.startswith("not known") else min(max(n_train, 1), n - 1) / n
         task = task.replace({"split": "stored", "train_fraction": share})
     model = config.model
-    if getattr(model, "init_stream", "seed") == "split" and task.split != "torch-randperm":
+    if model.init_stream == "split" and task.split != "torch-randperm":
         model = model.replace({"init_stream": "seed"})
     seen = [checkpoint.updates for checkpoint in dump.checkpoints]
     steps = tuple((1 if n is None else n) if e is None else e + proof.updates for e, n in zip(epochs, seen))

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interp.config import FeedForward
+from interp.errors import ConfigError
 from interp.models.base import Answer, Batch, NeuronNetwork, Parameters, activate, draw, look_up, numbers_of_tokens
 
 __all__ = ["FeedForwardNetwork"]
@@ -61,6 +62,8 @@ class FeedForwardNetwork(NeuronNetwork):
         self, config: FeedForward, d_vocab: int, n_ctx: int, d_vocab_out: int, generator: torch.Generator
     ) -> None:
         super().__init__()
+        if n_ctx != 2 and config.embedding != "scalars":
+            raise ConfigError(f"A FeedForward model reads two operands at two positions; the task has {n_ctx}.")
         self.config, self.d_vocab, self.n_ctx, self.d_vocab_out = config, d_vocab, n_ctx, d_vocab_out
         scale = {"tl": 0.8, "nanda": 1.0, "fan-in": 1.0, "torch": math.nan}[config.init] / math.sqrt(config.d_model)
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interp.config import Transformer
-from interp.errors import InvalidArgumentError, NotAvailableError
+from interp.errors import NotAvailableError
 from interp.models.attention import Attention, plus
 from interp.models.base import Answer, Batch, NeuronNetwork, Parameters, activate, draw, is_stacked, look_up
 from interp.models.prefixes import PrefixBatch, prefix_batch, whole_batch
@@ -175,14 +175,10 @@ class TransformerNetwork(NeuronNetwork):
     # --- the fast pass ------------------------------------------------------------------------------------------------
 
     def prepare(self, tokens: Int[Tensor, "batch pos"]) -> Batch:
-        """See `Network.prepare`; the pass from tables reads the last token ('=') as the last of the vocabulary."""
-        if self._from_tables and bool((tokens[:, -1] != self.d_vocab - 1).any()):
-            raise InvalidArgumentError(
-                f"`tokens` must end in '=', token {self.d_vocab - 1}, in every row; "
-                f"got rows that end in {tokens[:, -1].unique().tolist()}."
-            )
+        """See `Network.prepare`; a single layer reads `a b =` from tables, everything else by prefixes."""
         batch = super().prepare(tokens)
-        if self._from_tables:
+        equals = self.d_vocab - 1  # bits have no '=', and may end in 1
+        if len(self.blocks) == 1 and self.n_ctx == 3 and equals > 1 and bool((tokens[:, -1] == equals).all()):
             return batch
         # in the first layer keys and values depend on one token each, whichever positions attend to them
         may_share = self.attention.causal or len(self.blocks) == 1
@@ -190,14 +186,14 @@ class TransformerNetwork(NeuronNetwork):
 
     def last_logits(self, batch: Batch, positions: int) -> Float[Tensor, "batch positions d_vocab_out"]:
         """See `Network.last_logits`."""
-        if self._from_tables:
+        if not isinstance(batch, PrefixBatch):
             return super().last_logits(batch, positions)
         x = self._post(self.blocks[-1], self._last_mid(batch, positions))
         return F.linear(x, self.unembed.W_U.T, self.unembed.b_U)
 
     def answer_logits(self, batch: Batch) -> Float[Tensor, "batch d_vocab_out"]:
         """See `Network.answer_logits`."""
-        if not self._from_tables:
+        if isinstance(batch, PrefixBatch):
             return self.last_logits(batch, 1)[:, 0]
         if self.config.activation != "relu" or is_stacked(self.unembed.W_U):
             return self.answer(batch).logits
@@ -208,7 +204,7 @@ class TransformerNetwork(NeuronNetwork):
     def answer(self, batch: Batch) -> Answer:
         """See `Network.answer`."""
         W_L = self.neuron_logit_map()
-        if self._from_tables:
+        if not isinstance(batch, PrefixBatch):
             z = self._mixture(batch)
             W_hidden = self._W_O @ self.blocks[0].mlp.W_in
             neurons = activate(self.config.activation, torch.addmm(self._hidden_bias(), z, W_hidden))
@@ -243,11 +239,6 @@ class TransformerNetwork(NeuronNetwork):
         return activate(self.config.activation, F.linear(mid, block.mlp.W_in.T, block.mlp.b_in))
 
     # from tables
-
-    @property
-    def _from_tables(self) -> bool:
-        """One layer, and the same token ('=') at the last position of every input (bits end in either of two)."""
-        return len(self.blocks) == 1 and self.n_ctx == 3 and self.d_vocab > 2
 
     @property
     def _W_O(self) -> Float[Tensor, "z d_model"]:

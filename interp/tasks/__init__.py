@@ -9,13 +9,47 @@ from interp.config.declared import TaskConfig
 from interp.errors import ConfigError
 from interp.tasks.algebraic import modular_task
 from interp.tasks.base import Examples, split, tuples_of, unpacked
+from interp.tasks.declared import (
+    Bits,
+    Classes,
+    Codes,
+    Elements,
+    Numbers,
+    Points,
+    Residues,
+    Sequences,
+    Sides,
+    Tuples,
+)
 from interp.tasks.gaussian import gaussian_task
 from interp.tasks.groups import group_task
+from interp.tasks.objective import AnswerAndClosing, CrossEntropy, NearestCode, Objective, OneClass
 from interp.tasks.parity import parity_task
 from interp.tasks.sums import sums_task
 from interp.tasks.symbolic import symbolic_task
 
-__all__ = ["Examples", "Task", "build_task", "split", "tuples_of"]
+__all__ = [
+    "AnswerAndClosing",
+    "Bits",
+    "Classes",
+    "Codes",
+    "CrossEntropy",
+    "Elements",
+    "Examples",
+    "NearestCode",
+    "Numbers",
+    "Objective",
+    "OneClass",
+    "Points",
+    "Residues",
+    "Sequences",
+    "Sides",
+    "Task",
+    "Tuples",
+    "build_task",
+    "split",
+    "tuples_of",
+]
 
 
 class Task(TaskConfig, ABC):
@@ -26,7 +60,6 @@ class Task(TaskConfig, ABC):
 
     Example:
         >>> from dataclasses import dataclass
-        >>> from interp.tasks.declared import Classes, Residues, Tuples
         >>> @dataclass(frozen=True, kw_only=True)
         ... class Greater(Task):
         ...     p: int = 11

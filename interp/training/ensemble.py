@@ -44,6 +44,7 @@ def require_equal_inputs(sessions: Sequence[TrainState]) -> None:
     """Raise a `ConfigError` where the inputs of runs of equal shape cannot lie side by side."""
     for own, others in (("train", "test"), ("test", "train")):
         _Stacked(sessions[0].model, [(getattr(session, own), getattr(session, others)) for session in sessions])
+    _require_batched_pass(sessions[0])
 
 
 def shape_of(config: RunConfig) -> str:
@@ -195,6 +196,22 @@ class EnsembleStep(Step):
         longest = max((len(mask) for mask in masks), default=0)
         filled = [F.pad(mask, (0, 0, 0, longest - len(mask))) for mask in masks]
         return torch.stack(filled).to(self._result.device) if filled else None
+
+
+def _require_batched_pass(session: TrainState) -> None:
+    """Raise a `ConfigError` where torch cannot take the network's pass for several members at once."""
+    batch = session.train[0].select(torch.zeros(1, dtype=torch.long, device=session.device))
+    module = _Outputs(session)
+    twice = {f"model.{name}": W.detach().expand(2, *W.shape) for name, W in session.model.named_parameters()}
+    try:
+        with torch.no_grad():
+            torch.func.vmap(lambda weights: torch.func.functional_call(module, weights, (batch,)))(twice)
+    except Exception as error:  # of torch's, of any kind
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"`{type(session.config.model).__name__}` cannot be trained in an ensemble, since torch.func.vmap refuses "
+            f"its pass: {reason} Train these runs one by one."
+        ) from error
 
 
 class _Group:
