@@ -14,6 +14,8 @@ import interp
 from interp.config import Decoder, FeedForward, RunConfig, Sums, Symbolic
 from interp.errors import InvalidArgumentError
 from interp.milestones import Criterion, find, words
+from interp.plots import PANELS, Panel, curve_panel
+from interp.plots.curves import norm_curves
 from interp.reporting.page import render, report
 from interp.training.api import replay, train
 from tests.browser.planted import EVENTS, KEYS, milestones, never_grokked, planted_run
@@ -239,6 +241,109 @@ def test_the_table_of_key_frequencies_lists_what_a_criterion_names():
     assert re.findall(r'<td class="(\w*)">([\d.]+)</td>', rows[1][1]) == [("", "0"), ("value", "0.010"), ("", "1.5")]
     assert "1 of 3" in rows[1][1]
     assert 'class="keys"' not in own(small())
+
+
+# --- panels of one's own ---
+
+
+def own_panel(id="margin", **fields):
+    fields = {"group": "Learning", "needs": ["weight_norm"], "draw": lambda context: norm_curves(context.data)} | fields
+    return Panel(id, **fields)
+
+
+def ids(html):
+    return [panel["id"] for panel in payload(html)["panels"]]
+
+
+def test_an_entry_more_in_the_table_is_a_panel_more_in_the_report(monkeypatch):
+    before = ids(small())
+    at = before.index("heat-embedding")
+    entry = own_panel("weight", title="Weight", note="Its norm.", group="Circle")
+    monkeypatch.setattr("interp.reporting.page.PANELS", (*PANELS[:15], entry, *PANELS[15:]))
+    html = small()
+    assert ids(html) == [*before[:at], "weight", *before[at:]]
+    assert '<h3 id="h-weight">Weight</h3>' in html
+    assert '<p class="note" id="n-weight">Its norm.</p>' in html
+
+
+def test_ones_own_panels_follow_or_replace_the_built_in_ones():
+    before = ids(small())
+    html = small(panels=[own_panel(), own_panel("loss", title="My loss")])
+    last = before.index("mirrors") + 1  # of its group
+    assert ids(html) == [*before[:last], "margin", *before[last:]]
+    assert '<h3 id="h-loss">My loss</h3>' in html
+
+
+def test_a_new_group_has_a_section_of_its_own():
+    html = small(panels=[own_panel(group="Räume von mir")])
+    assert ids(html)[-1] == "margin"
+    assert '<h2 class="group" id="g-Räume-von-mir">Räume von mir</h2>' in html
+
+
+def test_titles_and_notes_of_panels_cannot_become_markup():
+    html = own(small(panels=[own_panel(title=HOSTILE, note=HOSTILE, method=lambda context: HOSTILE)]))
+    assert "<img" not in html
+    assert html.count("</script>") == 3
+    assert html.count("&lt;img") == 4  # the summary of the planted run has none
+
+
+def fails(context):
+    raise ValueError(HOSTILE)
+
+
+@pytest.mark.parametrize(
+    ("panel", "reason"),
+    [
+        (own_panel(draw=fails), "ValueError: &lt;/script&gt;&lt;img"),
+        (own_panel(note=fails), "ValueError: &lt;/script&gt;&lt;img"),
+        (own_panel(draw=lambda context: None), "`Panel.draw` must return a plotly Figure; got None."),
+        (own_panel(needs=["weight_norm", "nothing"]), "there is no `nothing`."),
+        (own_panel("loss", draw=fails), "ValueError: &lt;/script&gt;&lt;img"),
+    ],
+)
+def test_a_panel_that_fails_is_left_out_and_the_others_are_shown(panel, reason):
+    with pytest.warns(UserWarning, match=f"The panel “{panel.id}” was left out: "):
+        html = own(small(panels=[panel]))
+    (line,) = re.findall(r'<p class="note omitted">(.*?)</p>', html)
+    assert line.startswith(f"The panel “{panel.id}” was left out: {reason}")
+    assert ids(html) == [name for name in ids(small()) if name != panel.id]
+
+
+def test_panels_that_collide_with_the_page_are_refused():
+    with pytest.raises(InvalidArgumentError, match="an id that the page itself uses; got `slider`"):
+        small(panels=[own_panel("slider")])
+    with pytest.raises(InvalidArgumentError, match="one panel of kind circle at most; got `circle` and `margin`"):
+        small(panels=[own_panel(kind="circle")])
+
+
+def test_a_circle_can_be_replaced():
+    html = small(panels=[own_panel("circle", group="", kind="still")])
+    assert ids(html)[0] == "circle"
+    assert 'id="pair"' not in own(html)
+
+
+def test_measures_that_a_panel_needs_are_measured(toy_run, tmp_path):
+    def readout(model):
+        return model.unembed.W_U.detach().abs().max()
+
+    def broken(model):
+        raise RuntimeError("no such thing")
+
+    data = interp.measure(toy_run, ["weight_norm"], steps=slice(0, 20))
+    panels = [
+        curve_panel("readout", {readout: "W_U"}, title="Largest entry", y="entry"),
+        curve_panel("sparsity", ["gini_embedding"], title="x", y="x"),
+        curve_panel("broken", [broken], title="x", y="x"),
+    ]
+    with pytest.warns(UserWarning, match="left out") as warned:
+        path = report(toy_run, tmp_path / "report.html", data=data, panels=panels)
+    sent = payload(path.read_text())
+    assert [panel["id"] for panel in sent["panels"]][-2:] == ["readout", "sparsity"]
+    values = np.frombuffer(base64.b64decode(sent["figures"]["readout"]["data"][0]["y"]["bdata"]), "f4")
+    assert values.size == data.sizes["step"]
+    assert values[-1] == pytest.approx(float(readout(toy_run.model(20))), rel=1e-6)
+    (line,) = [str(warning.message) for warning in warned if "broken" in str(warning.message)]
+    assert "RuntimeError: no such thing" in line
 
 
 FAMILIES = sorted({str(name).split("_")[0] for name in planted_run(p=11, checkpoints=3)[0].data_vars})

@@ -12,10 +12,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from interp.errors import InvalidArgumentError
+from interp.errors import InterpError, InvalidArgumentError
 from interp.plots.panels import STAGE, Panel, PanelContext
 
-__all__ = ["Card", "Section", "check_panels", "draw_sections"]
+__all__ = ["Card", "Section", "check_panels", "draw_sections", "in_words"]
 
 MANY_CURVES = 7
 """Entries of a legend beside the curves from which a panel is taller, so that none is cut."""
@@ -92,7 +92,7 @@ def draw_sections(
             if not reason and panel.applies(context):
                 cards.append(_card(panel, context))
         except Exception as error:  # a panel may be a user's own, and the others are shown all the same
-            reason = f"{type(error).__name__}: {error}"
+            reason = in_words(error)
         if reason:
             omitted.append(f"The panel “{panel.id}” was left out: {reason}")
             warnings.warn(omitted[-1], stacklevel=4)
@@ -101,6 +101,11 @@ def draw_sections(
         for group, (cards, omitted) in groups.items()
         if cards or omitted
     ]
+
+
+def in_words(error: Exception) -> str:
+    """The message of an error, with its type where the message is not ours to explain itself."""
+    return str(error) if isinstance(error, InterpError) else f"{type(error).__name__}: {error}"
 
 
 def _card(panel: Panel, context: PanelContext) -> Card:

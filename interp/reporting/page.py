@@ -24,7 +24,7 @@ from interp.plots.catalogue import PANELS
 from interp.plots.panels import Panel, PanelContext, merged, variable_of
 from interp.plots.structure import MAX_NUMBERED_TOKENS
 from interp.plots.style import Event, step_axis
-from interp.reporting.cards import check_panels, draw_sections
+from interp.reporting.cards import check_panels, draw_sections, in_words
 from interp.reporting.payload import READOUTS, bands, dense_curves, payload_of, safe_json
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def _with_needs(traj: "Trajectory", data: xr.Dataset, panels: Sequence[Panel]) -
                 try:
                     found = measure(traj, [one], steps=steps)
                 except Exception as error:  # also of a user's function; the other panels are shown all the same
-                    failures[panel.id] = f"{type(error).__name__}: {error}"
+                    failures[panel.id] = in_words(error)
                 else:
                     data, met = data.assign({str(name): found[name] for name in found.data_vars}), True
             if met:

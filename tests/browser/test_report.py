@@ -9,6 +9,9 @@ import pytest
 from planted import EVENTS, milestones, planted_run
 
 from interp.milestones.words import headline
+from interp.plots import Panel, curve_panel
+from interp.plots.curves import norm_curves
+from interp.plots.panels import STAGE
 from interp.reporting.page import render
 
 pytestmark = pytest.mark.browser
@@ -335,6 +338,58 @@ def test_a_tick_is_quick(page):
         return times.sort((a, b) => a - b); }"""
     )
     assert times[15] < 250  # about 30 ms on an idle machine; generous, because test machines are shared
+
+
+@pytest.fixture(scope="module")
+def guest_page(browser, run, tmp_path_factory):
+    """A report in which a panel of the user's own replaces the circle, another has a section, and a third one fails."""
+    data, metrics = run
+    panels = [
+        Panel("circle", group=STAGE, kind="still", needs=["weight_norm"], draw=lambda context: norm_curves(data)),
+        curve_panel("margin", ["weight_norm"], title="Margin", y="logits", group="Robustness", note="Grows."),
+        Panel("broken", group="Robustness", draw=lambda context: data["no such variable"]),
+    ]
+    path = tmp_path_factory.mktemp("guest") / "report.html"
+    with pytest.warns(UserWarning, match="broken"):
+        path.write_text(render(data, metrics, title="Guests", phases=PHASES, panels=panels), encoding="utf-8")
+    page = browser.new_page(viewport={"width": 1400, "height": 900}, color_scheme="light")
+    page.logged = []
+    page.on("console", lambda message: page.logged.append(message.text))
+    page.on("pageerror", lambda error: page.logged.append(str(error)))
+    page.goto(path.as_uri())
+    page.wait_for_selector("html[data-ready]", state="attached", timeout=20_000)
+    yield page
+    page.close()
+
+
+def test_a_users_panel_moves_with_the_slider(guest_page, run):
+    data, _ = run
+    guest_page.evaluate(
+        "(s) => { s.value = 10; s.dispatchEvent(new Event('input')); }", guest_page.query_selector("#slider")
+    )
+    guest_page.evaluate(SETTLE)
+    assert guest_page.evaluate("Number(document.getElementById('margin').dataset.cursor)") == int(
+        data["step"].values[10]
+    )
+    assert guest_page.locator("#g-Robustness").is_visible()
+    line = guest_page.locator(".omitted")
+    assert line.text_content().startswith("The panel “broken” was left out: KeyError")
+    assert line.is_visible()
+
+
+def test_a_page_whose_circle_was_replaced_has_its_other_parts(guest_page, run):
+    data, _ = run
+    guest_page.locator("#scale").select_option("linear")
+    guest_page.evaluate(
+        "(s) => { s.value = 5; s.dispatchEvent(new Event('input')); }", guest_page.query_selector("#slider")
+    )
+    guest_page.wait_for_timeout(300)
+    want = data["embedding_coordinates"].isel(step=5).sel(component=3).values
+    got = guest_page.evaluate("Array.from(document.getElementById('components').data[3].x)")
+    assert got == pytest.approx(list(want), abs=1e-4)
+    guest_page.locator("#components .nsewdrag").first.click()
+    assert guest_page.locator("#pair").count() == 0
+    assert guest_page.logged == []
 
 
 def test_nothing_was_requested_and_nothing_was_logged(page, file):  # last: it looks back on all of the above
