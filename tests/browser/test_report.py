@@ -351,7 +351,7 @@ def guest_page(browser, run, tmp_path_factory):
     ]
     path = tmp_path_factory.mktemp("guest") / "report.html"
     with pytest.warns(UserWarning, match="broken"):
-        path.write_text(render(data, metrics, title="Guests", phases=PHASES, panels=panels), encoding="utf-8")
+        path.write_text(render(data, metrics, title="Guests", panels=panels), encoding="utf-8")
     page = browser.new_page(viewport={"width": 1400, "height": 900}, color_scheme="light")
     page.logged = []
     page.on("console", lambda message: page.logged.append(message.text))
