@@ -138,7 +138,9 @@ class Replay:
         proven = zoom.run["replay"]["proven"]
         print(f"Replay:    {zoom.folder}")
         print(f"Stored:    {len(zoom.steps)} steps, {zoom.steps[0]} to {zoom.steps[-1]}")
-        print(f"Proven:    bitwise equal to the run at all {len(proven)} of its checkpoints in this stretch")
+        at = "its only checkpoint" if len(proven) == 1 else f"all {len(proven)} of its checkpoints"
+        equal = f"bitwise equal to the run at {at} in this stretch"
+        print(f"Proven:    {equal if proven else 'nothing, since the run has no checkpoint in this stretch'}")
         print(f"Report:    interp report {zoom.folder}")
 
 
