@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         training,
         trajectory,
     )
+    from interp.analysis.definitions import Measure
     from interp.analysis.measures import measure
     from interp.config import RunConfig, events, recipes
     from interp.errors import InterpError
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "InterpError",
+    "Measure",
     "Observer",
     "RunConfig",
     "Trajectory",
@@ -86,6 +88,7 @@ __all__ = [
 
 _HOMES = {
     "InterpError": "interp.errors",
+    "Measure": "interp.analysis.definitions",
     "Observer": "interp.training.observers",
     "RunConfig": "interp.config",
     "Trajectory": "interp.trajectory",

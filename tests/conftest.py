@@ -5,6 +5,8 @@ from jaxtyping import install_import_hook
 _TENSORS = ["analysis", "models", "optim", "plots", "rng", "tasks", "training.state", "training.step"]
 _hook = install_import_hook([f"interp.{name}" for name in _TENSORS], "beartype.beartype")
 
+import shutil  # noqa: E402
+
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -74,3 +76,10 @@ def grokked_run(tmp_path_factory):
         }
     )
     return interp.train(config, root=tmp_path_factory.mktemp("grokked"), device="cpu")
+
+
+@pytest.fixture
+def own_run(toy_run, tmp_path):
+    """The toy run in a folder that a test may change."""
+    shutil.copytree(toy_run.folder, tmp_path / toy_run.folder.name, ignore=shutil.ignore_patterns("measures"))
+    return interp.load(tmp_path / toy_run.folder.name)

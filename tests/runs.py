@@ -1,5 +1,8 @@
 """Small runs that take a second or two."""
 
+import interp
+from interp.store import RunWriter
+
 TINY = {
     "task.p": 11,
     "task.train_fraction": 0.8,
@@ -14,3 +17,12 @@ TINY = {
 }
 """Changes of kitouni-circle: addition mod 11 in 150 steps."""
 AT = {"test_threshold": 0.55}  # p = 11 is small: half of the held-out pairs is as far as it gets
+
+
+def extend(folder, traj, steps):
+    """Write the steps of `traj` into a run folder that may hold some already."""
+    begun = (folder / "run.json").exists()
+    with RunWriter.open(folder) if begun else RunWriter.create(folder, traj.run, fsync=False) as writer:
+        for step in steps:
+            writer.append(int(step), {name: traj.param(name).sel(step) for name in traj.names})
+    return interp.load(folder)

@@ -14,23 +14,19 @@ import torch
 import xarray
 
 import interp
-from interp.analysis import measures
+from interp.analysis import context, llc, measures
+from interp.analysis.batch import CheckpointBatch
 from interp.analysis.cache import MeasureCache
-from interp.analysis.catalogue import MEASURES, REQUIREMENTS
+from interp.analysis.catalogue import MEASURES
+from interp.analysis.context import RunContext
 from interp.analysis.measures import key_frequencies, key_frequency_votes
+from interp.analysis.requirements import with_implied
 from interp.config import Group, Parity, Sums, Symbolic
 from interp.errors import InvalidArgumentError, NotAvailableError, UnknownNameError
 from interp.models.transformer import TransformerNetwork
-from interp.store import RunWriter
+from tests.runs import extend
 
-NEED_SUM = {name for name, item in MEASURES.items() if "sum" in item.needs}
-
-
-@pytest.fixture
-def own_run(toy_run, tmp_path):
-    """The toy run in a folder that a test may change."""
-    shutil.copytree(toy_run.folder, tmp_path / toy_run.folder.name, ignore=shutil.ignore_patterns("measures"))
-    return interp.load(tmp_path / toy_run.folder.name)
+NEED_SUM = {name for name, item in MEASURES.items() if item.needs("answer is a sum")}
 
 
 @pytest.fixture
@@ -80,15 +76,6 @@ def quotient_run(tmp_path_factory, toy_config):
     return interp.train(config, root=tmp_path_factory.mktemp("quotient"), device="cpu")
 
 
-def extend(folder, traj, steps):
-    """Write the steps of `traj` into a run folder that may hold some already."""
-    begun = (folder / "run.json").exists()
-    with RunWriter.open(folder) if begun else RunWriter.create(folder, traj.run, fsync=False) as writer:
-        for step in steps:
-            writer.append(int(step), {name: traj.param(name).sel(step) for name in traj.names})
-    return interp.load(folder)
-
-
 # --- what comes back --------------------------------------------------------------------------------------------------
 
 
@@ -100,11 +87,12 @@ LOGARITHMS = ("product_run", "quotient_run")
 def test_all_that_apply_with_the_dims_they_promise(which, request):
     traj = request.getfixturevalue(which)
     data = interp.measure(traj, cache=False)
-    source = view.RunContext(traj)
+    run = RunContext(traj)
     has_sum = traj.config.task.operation in ("add", "multiply", "divide")
-    assert (source.operation is not None) == has_sum
-    met = {need for need, requirement in REQUIREMENTS.items() if requirement.met(source)}
-    assert set(data.data_vars) == {m.name for m in MEASURES.values() if not m.costly and met.issuperset(m.requires)}
+    assert (run.operation is not None) == has_sum
+    assert set(data.data_vars) == {
+        m.name for m in MEASURES.values() if not m.opt_in and all(need.met(run) for need in with_implied(m.requires))
+    }
     p = traj.task.p
     numbers = p - 1 if which in LOGARITHMS else p
     coords = {
@@ -116,7 +104,7 @@ def test_all_that_apply_with_the_dims_they_promise(which, request):
         "parameter": list(traj.names),
         "angle": [1, 2],
     }
-    if "attention" in met:
+    if run.has_attention:
         coords["head"] = list(range(traj.config.model.n_heads))
     assert data.sizes["neuron"] == traj.model().neuron_logit_map().shape[0]
     assert {dim: data[dim].values.tolist() for dim in data.sizes} == coords
@@ -174,7 +162,7 @@ def test_weight_norms(toy_run):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_function_of_the_model_is_a_measure(own_run, threads, monkeypatch):
-    monkeypatch.setattr(view, "CHUNK_STEPS", 4)
+    monkeypatch.setattr(context, "CHUNK_STEPS", 4)
 
     def readout(model):
         """Singular values of the readout."""
@@ -284,8 +272,8 @@ def test_mirrors_need_a_commutative_operation(toy_config, tmp_path):
 def test_a_product_is_measured_as_a_sum(which, request):
     """The same weights with their tokens renamed to logarithms, and the zero cut out, by hand."""
     product_run = request.getfixturevalue(which)
-    source = view.RunContext(product_run)
-    part = view.CheckpointBatch(source, np.array([2]))
+    run = RunContext(product_run)
+    part = CheckpointBatch(run, np.array([2]))
     log = {1: 0, 3: 1, 2: 2, 6: 3, 4: 4, 5: 5}  # powers of 3 mod 7
     with torch.no_grad():
         every = product_run.model(8)(product_run.task.tokens)[:, -1].reshape(7, 7, 7)
@@ -293,8 +281,8 @@ def test_a_product_is_measured_as_a_sum(which, request):
     for a in range(1, 7):
         for b in range(1, 7):
             c = a * b % 7 if sign == 1 else a * pow(b, -1, 7) % 7
-            assert source.sums[log[a], log[b]] == log[c] == (log[a] + sign * log[b]) % 6
-            assert source.sums_trained[log[a], log[b]] == product_run.task.train[7 * a + b]
+            assert run.sums[log[a], log[b]] == log[c] == (log[a] + sign * log[b]) % 6
+            assert run.sums_trained[log[a], log[b]] == product_run.task.train[7 * a + b]
             for answer in range(1, 7):
                 torch.testing.assert_close(part.logits[0, log[a], log[b], log[answer]], every[a, b, answer])
     torch.testing.assert_close(part.W_E[0, 3], torch.tensor(np.array(product_run.param("embed.W_E")[2, 6])))
@@ -406,13 +394,13 @@ def test_a_dictionary_of_words_is_seen_through(toy_config, tmp_path):
     """Numbers are the words from 22 on in openai/grok's dictionary, as tokens and as classes."""
     config = toy_config.replace({"task": Symbolic(p=5, train_fraction=0.6), "steps": 2})
     traj = interp.train(config, root=tmp_path, device="cpu")
-    part = view.CheckpointBatch(view.RunContext(traj), np.array([0]))
+    part = CheckpointBatch(RunContext(traj), np.array([0]))
     with torch.no_grad():
         every = traj.model(0)(traj.task.tokens)[:, -1].reshape(5, 5, -1)
     torch.testing.assert_close(part.logits[0], every[..., 22:27])
     torch.testing.assert_close(part.W_E[0], traj.state(0)["embed.W_E"][22:27])
-    assert torch.equal(part.source.sums, (torch.arange(5)[:, None] + torch.arange(5)) % 5)
-    assert part.source.operand_positions == (1, 3)
+    assert torch.equal(part.context.sums, (torch.arange(5)[:, None] + torch.arange(5)) % 5)
+    assert part.context.operand_positions == (1, 3)
     data = interp.measure(traj, cache=False)
     assert {"logit_similarity", "circularity", "gradient_symmetricity", "excluded_loss_2d"} & set(data) >= {
         "logit_similarity", "circularity", "gradient_symmetricity"
@@ -432,15 +420,22 @@ def test_sums_that_do_not_wrap_have_no_frequencies(toy_config, tmp_path):
         interp.measure(traj, ["circularity"])
 
 
-def test_inputs_that_are_no_pairs_leave_what_is_measured_of_weights(toy_config, tmp_path):
+def test_inputs_that_are_no_pairs_leave_losses_gradients_and_weights(toy_config, tmp_path):
     config = toy_config.replace({"task": Parity(n=5, k=2, samples=30), "steps": 2})
     traj = interp.train(config, root=tmp_path, device="cpu")
-    assert set(interp.measure(traj)) == {
-        "weight_norm", "sum_of_squares", "sum_of_squares_by_parameter", "update_norm_by_parameter"
-    }  # fmt: skip
-    for name in ("train_loss", "circularity", "gradient_norm_by_parameter", "gradient_symmetricity"):
+    data = interp.measure(traj)
+    assert {"weight_norm", "sum_of_squares", "update_norm_by_parameter", "train_loss", "test_accuracy"} <= set(data)
+    assert {"gradient_norm_by_parameter", "softmax_collapse"} <= set(data)
+    for name in data.data_vars:
+        assert not {need.name for need in with_implied(MEASURES[name].requires)} & {"operands", "operand pairs"}
+    np.testing.assert_allclose(data.test_loss[-1], traj.metrics.test_loss[-1], rtol=1e-6)
+    for name, kind in (
+        ("neuron_frequency", "pairs"),
+        ("effective_rank_embedding", "tuples"),
+        ("circularity", "tuples"),
+    ):
         with pytest.raises(
-            NotAvailableError, match=f"`{name}` needs inputs that are pairs of operands; this run is parity"
+            NotAvailableError, match=f"`{name}` needs inputs that are {kind} of operands; this run is parity"
         ):
             interp.measure(traj, [name])
 
@@ -480,7 +475,7 @@ def test_a_row_that_depends_on_the_step_before_is_not_used_after_another(toy_run
 # --- networks with a part taken away ---------------------------------------------------------------------------------
 
 
-COSTLY = [m.name for m in MEASURES.values() if m.costly and not m.name.startswith("local_learning")]
+COSTLY = [m.name for m in MEASURES.values() if m.opt_in and not m.name.startswith("local_learning")]
 
 
 def plain_logits(traj, **changed):
@@ -501,7 +496,7 @@ def ablated(grokked_run):
 
 
 def test_costly_measures_come_by_name_only(toy_run):
-    assert not {m.name for m in MEASURES.values() if m.costly} & set(interp.measure(toy_run, cache=False))
+    assert not {m.name for m in MEASURES.values() if m.opt_in} & set(interp.measure(toy_run, cache=False))
     assert set(interp.measure(toy_run, COSTLY, steps=[0], cache=False)) == set(COSTLY)
 
 
@@ -598,7 +593,7 @@ def test_gradient_symmetricity_by_finite_differences(grokked_run):
     from interp.analysis.ablations import symmetricity_gradients
     from interp.analysis.algorithms import gradient_symmetricity, symmetricity_triples
 
-    part = view.CheckpointBatch(view.RunContext(grokked_run), np.array([len(grokked_run.steps) - 1]))
+    part = CheckpointBatch(RunContext(grokked_run), np.array([len(grokked_run.steps) - 1]))
     first, second = symmetricity_gradients(part)
     found = interp.measure(grokked_run, ["gradient_symmetricity"], steps=[1600], cache=False).gradient_symmetricity
     np.testing.assert_allclose(found, gradient_symmetricity(first, second), rtol=1e-6)
@@ -631,10 +626,10 @@ def test_threads_share_one_calibration(toy_run, monkeypatch):
         time.sleep(0.05)  # long enough for the others to come
         return SimpleNamespace(step_size=0.1 + len(calls), inverse_temperature=2.0)
 
-    monkeypatch.setattr(view.complexity, "calibrate", calibrate)
-    source = view.RunContext(toy_run)
+    monkeypatch.setattr(llc, "calibrate", calibrate)
+    run = RunContext(toy_run)
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda twin: twin.llc_settings(), [source.twin() for _ in range(4)]))
+        found = list(pool.map(lambda copy: copy.llc_settings(), [run.copy_for_thread() for _ in range(4)]))
     assert calls == [0]
     assert found == [{"step_size": 1.1, "inverse_temperature": 2.0, "burn_in": 200}] * 4
 
@@ -645,12 +640,12 @@ def test_chains_that_drift_are_given_a_longer_burn_in_before_the_coefficient_is_
             raise NotAvailableError(f"not after {burn_in}")
         return SimpleNamespace(step_size=0.1, inverse_temperature=2.0)
 
-    monkeypatch.setattr(view.complexity, "calibrate", calibrate)
+    monkeypatch.setattr(llc, "calibrate", calibrate)
     enough = 1000
-    assert view.RunContext(toy_run).llc_settings() == {"step_size": 0.1, "inverse_temperature": 2.0, "burn_in": 1500}
+    assert RunContext(toy_run).llc_settings() == {"step_size": 0.1, "inverse_temperature": 2.0, "burn_in": 1500}
     enough = 2000
     with pytest.raises(NotAvailableError, match="not after 1500"):
-        view.RunContext(toy_run).llc_settings()
+        RunContext(toy_run).llc_settings()
 
 
 # --- some of the steps -----------------------------------------------------------------------------------------------
@@ -779,11 +774,11 @@ def test_chunks_make_no_difference(which, settings, request, monkeypatch):
     traj = request.getfixturevalue(which)
     whole = interp.measure(traj, cache=False)
     for name, value in settings.items():
-        monkeypatch.setattr(view, name, value)
-    sizes = [len(part) for part in view.RunContext(traj).chunks(np.arange(len(traj.steps)), "embedding", 1)]
+        monkeypatch.setattr(context, name, value)
+    sizes = [len(part) for part in RunContext(traj).chunks(np.arange(len(traj.steps)), "embedding", 1)]
     assert max(sizes) == settings["CHUNK_STEPS"]
     assert sum(sizes) == len(traj.steps)
-    sizes = [len(part) for part in view.RunContext(traj).chunks(np.arange(len(traj.steps)), "answer", 1)]
+    sizes = [len(part) for part in RunContext(traj).chunks(np.arange(len(traj.steps)), "activations", 1)]
     assert len(sizes) > 1 or which != "grokked_run"
     chunked = interp.measure(traj, cache=False)
     assert chunked.attrs == whole.attrs
@@ -795,21 +790,21 @@ def test_chunks_make_no_difference(which, settings, request, monkeypatch):
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_activations_fit_into_the_bound(grokked_run, monkeypatch, at_once):
     bytes_per_step = 4 * 23**2 * (128 + 2 * 23)
-    monkeypatch.setattr(view, "CHUNK_BYTES", 6 * bytes_per_step + 1)
-    source, everything = view.RunContext(grokked_run), np.arange(len(grokked_run.steps))
-    pieces = list(source.chunks(everything, "answer", at_once))
+    monkeypatch.setattr(context, "CHUNK_BYTES", 6 * bytes_per_step + 1)
+    run, everything = RunContext(grokked_run), np.arange(len(grokked_run.steps))
+    pieces = list(run.chunks(everything, "activations", at_once))
     np.testing.assert_array_equal(np.concatenate(pieces), everything)
     assert len(pieces) == -(-33 // (6 // at_once))  # of 33 steps: not more chunks than need be
     for piece in pieces[:3]:
-        part = view.CheckpointBatch(source, piece)
-        held = part.logits_of_all_classes.nbytes + part.neurons.nbytes + part.neuron_logits.nbytes
-        assert at_once * held <= view.CHUNK_BYTES
+        part = CheckpointBatch(run, piece)
+        held = part.outputs.nbytes + part.neurons.nbytes + part.neuron_logits.nbytes
+        assert at_once * held <= context.CHUNK_BYTES
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_make_no_difference(grokked_run, threads, monkeypatch):
     """Several chunks at once, each with a model of its own, against one after the other."""
-    monkeypatch.setattr(view, "CHUNK_BYTES", 10**6)
+    monkeypatch.setattr(context, "CHUNK_BYTES", 10**6)
     before = torch.get_num_threads()
     expected = interp.measure(grokked_run, cache=False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
@@ -821,7 +816,7 @@ def test_threads_make_no_difference(grokked_run, threads, monkeypatch):
 
 
 def test_an_error_in_a_thread_is_raised(grokked_run, monkeypatch):
-    monkeypatch.setattr(view, "CHUNK_BYTES", 10**6)
+    monkeypatch.setattr(context, "CHUNK_BYTES", 10**6)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
 
@@ -843,7 +838,7 @@ def test_the_second_time_nothing_is_computed(own_run, passes, monkeypatch):
     assert sorted(path.stem for path in (own_run.folder / "measures").iterdir()) == sorted(names)
     passes.clear()
     for attribute in ("W_E", "weights", "_answers"):
-        monkeypatch.setattr(view.CheckpointBatch, attribute, None)  # nothing is read of the weights either
+        monkeypatch.setattr(CheckpointBatch, attribute, None)  # nothing is read of the weights either
     again = interp.measure(interp.load(own_run.folder), names)
     assert passes == []
     assert again.identical(first)

@@ -1,8 +1,11 @@
-"""Checkpoints as the measures see them: a few steps at a time, each array computed once and only if asked for."""
+"""Everything about a run that measures need and that does not depend on the step: inputs, answers, axes, the network.
+
+The properties that measures require of a run (`requirements`) are answered here, from what task and model declare.
+"""
 
 import copy
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,366 +14,236 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.analysis import circuits, geometry, keys, llc, logistic, logits, progress, spectra, subspaces
-from interp.analysis.loss import cross_entropy_by_pair
-from interp.analysis.multiplicative import powers_of_primitive_root, primitive_root
-from interp.config import FeedForward, Group, Sums, Symbolic
-from interp.errors import InvalidArgumentError, NotAvailableError
+from interp.analysis import llc, logistic, spectra
+from interp.analysis.operands import order_of_operands
+from interp.analysis.requirements import Requirement, first_unmet
+from interp.errors import NotAvailableError
 from interp.models import Batch, Network
-from interp.tasks.objective import answer_loss
-from interp.theory.groups import finite_group, irreps
+from interp.tasks.declared import Numbers, Sides, Tuples
+from interp.theory.groups import irreps
 from interp.trajectory import Trajectory
 
-__all__ = ["CheckpointBatch", "RunContext"]
+__all__ = ["RunContext"]
 
-COMPONENTS = 8
-"""Principal components that are followed."""
 CHUNK_BYTES = 64 * 2**20
-"""Activations of this size are held at once."""
+"""Maximum size of the activations held at once."""
 CHUNK_STEPS = 16
-"""Steps that are held at once where no activations are."""
+"""Number of checkpoints held at once where no activations are."""
 BURN_INS = (200, 1500)
 """Updates before the first draw of a learning coefficient: the second where chains drift after the first."""
 
 
-class CheckpointBatch:
-    """A few checkpoints as the measures see them: arrays `[step, ...]`, each computed when first asked for.
-
-    What is indexed by numbers is so in the order of `RunContext.elements`; `n` is how many there are.
-    """
-
-    def __init__(self, source: "RunContext", positions: Int[np.ndarray, " step"]) -> None:
-        self.source, self.positions = source, positions
-        self.operation = source.operation
-        self.group: Any = source.group
-
-    # --- weights ------------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def weights(self) -> dict[str, Tensor]:
-        """All parameters."""
-        traj = self.source.traj
-        return {name: _tensor(traj.param(name)[self.positions]) for name in traj.names}
-
-    @cached_property
-    def W_E(self) -> Float[Tensor, "step n d_model"]:
-        """Embeddings of the numbers, '=' left out."""
-        table = _tensor(self.source.traj.param("embed.W_E")[self.positions])
-        return self.source.named(table, -2)
-
-    @cached_property
-    def operand_embeddings(self) -> Float[Tensor, "step n column"]:
-        """What the network makes of each number at either operand, side by side: the embedding, for an MLP times its
-        first layer's weights (as Chughtai et al., 2023, take it)."""
-        config = self.source.traj.config.model
-        if not isinstance(config, FeedForward) or config.embedding == "one-hot" or config.combine == "product":
-            return self.W_E
-        W_in = self.weights["blocks.0.mlp.W_in"]
-        halves = W_in.chunk(2, dim=-2) if config.combine == "concatenate" else (W_in, W_in)
-        second = self.weights["embed_b.W_E"] if config.embedding == "separate" else self.weights["embed.W_E"]
-        return torch.cat([self.W_E @ halves[0], self.source.named(second, -2) @ halves[1]], dim=-1)
-
-    @cached_property
-    def updates(self) -> dict[str, Tensor]:
-        """Change of each parameter per optimiser step since the stored step before; 0 at the first one."""
-        traj = self.source.traj
-        before = np.maximum(self.positions - 1, 0)
-        apart = torch.from_numpy(traj.steps[self.positions] - traj.steps[before]).double()
-        apart[apart == 0] = 1
-        changes = {}
-        for name, value in self.weights.items():
-            change = value.double() - _tensor(traj.param(name)[before]).double()
-            changes[name] = change / apart.reshape(-1, *[1] * (change.ndim - 1))
-        return changes
-
-    # --- what the network computes ------------------------------------------------------------------------------------
-
-    def each(self, compute: Callable[[Network], Any], changed: Mapping[str, Tensor] | None = None) -> list[Any]:
-        """What `compute` makes of the model at each step, with some parameters `[step, ...]` changed."""
-        model, results, weights = self.source.model, [], self.weights | dict(changed or {})
-        for i in range(len(self.positions)):
-            model.load_state_dict({name: value[i] for name, value in weights.items()})
-            results.append(compute(model))
-        return results
-
-    @cached_property
-    def _answers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits, neurons, W_L, and the part of the logits that comes from the neurons, of every pair at every step."""
-
-        def answer(model: Network) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            found = model.answer(self.source.pairs)
-            # a map that is a parameter itself changes with the next step's weights
-            return found.logits, found.neurons, found.neuron_logit_map.clone(), found.logits - found.residual_logits
-
-        with torch.no_grad():
-            every_logit, neurons, W_L, through = (torch.stack(part) for part in zip(*self.each(answer)))
-        grid = (len(self.positions), self.source.p, self.source.p, -1)
-        return every_logit.reshape(grid), neurons.reshape(grid), W_L, through.reshape(grid)
-
-    @property
-    def logits_of_all_classes(self) -> Float[Tensor, "step p p d_vocab_out"]:
-        """Logits of every pair [a, b]."""
-        return self._answers[0]
-
-    @cached_property
-    def logits(self) -> Float[Tensor, "step n n n"]:
-        """Logits of the numbers."""
-        return self.source.arranged(self.source.named(self._answers[0], -1), -2, -3)
-
-    @cached_property
-    def neurons(self) -> Float[Tensor, "step n n neuron"]:
-        """Activations of the last hidden layer."""
-        return self.source.arranged(self._answers[1], -2, -3)
-
-    @cached_property
-    def neuron_logits(self) -> Float[Tensor, "step n n n"]:
-        """What the neurons add to the logits of the numbers: neurons @ W_L."""
-        return self.source.arranged(self.source.named(self._answers[3], -1), -2, -3)
-
-    @cached_property
-    def W_L(self) -> Float[Tensor, "step neuron n"]:
-        """Neuron-logit map, numbers only."""
-        return self.source.named(self._answers[2], -1)
-
-    @cached_property
-    def losses(self) -> Float[Tensor, "step p p"]:
-        """Cross-entropy of every pair [a, b] over all classes."""
-        return cross_entropy_by_pair(self.logits_of_all_classes, self.source.labels)
-
-    @cached_property
-    def right(self) -> Bool[Tensor, "step p p"]:
-        """Whether the largest logit of a pair is that of its answer."""
-        return self.logits_of_all_classes.argmax(-1) == self.source.labels
-
-    @cached_property
-    def neuron_table(self) -> Float[Tensor, "step n neuron"]:
-        """E[A | a + b], all that functions of the sum see of the neurons."""
-        return spectra.conditional_mean(self.neurons, self.operation or "add")
-
-    @cached_property
-    def gradients(self) -> dict[str, Tensor]:
-        """Gradient of the training loss with respect to each parameter; 0 for a frozen one."""
-
-        def gradient(model: Network) -> list[Tensor]:
-            pairs, labels = self.source.training_pairs
-            loss, _ = answer_loss(model.answer_logits(pairs), labels, "float64")
-            return list(torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True, allow_unused=True))
-
-        model = self.source.model
-        frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-        found = self.each(gradient)
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-        names = [name for name, _ in model.named_parameters()]
-        return {name: torch.stack(parts) for name, parts in zip(names, zip(*found))}
-
-    @cached_property
-    def attention_scores(self) -> Float[Tensor, "step head n"]:
-        """Score that '=' gives to each number at the first position, per head of a one-layer transformer."""
-        names = ("embed.W_E", "pos_embed.W_pos", "blocks.0.attn.W_Q", "blocks.0.attn.W_K")
-        biases: dict[str, Any] = {name: self.weights.get(f"blocks.0.attn.{name}") for name in ("b_Q", "b_K")}
-        scores = circuits.attention_scores(*(self.weights[name] for name in names), **biases)
-        return self.source.named(scores[..., 0, :], -1)
-
-    @cached_property
-    def llc(self) -> tuple[Float[Tensor, " step"], Float[Tensor, " step"]]:
-        """Local learning coefficient on the training pairs, and its standard error."""
-        settings: Any = self.source.llc_settings()
-        inputs = self.source.training_inputs
-        found = self.each(lambda m: llc.local_learning_coefficient(m, *inputs, **settings))
-        return torch.stack([x.value for x in found]), torch.stack([x.standard_error for x in found])
-
-    # --- spectra, circles ---------------------------------------------------------------------------------------------
-
-    @cached_property
-    def neuron_power(self) -> Float[Tensor, "step neuron frequency"]:
-        """Share of each neuron's variance per frequency."""
-        return spectra.neuron_power(self.neurons)
-
-    @cached_property
-    def neuron_frequency(self) -> spectra.NeuronFrequency:
-        """The frequency of each neuron and the share of its variance that it has."""
-        return spectra.neuron_frequency(self.neuron_power)
-
-    @cached_property
-    def neuron_phase(self) -> circuits.NeuronPhase:
-        """The phases of each neuron at its frequency."""
-        return circuits.neuron_phase(
-            self.neurons, self.neuron_frequency.frequency, self.operation or "add", table=self.neuron_table
-        )
-
-    @cached_property
-    def logit_similarity(self) -> Float[Tensor, "step frequency"]:
-        """Cosine of the row-centred logits with cos(w_k(a + b - c))."""
-        return logits.logit_similarity(self.logits, self.operation)
-
-    @cached_property
-    def pca(self) -> geometry.EmbeddingPCA:
-        """Principal components, each step its own."""
-        return geometry.embedding_pca(self.W_E, axes="each", components=COMPONENTS)
-
-    @cached_property
-    def component_circles(self) -> subspaces.ComponentCircles:
-        """Which component makes a circle with which other one."""
-        return subspaces.component_circles(self.pca.coordinates)
-
-    @cached_property
-    def final_pca(self) -> geometry.EmbeddingPCA:
-        """Coordinates on the principal axes of the last stored step."""
-        both = torch.cat([self.W_E, self.source.last.W_E])
-        pca = geometry.embedding_pca(both, axes="last", components=COMPONENTS)
-        n = len(self.W_E)
-        return geometry.EmbeddingPCA(pca.coordinates[:n], pca.axes[:n], pca.explained_variance_ratio[:n], pca.mean[:n])
-
-    @cached_property
-    def circle(self) -> geometry.AngularOrder:
-        """Order of the tokens in the first two of those components."""
-        return geometry.angular_order(self.final_pca.coordinates[..., :2])
-
-    # --- what is left with and without the key frequencies ------------------------------------------------------------
-
-    @cached_property
-    def logit_variance_explained(self) -> Float[Tensor, " step"]:
-        """Share of the logits' variance along cos(w_k(a + b - c)), k a key frequency."""
-        return (self.logit_similarity.square() * self.keys).sum(-1).clamp(max=1.0)
-
-    @cached_property
-    def own_keys(self) -> Bool[Tensor, "step frequency"]:
-        """Frequencies that at least two of the three criteria name at a step itself."""
-        by_criterion = [
-            keys.key_frequency_neuron(self.neuron_power),
-            keys.key_frequency_logit(self.logit_similarity),
-        ]
-        if self.source.has_embedding:
-            by_criterion.append(keys.key_frequency_embedding(spectra.embedding_power(self.W_E)))
-        return torch.stack(by_criterion).sum(0) >= 2
-
-    @property
-    def keys(self) -> Bool[Tensor, " frequency"]:
-        """Key frequencies of the last stored step."""
-        return self.source.keys
-
-    @cached_property
-    def restricted_loss_logit(self) -> Float[Tensor, " step"]:
-        """Restricted loss of Nanda et al., which the trig loss ratio needs as well."""
-        source = self.source
-        return progress.restricted_loss_logit(self.logits, source.sums, self.keys, operation=self.operation)
-
-    @cached_property
-    def excluded(self) -> dict[str, progress.ExcludedLoss]:
-        """The excluded losses, each of which yields two measures."""
-        source = self.source
-        common: dict[str, Any] = {
-            "labels": source.sums, "train_mask": source.sums_trained, "keys": self.keys, "operation": self.operation
-        }  # fmt: skip
-        return {
-            "2d": progress.excluded_loss_2d(self.logits, **common),
-            "3d": progress.excluded_loss_3d(self.logits, **common),
-            "neuron": progress.excluded_loss_neuron(
-                self.neurons, self.W_L, self.logits, table=self.neuron_table, **common
-            ),
-            # `excluded_loss_hidden`, which is this, would multiply neurons and W_L once more
-            "hidden": progress.excluded_loss_neuron(
-                self.neurons, self.W_L, self.neuron_logits, table=self.neuron_table, **common
-            ),
-        }
-
-
 class RunContext:
-    """A trajectory, its model, and what is the same for all its steps."""
+    """A run, its task and its model, as far as they do not depend on the step."""
 
     def __init__(self, traj: Trajectory) -> None:
-        self.traj, task = traj, traj.task
-        self._calibrating, self._llc_settings = threading.Lock(), dict[str, Any]()  # one for all twins
-        config = traj.config.task
-        self.p = task.p
-        """Operands; 0 where the inputs are no pairs of such."""
-        grids = (task.labels, task.train, task.test)
-        self.labels, self.train, self.test = (x.reshape(self.p, self.p) if self.p else x.new_empty(0, 0) for x in grids)
-        operation: str | None = config.operation
-        self.cyclic = self.p > 0
-        """Whether the operands are residues, and the answer too."""
-        self.group = None
-        """The group whose product is the answer, of a group task."""
-        match config:
-            case Group() | Symbolic(group=Group()):
-                group = config if isinstance(config, Group) else config.group
-                assert group is not None
-                self.group = finite_group(group.family, group.n) if group.operation == "compose" else None
-                self.cyclic = self.group is not None and group.family == "cyclic"
-                operation = "add" if self.cyclic else None
-            case Sums():
-                self.cyclic = False
-        self.elements = torch.arange(self.p)
-        """The numbers in the order in which the operation adds: products of a prime p add up in discrete logarithms."""
-        self.basis = f"characters of the integers mod {self.p}"
-        """What the frequencies are, in words."""
-        self.operation: Any = operation if operation in ("add", "subtract") else None
-        if operation in ("multiply", "divide"):
-            try:
-                self.elements = powers_of_primitive_root(self.p)
-            except InvalidArgumentError:  # no root: p is composite, and products are no sums
-                return
-            if self.p == 3:  # 1 and 2 alone: two elements have no frequency
-                self.elements = torch.arange(self.p)
-                return
-            self.basis = (
-                f"characters of the products mod {self.p}, discrete logarithms to base {primitive_root(self.p)}"
-            )
-            self.operation = {"multiply": "add", "divide": "subtract"}[operation]
+        self.traj, self.examples = traj, traj.task
+        """The run, and all inputs of its task with answers and split."""
+        self._calibrating, self._llc_settings = threading.Lock(), dict[str, Any]()  # shared by copies for threads
+        self.p = self.examples.p
+        """Number of values of an operand; 0 where the inputs are no tuples of operands."""
+        self.labels: Int[Tensor, " input"] = self.examples.labels
+        """Class of each input's answer."""
+        self.train: Bool[Tensor, " input"] = self.examples.train
+        """Whether each input is trained on."""
+        self.test: Bool[Tensor, " input"] = self.examples.test
+        """Whether each input is held out."""
+        order = order_of_operands(self.examples)
+        self.residues: Int[Tensor, " n"] = order.residues
+        """Operands in the order in which the operation adds: products of a prime p add up in discrete logarithms."""
+        self.basis = order.basis
+        """Functions that the frequencies stand for, in words."""
+        self.operation: Any = order.operation
+        """add or subtract where the answer is a sum in the order of `residues`; otherwise None."""
+        self.group: Any = order.group
+        """Finite group whose product is the answer; None for other tasks."""
+        self.operands_are_residues = order.are_residues
+        """Whether the operands have the Fourier basis of Z_p."""
+
+    @property
+    def description(self) -> str:
+        """Task and model of the run, in words."""
+        config = self.traj.config
+        return f"{config.task.slug} with {config.model.slug}"
+
+    # --- requirements of measures -------------------------------------------------------------------------------------
+
+    def unmet(self, requires: Sequence[str | Requirement]) -> Requirement | None:
+        """First requirement that the run does not meet; None where it meets all."""
+        return first_unmet(self, requires)
+
+    @property
+    def network(self) -> Network:
+        """Network of the run, to be asked for what it declares; its weights are of no step."""
+        return self.traj.network
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether the inputs are all pairs of operands."""
+        return self.examples.arity == 2
+
+    @property
+    def has_points(self) -> bool:
+        """Whether the inputs are points, and the model is a hyperplane `S`, `b` between them."""
+        return isinstance(self.examples.answers, Sides) and {"S", "b"} <= set(self.traj.names)
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the outputs are logits of the classes of answers."""
+        return self.examples.answers.is_classes
+
+    @property
+    def answers_are_operands(self) -> bool:
+        """Whether every operand is an answer, too."""
+        match self.examples.inputs, self.examples.answers:
+            case Tuples(Numbers(n)), Numbers(m):
+                return n <= m
+            case Tuples(operands), answers:
+                return operands == answers
+        return False
+
+    @property
+    def has_mirrored_pairs(self) -> bool:
+        """Whether the operation is commutative, and held-out pairs have and have not a mirror in the training set."""
+        labels = self.grid(self.labels)
+        return bool((labels == labels.T).all() and self.mirrored.any() and (self.test & ~self.mirrored).any())
 
     @property
     def has_embedding(self) -> bool:
-        """Whether the model has a row of weights for each token, and does not read them as numbers."""
-        return "embed.W_E" in self.traj.names
+        """Whether the model has a table with a row for each token, and does not read them as numbers."""
+        return bool(self.network.embeddings)
 
     @property
-    def dimensions(self) -> int:
-        """The most dimensions that the centred embeddings of the numbers can span."""
-        width = self.traj.param("embed.W_E").shape[-1] if self.has_embedding else 0
-        return min(len(self.elements) - 1, width)
+    def embedding_dimensions(self) -> int:
+        """Maximum number of dimensions that the centred embeddings of the operands can span."""
+        width = self.traj.param(self.network.embeddings[0]).shape[-1] if self.has_embedding else 0
+        return min(len(self.residues) - 1, width)
 
-    @cached_property
-    def late_direction(self) -> Float[Tensor, " d"]:
-        """The direction that the weights of logistic regression tend to."""
-        return logistic.late_direction(self.traj.task.tokens)
+    @property
+    def has_operand_table(self) -> bool:
+        """Whether operands are looked up in a table of embeddings."""
+        return self.network.looks_up
+
+    @property
+    def has_embedded_operands(self) -> bool:
+        """Whether operands are looked up in a table, and the model tells the embedding at each position."""
+        return self.network.looks_up and bool(self.network.embedded)
+
+    @property
+    def has_neurons(self) -> bool:
+        """Whether the model tells the neurons of the last hidden layer before its logits."""
+        return self.network.has_neurons
+
+    @property
+    def has_unembedding(self) -> bool:
+        """Whether the logits are the product of the last layer with a matrix, `Network.read_out`."""
+        return self.network.read_out in self.traj.names
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether the model has one layer of attention and reads its answer at '='."""
+        return bool(self.network.pattern) and self.traj.config.task.encoding == "direct"
+
+    # --- axes ---------------------------------------------------------------------------------------------------------
 
     def labels_of(self, dim: str, size: int) -> np.ndarray:
-        """What stands along a dimension of a measure."""
+        """Coordinates along a dimension of a measure."""
         match dim:
             case "token":
-                return self.elements.numpy()
+                return self.residues.numpy()
             case "parameter":
                 return np.array(self.traj.names)
             case "irrep":
-                assert self.group is not None
                 return np.array([irrep.name for irrep in irreps(self.group)])
             case "frequency" | "component" | "circle" | "angle":
                 return np.arange(1, size + 1)
         return np.arange(size)
 
-    def arranged(self, x: Float[Tensor, "..."], *axes: int) -> Float[Tensor, "..."]:
-        """`x` with only `elements` along these axes, which number operands; a view where nothing has to move."""
-        if len(self.elements) < self.p:
-            for axis in axes:
-                x = x.index_select(axis, self.elements)
+    def grid(self, x: Tensor, axis: int = 0) -> Tensor:
+        """`x` with its axis of inputs, which are pairs of operands, as two axes [a, b]."""
+        return x.unflatten(axis, (self.p, self.p))
+
+    def arrange(self, x: Float[Tensor, "step input column"]) -> Float[Tensor, "step n n column"]:
+        """`x` for every pair of operands, in the order of `residues`; a view where nothing has to move."""
+        x = self.grid(x, -2)
+        if len(self.residues) < self.p:
+            for axis in (-2, -3):
+                x = x.index_select(axis, self.residues)
         return x
 
-    def named(self, x: Float[Tensor, "..."], axis: int) -> Float[Tensor, "..."]:
-        """`x` with only `elements` along an axis of tokens or of classes; a view where nothing has to move."""
-        operands = self.traj.task.operands
-        if int(operands[0]) == 0 and len(self.elements) == self.p:  # they are the first ones
+    def select(self, x: Float[Tensor, "..."], axis: int) -> Float[Tensor, "..."]:
+        """Operands, in the order of `residues`, along an axis of tokens; a view where nothing moves."""
+        return self._rows(x, axis, self.examples.operands)
+
+    def select_answers(self, x: Float[Tensor, "..."], axis: int) -> Float[Tensor, "..."]:
+        """Operands as answers, in the order of `residues`, along an axis of classes; a view where nothing moves."""
+        return self._rows(x, axis, self.examples.classes)
+
+    def _rows(self, x: Tensor, axis: int, numbers: Int[Tensor, " symbol"]) -> Tensor:
+        if int(numbers[0]) == 0 and len(self.residues) == self.p:  # they are the first ones
             return x.narrow(axis, 0, self.p)
-        return x.index_select(axis, operands[self.elements])
+        return x.index_select(axis, numbers[self.residues])
 
     @cached_property
     def operand_positions(self) -> tuple[int, int]:
-        """Where the two operands stand in an input."""
-        tokens = self.traj.task.tokens.reshape(self.p, self.p, -1)
+        """Positions of the two operands in an input."""
+        tokens = self.grid(self.examples.tokens)
         first, second = (tokens[pair] != tokens[0, 0] for pair in ((1, 0), (0, 1)))
         return int(first.nonzero()[0]), int(second.nonzero()[0])
+
+    # --- inputs and answers -------------------------------------------------------------------------------------------
+
+    @property
+    def training_inputs(self) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:
+        """Training inputs as tokens, and their answers."""
+        return self.examples.tokens[self.train], self.labels[self.train]
+
+    @cached_property
+    def sums(self) -> Int[Tensor, "n n"]:
+        """Correct answers of the pairs of operands, as places in `residues`."""
+        place = torch.zeros(self.examples.d_vocab_out, dtype=torch.long)
+        place[self.examples.classes[self.residues]] = torch.arange(len(self.residues))
+        return place[self._by_operand(self.labels)]
+
+    @cached_property
+    def sums_trained(self) -> Bool[Tensor, "n n"]:
+        """Whether each pair of operands, in the order of `residues`, is trained on."""
+        return self._by_operand(self.train)
+
+    @cached_property
+    def sums_tested(self) -> Bool[Tensor, "n n"]:
+        """Whether each pair of operands, in the order of `residues`, is held out."""
+        return self._by_operand(self.test)
+
+    @cached_property
+    def mirrored(self) -> Bool[Tensor, " input"]:
+        """Held-out pairs (a, b) whose mirror (b, a) is trained on."""
+        return self.test & self.grid(self.train).T.flatten()
+
+    @cached_property
+    def late_direction(self) -> Float[Tensor, " d"]:
+        """Direction that the weights of logistic regression tend to."""
+        return logistic.late_direction(self.examples.tokens)
+
+    def _by_operand(self, x: Tensor) -> Tensor:
+        return self.grid(x)[self.residues][:, self.residues]
+
+    # --- the network --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def model(self) -> Network:
+        """Network whose weights are exchanged step by step."""
+        return self.traj.model()
+
+    @cached_property
+    def inputs(self) -> Batch:
+        """All inputs, prepared for the network's fast pass."""
+        return self.model.prepare(self.examples.tokens)
+
+    @cached_property
+    def training_batch(self) -> tuple[Batch, Int[Tensor, " batch"]]:
+        """Training inputs, prepared for the network's fast pass, and their answers."""
+        return self.inputs.select(self.train.nonzero().squeeze(1)), self.labels[self.train]
 
     def llc_settings(self) -> dict[str, Any]:
         """Step size, inverse temperature and burn-in that suit the last stored step, for all steps and threads alike.
@@ -396,82 +269,51 @@ class RunContext:
             "burn_in": burn_ins[0],
         }
 
-    @property
-    def training_inputs(self) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:
-        """The training inputs as tokens, and their answers."""
-        task = self.traj.task
-        return task.tokens[task.train], task.labels[task.train]
+    # --- frequencies --------------------------------------------------------------------------------------------------
 
     @cached_property
-    def sums(self) -> Int[Tensor, "n n"]:
-        """The right answers among `elements`."""
-        task = self.traj.task
-        place = torch.zeros(task.d_vocab_out, dtype=torch.long)
-        place[task.operands[self.elements]] = torch.arange(len(self.elements))
-        return place[self.labels[self.elements][:, self.elements]]
+    def fourier_basis(self) -> Float[Tensor, "n n"]:
+        """Orthonormal Fourier basis of functions of one operand in the order of `residues`, in the rows.
+
+        Raises:
+            NotAvailableError: the operands are no residues.
+        """
+        unmet = self.unmet(("operands are residues",))
+        if unmet is not None:
+            raise NotAvailableError(f"`fourier_basis` {unmet.rule}; this run is {self.description}.")
+        return spectra.fourier_basis(len(self.residues))
 
     @cached_property
-    def sums_trained(self) -> Bool[Tensor, "n n"]:
-        """Which pairs of `elements` are trained on."""
-        return self.train[self.elements][:, self.elements]
+    def last(self) -> Any:
+        """The last stored checkpoint, a `CheckpointBatch`."""
+        from interp.analysis.batch import CheckpointBatch  # which imports this module
 
-    @cached_property
-    def sums_tested(self) -> Bool[Tensor, "n n"]:
-        """Which pairs of `elements` are held out."""
-        return self.test[self.elements][:, self.elements]
-
-    @cached_property
-    def mirrored(self) -> Bool[Tensor, "p p"]:
-        """Held-out pairs (a, b) whose mirror (b, a) is trained on."""
-        return self.test & self.train.T
-
-    @cached_property
-    def model(self) -> Network:
-        """The model whose weights are exchanged step by step."""
-        return self.traj.model()
-
-    @cached_property
-    def pairs(self) -> Batch:
-        """All p^2 inputs."""
-        return self.model.prepare(self.traj.task.tokens)
-
-    @cached_property
-    def training_pairs(self) -> tuple[Batch, Int[Tensor, " batch"]]:
-        """The training inputs and their answers."""
-        task = self.traj.task
-        return self.pairs.select(task.train.nonzero().squeeze(1)), task.labels[task.train]
-
-    @cached_property
-    def last(self) -> CheckpointBatch:
-        """The last stored step."""
         return CheckpointBatch(self, np.array([len(self.traj.steps) - 1]))
 
     @cached_property
     def keys(self) -> Bool[Tensor, " frequency"]:
-        """Frequencies that at least two of the three criteria name at the last stored step."""
+        """Whether at least two of the three criteria name each frequency at the last stored step."""
         return self.last.own_keys[0]
 
     @property
     def key_list(self) -> list[int]:
-        """The same as numbers, increasing."""
+        """Key frequencies of the last stored step as numbers, increasing."""
         return (self.keys.nonzero().squeeze(1) + 1).tolist()
 
-    def chunks(self, positions: Int[np.ndarray, " step"], reads: str, at_once: int) -> Iterator[np.ndarray]:
-        """These positions in pieces of which `at_once` fit into memory together."""
+    # --- streaming ----------------------------------------------------------------------------------------------------
+
+    def chunks(self, positions: Int[np.ndarray, " step"], inputs: str, at_once: int) -> Iterator[np.ndarray]:
+        """`positions` in pieces of which `at_once` fit into memory together; see `Measure.inputs`."""
         size = CHUNK_STEPS
-        if reads == "answer":
-            neurons, classes = self.model.neuron_logit_map().shape
-            size = CHUNK_BYTES // (4 * self.p**2 * (neurons + 2 * classes))
+        if inputs == "activations":
+            neurons = self.model.neuron_logit_map().shape[0] if self.has_neurons else 0
+            size = CHUNK_BYTES // (4 * len(self.labels) * (neurons + 2 * self.examples.d_vocab_out))
         size = max(1, size // at_once)
         for low in range(0, len(positions), size):
             yield positions[low : low + size]
 
-    def twin(self) -> "RunContext":
-        """The same with a model of its own, for another thread; keys and the last step are shared."""
-        twin = copy.copy(self)
-        twin.__dict__.pop("model", None)
-        return twin
-
-
-def _tensor(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.array(values))
+    def copy_for_thread(self) -> "RunContext":
+        """A copy with a network of its own; key frequencies and the last step are shared."""
+        other = copy.copy(self)
+        other.__dict__.pop("model", None)
+        return other

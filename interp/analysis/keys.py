@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.analysis.arrays import Array, as_floats
-from interp.analysis.spectra import frequencies, neuron_cluster_size
+from interp.analysis.spectra import NEURON_SHARE, frequencies, neuron_cluster_size
 from interp.errors import InvalidArgumentError
 from interp.literals import as_count
 
@@ -42,11 +42,12 @@ Keys = Bool[Array, "... frequency"] | Sequence[int]
 
 
 def key_frequency_neuron(
-    shares: Float[Array, "*steps neuron frequency"], *, threshold: float = 0.85, minimum: int = 1
+    shares: Float[Array, "*steps neuron frequency"], *, threshold: float = NEURON_SHARE, minimum: int = 1
 ) -> Bool[Tensor, "*steps frequency"]:
     """Frequencies to which at least `minimum` neurons give more than `threshold` of their variance.
 
-    `shares` from `spectra.neuron_power`. 0.85 is Nanda et al.'s. Raise `minimum` to ignore stray neurons.
+    `shares` from `spectra.neuron_power`; the default threshold is Nanda et al.'s. Raise `minimum` to ignore stray
+    neurons.
 
     >>> import torch
     >>> key_frequency_neuron(torch.tensor([[0.1, 0.9], [0.6, 0.3]])).tolist()

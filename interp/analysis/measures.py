@@ -1,13 +1,14 @@
 """Measures over whole trajectories: the only part of `analysis` that reads runs.
 
 `measure` streams the functions of the other modules over the stored steps, a few checkpoints at a time so that memory
-stays bounded, and returns labelled results. What was computed once lies beside the run (`cache`), known by the content
+stays bounded, and returns labelled results. Values computed once lie beside the run (`cache`), known by the content
 of the checkpoints, so that a run that has grown costs only its new steps. `catalogue` is the table of all measures.
 
 Restricted and excluded losses need a set of key frequencies. It is found, not typed: the frequencies that at least two
 of the three criteria of `keys` name at the last stored step.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
@@ -20,9 +21,11 @@ import torch
 from tqdm.auto import tqdm
 
 from interp.analysis import keys, spectra
+from interp.analysis.batch import CheckpointBatch
 from interp.analysis.cache import MeasureCache
-from interp.analysis.catalogue import MEASURES, REQUIREMENTS, Measure
-from interp.analysis.context import CheckpointBatch, RunContext
+from interp.analysis.catalogue import MEASURES
+from interp.analysis.context import RunContext
+from interp.analysis.definitions import Measure, measure_of_model
 from interp.errors import InvalidArgumentError, NotAvailableError, UnknownNameError, did_you_mean
 from interp.models import Network
 from interp.training.environment import keep_large_buffers, release_buffers
@@ -34,10 +37,10 @@ if TYPE_CHECKING:
 __all__ = ["key_frequencies", "key_frequency_votes", "measure"]
 
 RELEASE_AFTER = 16
-"""Chunks after which freed memory goes back to the kernel."""
+"""Number of chunks after which freed memory goes back to the kernel."""
 
-Own = Callable[[Network], Any]
-"""A function of the model at a step, which returns a number or an array."""
+Own = Measure | Callable[[Network], Any]
+"""A user's own measure, or a function of the model at a step that returns a number or an array."""
 
 
 def measure(
@@ -53,9 +56,10 @@ def measure(
     Arguments:
         traj: a run, complete or still growing, or its folder.
         names: which measures (see `interp measure --list`); None takes all that the run's model and task admit, but for
-            those that cost more than all others together and come by name only. A function of the model (see
-            `Trajectory.model`) that returns a number or an array is a measure, too, called by its own name; its further
-            axes are called `<name>_0` and so on, and its values are not cached.
+            those that cost more than all others together and come by name only. A `Measure` of the user's own stands
+            beside the names, and so does a function of the model (see `Trajectory.model`) that returns a number or an
+            array; it is called by its own name, its further axes `<name>_0` and so on. Their values are stored beside
+            the run only where a `Measure.revision` is given.
         steps: at which stored steps: some of them, or a slice of step numbers with both ends included, as in
             xarray (`slice(900, 1400)`); None takes all.
         cache: read and write `<run>/measures/`.
@@ -71,7 +75,10 @@ def measure(
     Raises:
         UnknownNameError: there is no such measure, or no such step; the message suggests one.
         NotAvailableError: a measure that was asked for by name is not defined for this run, or it has no checkpoint.
-        InvalidArgumentError: a function has no name, or that of another measure, or its results differ in shape.
+        InvalidArgumentError: a user's measure has the name of another one, or its results do not fit its axes.
+
+    Warns:
+        UserWarning: a user's measure has values that are NaN or infinite.
 
     Example:
         >>> import interp, tempfile
@@ -88,49 +95,56 @@ def measure(
     if not len(traj.steps):
         raise NotAvailableError(f"{traj.folder.name} has no checkpoint yet, so there is nothing to measure.")
     keep_large_buffers(8 * 2**20)
-    source = RunContext(traj)
-    chosen = _choose(source, names)
+    context = RunContext(traj)
+    chosen = _choose(context, names)
     positions = _positions(traj, steps)
-    values = dict(_computed(source, chosen, positions, MeasureCache(traj.folder, enabled=cache), progress))
-    coords: dict[str, Any] = {"step": traj.steps[positions]}
-    for item in chosen:
-        for dim, size in zip(item.dims[1:], values[item.name].shape[1:]):
-            coords.setdefault(dim, source.labels_of(dim, size))
+    values = dict(_computed(context, chosen, positions, MeasureCache(traj.folder, enabled=cache), progress))
+    coords: dict[str, np.ndarray] = {"step": traj.steps[positions]}
     variables = {}
     for item in chosen:
-        unnamed = range(values[item.name].ndim - len(item.dims))
-        dims = (*item.dims, *(f"{item.name}_{axis}" for axis in unnamed))
-        variables[item.name] = dims, values[item.name], {"long_name": item.meaning}
-    attrs: dict[str, Any] = {"run": traj.folder.name, "p": source.p, "cyclic": int(source.cyclic)}
-    if not traj.task.held_out:  # as of some imported runs: then all pairs are both, and no number is a test's
+        found = values[item.name]
+        unnamed = [f"{item.name}_{axis}" for axis in range(found.ndim - len(item.named_dims))]
+        for dim, size in zip(item.named_dims[1:], found.shape[1:]):
+            labels = np.asarray(item.coords[dim]) if dim in item.coords else context.labels_of(dim, size)
+            if len(labels) != size or not np.array_equal(coords.setdefault(dim, labels), labels):
+                raise InvalidArgumentError(
+                    f"`{item.name}` must have the coordinates of its axis `{dim}`, of which there are "
+                    f"{len(coords.get(dim, labels))}; got {size} entries. Give the axis another name."
+                )
+        variables[item.name] = (*item.named_dims, *unnamed), found, {"long_name": item.meaning}
+        if item.name not in MEASURES:
+            _warn_if_not_finite(item, found, coords["step"])
+    cyclic = context.unmet(("answers are residues",)) is None
+    attrs: dict[str, Any] = {"run": traj.folder.name, "p": context.p, "cyclic": int(cyclic)}
+    if not traj.task.held_out:  # as of some imported runs: then all inputs are both, and no number is a test's
         attrs["held_out"] = 0
     if any("frequency" in item.dims for item in chosen):
-        attrs["basis"] = source.basis
-    if any("keys" in item.needs for item in chosen) or (names is None and source.operation is not None):
-        attrs["key_frequencies"] = source.key_list
+        attrs["basis"] = context.basis
+    if any(item.needs("key frequencies") for item in chosen) or (names is None and context.operation is not None):
+        attrs["key_frequencies"] = context.key_list
     return xarray.Dataset(variables, coords=coords, attrs=attrs)
 
 
 def key_frequencies(traj: Trajectory) -> list[int]:
-    """The frequencies that at least two of the three criteria (neuron, logit, embedding) name at the last stored step.
+    """Frequencies that at least two of the three criteria (neuron, logit, embedding) name at the last stored step.
 
     Raises:
         NotAvailableError: the task's answer is no sum, in whatever order of the numbers.
     """
-    source = RunContext(traj)
-    _require(source, "key_frequencies", "sum")
-    return source.key_list
+    context = RunContext(traj)
+    _require(context, "key_frequencies", ("answer is a sum",))
+    return context.key_list
 
 
 def key_frequency_votes(
     traj: Trajectory,
     step: int | None = None,
     *,
-    neuron_share: float = 0.85,
+    neuron_share: float = spectra.NEURON_SHARE,
     logit_similarity: float = 0.005,
     embedding_multiple: float = 2.0,
 ) -> "xarray.Dataset":
-    """What each criterion says of each frequency at one stored step (None: the last), and how many agree.
+    """Verdict of each criterion on each frequency at one stored step (None: the last), and how many agree.
 
     Arguments:
         neuron_share: a neuron belongs to a frequency that has more than this share of its variance (Nanda et al.).
@@ -142,101 +156,105 @@ def key_frequency_votes(
         verdicts `by_neuron`, `by_logit`, `by_embedding`, and `votes`, 0 to 3; `.to_dataframe()` makes a table of it.
 
     Raises:
-        NotAvailableError: the task's answer is no sum.
+        NotAvailableError: the task's answer is no sum, or the model has no embedding or no neurons.
     """
     import xarray
 
-    source = RunContext(traj)
-    for need in ("sum", "embedding"):
-        _require(source, "key_frequency_votes", need)
-    view = CheckpointBatch(source, np.array([traj.position(step)]))
-    norm = spectra.embedding_power(view.W_E).sqrt()
+    context = RunContext(traj)
+    _require(context, "key_frequency_votes", ("answer is a sum", "embedding", "neurons"))
+    batch = CheckpointBatch(context, np.array([traj.position(step)]))
+    norm = spectra.embedding_power(batch.W_E).sqrt()
     verdicts = {
-        "by_neuron": keys.key_frequency_neuron(view.neuron_power, threshold=neuron_share),
-        "by_logit": keys.key_frequency_logit(view.logit_similarity, threshold=logit_similarity),
+        "by_neuron": keys.key_frequency_neuron(batch.neuron_power, threshold=neuron_share),
+        "by_logit": keys.key_frequency_logit(batch.logit_similarity, threshold=logit_similarity),
         "by_embedding": keys.key_frequency_embedding(norm.square(), multiple=embedding_multiple),
     }
     columns = {
-        "neuron_cluster_size": spectra.neuron_cluster_size(view.neuron_power, threshold=neuron_share),
-        "logit_similarity": view.logit_similarity,
+        "neuron_cluster_size": spectra.neuron_cluster_size(batch.neuron_power, threshold=neuron_share),
+        "logit_similarity": batch.logit_similarity,
         "embedding_norm_over_median": norm / norm.median(-1, keepdim=True).values,
         **verdicts,
         "votes": torch.stack(list(verdicts.values())).sum(0),
     }
     return xarray.Dataset(
         {name: ("frequency", column[0].numpy()) for name, column in columns.items()},
-        coords={"frequency": source.labels_of("frequency", norm.shape[-1])},
-        attrs={"run": traj.folder.name, "step": int(traj.steps[traj.position(step)]), "basis": source.basis},
+        coords={"frequency": context.labels_of("frequency", norm.shape[-1])},
+        attrs={"run": traj.folder.name, "step": int(traj.steps[traj.position(step)]), "basis": context.basis},
     )
 
 
 def _computed(
-    source: RunContext, chosen: Sequence[Measure], positions: np.ndarray, cache: MeasureCache, show: bool
+    context: RunContext, chosen: Sequence[Measure], positions: np.ndarray, cache: MeasureCache, show: bool
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Each measure with its values at these positions: what the cache holds, and the rest computed chunk by chunk."""
-    fingerprints = source.traj.fingerprints()
-    forgetful = MeasureCache(source.traj.folder, enabled=False)
+    """Each measure with its values at these positions: those in the cache, and the others computed chunk by chunk."""
+    fingerprints = context.traj.fingerprints()
+    disabled = MeasureCache(context.traj.folder, enabled=False)
 
     def of(item: Measure) -> MeasureCache:
-        return cache if item.kept else forgetful
+        return cache if item.name in MEASURES or item.revision else disabled
 
     held: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     work: dict[tuple[str, tuple[int, ...]], list[Measure]] = {}
     for item in chosen:
-        held[item.name] = of(item).read(*_rows(item, source, fingerprints))
+        held[item.name] = of(item).read(*_rows(item, context, fingerprints))
         missing = np.setdiff1d(positions, held[item.name][0])
-        work.setdefault((item.reads, tuple(missing.tolist())), []).append(item)
+        work.setdefault((item.inputs, tuple(missing.tolist())), []).append(item)
     total = sum(len(at) for _, at in work)
     with tqdm(total=total, desc="measuring", unit="checkpoint", disable=not show or total == 0, leave=False) as bar:
-        for (reads, at), items in work.items():
+        for (inputs, at), items in work.items():
             parts: dict[str, list[np.ndarray]] = {item.name: [] for item in items}
-            for found in _streamed(source, items, np.array(at, dtype=int), reads):
+            for found in _streamed(context, items, np.array(at, dtype=int), inputs):
                 for item, values in zip(items, found):
                     parts[item.name].append(values)
                 if len(parts[items[0].name]) % RELEASE_AFTER == 0:
-                    release_buffers()  # or what is kept between buffers of all sizes adds up over a long run
+                    release_buffers()  # or freed memory between buffers of all sizes adds up over a long run
                 bar.update(len(found[0]))
             for item in items:
                 known, values = held[item.name]
                 if at:
-                    new = np.concatenate(parts[item.name])
+                    new = _joined(item, parts[item.name], values)
                     known = np.concatenate([known, np.array(at)])
                     values = np.concatenate([values, new]) if len(values) else new
                     order = known.argsort()
                     known, values = known[order], values[order]
-                    name, setting, every = _rows(item, source, fingerprints)
+                    name, setting, every = _rows(item, context, fingerprints)
                     of(item).write(name, setting, [every[i] for i in known], values)
                 yield item.name, values[np.searchsorted(known, positions)]
 
 
-def _streamed(
-    source: RunContext, items: Sequence[Measure], positions: np.ndarray, reads: str
-) -> Iterator[list[np.ndarray]]:
-    """The values of all items for one chunk of checkpoints after the other.
+def _joined(item: Measure, parts: Sequence[np.ndarray], held: np.ndarray) -> np.ndarray:
+    """Values of all chunks, which must agree in shape with each other and with those held in the cache."""
+    shapes = {part.shape[1:] for part in [*parts, *([held] if len(held) else [])]}
+    if len(shapes) > 1:
+        first, second, *_ = sorted(shapes)
+        raise InvalidArgumentError(f"`{item.name}` must return the same shape at every step; got {first} and {second}.")
+    return np.concatenate(parts)
 
-    Chunks are independent, and most of what is computed is too small to be split: each thread that torch would use for
-    one product works through a chunk of its own.
+
+def _streamed(
+    context: RunContext, items: Sequence[Measure], positions: np.ndarray, inputs: str
+) -> Iterator[list[np.ndarray]]:
+    """Values of all items for one chunk of checkpoints after the other.
+
+    Chunks are independent, and most of the work is too small to be split: each thread that torch would use for one
+    product works through a chunk of its own.
     """
     threads = torch.get_num_threads()
-    chunks = list(source.chunks(positions, reads, threads))
-    sources: SimpleQueue[RunContext] = SimpleQueue()  # a model holds one checkpoint at a time
+    chunks = list(context.chunks(positions, inputs, threads))
+    contexts: SimpleQueue[RunContext] = SimpleQueue()  # a network holds one checkpoint at a time
     for _ in range(min(threads, len(chunks))):
-        sources.put(source.twin())
+        contexts.put(context.copy_for_thread())
 
     def compute(chunk: np.ndarray) -> list[np.ndarray]:
         torch.set_num_threads(1)
-        own = sources.get()
+        own = contexts.get()
         try:
-            view = CheckpointBatch(own, chunk)
-            return [item.compute(view).cpu().numpy() for item in items]
+            return _values(own, items, chunk)
         finally:
-            sources.put(own)
+            contexts.put(own)
 
     if threads == 1 or len(chunks) < 2:
-        yield from (
-            [item.compute(view).cpu().numpy() for item in items]
-            for view in (CheckpointBatch(source, c) for c in chunks)
-        )
+        yield from (_values(context, items, chunk) for chunk in chunks)
         return
     try:
         with ThreadPoolExecutor(threads) as pool:
@@ -249,79 +267,101 @@ def _streamed(
         torch.set_num_threads(threads)
 
 
-def _rows(item: Measure, source: RunContext, fingerprints: Sequence[str]) -> tuple[str, str, Sequence[str]]:
-    """What the cache knows the rows of a measure by: its name, its setting, and what each row depends on."""
-    setting = f"keys={source.key_list}" if "keys" in item.needs else ""
+def _values(context: RunContext, items: Sequence[Measure], chunk: np.ndarray) -> list[np.ndarray]:
+    """Values of all items at a chunk of checkpoints, which share intermediate arrays."""
+    shared = CheckpointBatch(context, chunk)
+    return [_stored_values(item, context, chunk) if _is_own(item) else item.values(shared) for item in items]
+
+
+def _is_own(item: Measure) -> bool:
+    """Whether an item is a user's measure whose values are stored."""
+    return item.name not in MEASURES and bool(item.revision)
+
+
+def _stored_values(item: Measure, context: RunContext, chunk: np.ndarray) -> np.ndarray:
+    """Values of a user's measure that are to be stored: it must declare on which other checkpoints they depend."""
+    batch = CheckpointBatch(context, chunk)
+    values = item.values(batch)
+    for fact, declared, way in (
+        ("key frequencies", item.needs("key frequencies"), 'requires=("key frequencies",)'),
+        ("last", item.relative_to == "last", 'relative_to="last"'),
+        ("before", item.relative_to == "before", 'relative_to="before"'),
+    ):
+        if fact in batch.depends_on and not declared:
+            raise InvalidArgumentError(
+                f"`{item.name}` has a `revision`, so that its values are stored, and they depend on other checkpoints: "
+                f"it must declare {way}."
+            )
+    return values
+
+
+def _rows(item: Measure, context: RunContext, fingerprints: Sequence[str]) -> tuple[str, str, Sequence[str]]:
+    """Key of the rows of a measure in the cache: its name, its setting, and the checkpoints each row depends on."""
+    setting = f"keys={context.key_list}" if item.needs("key frequencies") else ""
     if item.relative_to == "last":
         setting = f"last={fingerprints[-1]}"
     if item.revision:
         setting += f"/{item.revision}"
     if item.relative_to == "before":
-        steps = source.traj.steps
+        steps = context.traj.steps
         pairs = zip(["", *fingerprints], fingerprints, np.diff(steps, prepend=steps[:1]))
         return item.name, setting, [f"{before}/{apart}/{own}" for before, own, apart in pairs]
     return item.name, setting, fingerprints
 
 
-def _choose(source: RunContext, names: Sequence[str | Own] | str | Own | None) -> list[Measure]:
-    if isinstance(names, str) or callable(names):
+def _choose(context: RunContext, names: Sequence[str | Own] | str | Own | None) -> list[Measure]:
+    """Measures to compute, each of which the run admits."""
+    if names is None:
+        return [item for item in MEASURES.values() if not item.opt_in and context.unmet(item.requires) is None]
+    if isinstance(names, str | Measure) or callable(names):
         names = [names]
-    if names is not None:
-        chosen = [_own(name) if callable(name) else _known(name) for name in dict.fromkeys(names)]
-        for item in chosen:
-            if sum(item.name == other.name for other in chosen) > 1:
-                raise InvalidArgumentError(f"Measures need names of their own; `{item.name}` is that of two functions.")
-            for need in item.requires:
-                if need != "keys":  # without key frequencies nothing is kept and nothing is removed
-                    _require(source, item.name, need)
-        return chosen
-    met = {need: requirement.met(source) for need, requirement in REQUIREMENTS.items()}
-    return [item for item in MEASURES.values() if not item.costly and all(met[need] for need in item.requires)]
+    chosen = [_known(name) if isinstance(name, str) else _own(name) for name in dict.fromkeys(names)]
+    for item in chosen:
+        if sum(item.name == other.name for other in chosen) > 1:
+            raise InvalidArgumentError(f"Measures need names of their own; `{item.name}` is that of two functions.")
+        if any(item.name in other.dims for other in chosen):
+            raise InvalidArgumentError(f"`{item.name}` is the name of an axis; the measure needs another one.")
+        requires = item.requires
+        if item.name in MEASURES:  # which are defined without key frequencies, too: nothing remains, or is removed
+            requires = tuple("answer is a sum" if need == "key frequencies" else need for need in requires)
+        _require(context, item.name, requires)
+    return chosen
 
 
 def _known(name: str) -> Measure:
-    if not isinstance(name, str):
-        raise InvalidArgumentError(f"`names` must hold names of measures, or functions; got {name!r}.")
     if name not in MEASURES:
         raise UnknownNameError(f"There is no measure `{name}`. {did_you_mean(name, MEASURES)}")
     return MEASURES[name]
 
 
-def _own(function: Own) -> Measure:
-    """A user's function of a model as a measure."""
-    name = getattr(function, "__name__", "")
-    if not name.isidentifier() or name in MEASURES:
-        why = f"`{name}` is one of those that there are" if name in MEASURES else f"got {name or function!r}"
-        raise InvalidArgumentError(f"A function needs a name of its own, given by `def`, to be a measure; {why}.")
-
-    first: dict[str, torch.Size] = {}
-
-    def number(model: Any) -> torch.Tensor:
-        value = function(model)
-        try:  # what it returns may be the model's own memory, which the next step overwrites
-            return torch.as_tensor(value).detach().clone()
-        except (TypeError, ValueError, RuntimeError):
-            raise InvalidArgumentError(f"`{name}` must return a number or an array; got {value!r}.") from None
-
-    def compute(view: CheckpointBatch) -> torch.Tensor:
-        with torch.no_grad():
-            values = view.each(number)
-        shape = first.setdefault("shape", values[0].shape)
-        for value in values:
-            if value.shape != shape:
-                got = f"{tuple(shape)} and {tuple(value.shape)}"
-                raise InvalidArgumentError(f"`{name}` must return the same shape at every step; got {got}.")
-        return torch.stack(values)
-
-    meaning = (function.__doc__ or name).strip().splitlines()[0]
-    return Measure(name, ("step",), compute, meaning, reads="weights", kept=False)
+def _own(item: Any) -> Measure:
+    """A user's measure, or function of the model, as a measure."""
+    if not isinstance(item, Measure):
+        if not callable(item):
+            raise InvalidArgumentError(
+                f"`names` must hold names of measures, or functions; got {item!r}. Or an `interp.Measure`."
+            )
+        item = measure_of_model(item)
+    if item.name in MEASURES:
+        raise InvalidArgumentError(
+            f"A measure needs a name of its own; `{item.name}` is one of those that there are. Give it another one."
+        )
+    return item
 
 
-def _require(source: RunContext, name: str, need: str) -> None:
-    if not REQUIREMENTS[need].met(source):
-        config = source.traj.config
-        raise NotAvailableError(
-            f"`{name}` {REQUIREMENTS[need].rule}; this run is {config.task.slug} with {config.model.slug}."
+def _require(context: RunContext, name: str, requires: Sequence[Any]) -> None:
+    unmet = context.unmet(requires)
+    if unmet is not None:
+        raise NotAvailableError(f"`{name}` {unmet.rule}; this run is {context.description}.")
+
+
+def _warn_if_not_finite(item: Measure, values: np.ndarray, steps: np.ndarray) -> None:
+    wrong = np.array([not np.isfinite(row).all() for row in values])
+    if wrong.any():
+        warnings.warn(
+            f"`{item.name}` is NaN or infinite at {int(wrong.sum())} of {len(steps)} checkpoints, first at step "
+            f"{int(steps[wrong.argmax()])}.",
+            stacklevel=3,
         )
 
 

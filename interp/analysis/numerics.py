@@ -30,7 +30,7 @@ from torch import Tensor
 
 from interp.analysis.arrays import Array, as_floats
 from interp.analysis.curves import Curve, as_curve, sustained_step
-from interp.analysis.loss import Labels, Mask, as_targets, cross_entropy
+from interp.analysis.loss import Labels, Mask, as_logits, as_targets, cross_entropy
 from interp.analysis.norms import sum_of_squares_by_parameter
 from interp.errors import InvalidArgumentError
 from interp.literals import as_count, as_probability
@@ -102,7 +102,7 @@ class Collapse:
 
 
 def softmax_collapse(
-    logits: Float[Array, "*steps p p answer"],
+    logits: Float[Array, "*steps_and_inputs answer"],
     labels: Labels,
     mask: Mask | None = None,
     *,
@@ -127,7 +127,7 @@ def softmax_collapse(
 
 
 def zero_loss_share(
-    logits: Float[Array, "*steps p p answer"],
+    logits: Float[Array, "*steps_and_inputs answer"],
     labels: Labels,
     mask: Mask | None = None,
     *,
@@ -150,7 +150,7 @@ def zero_loss_share(
 
 
 def precision_gap(
-    logits: Float[Array, "*steps p p answer"],
+    logits: Float[Array, "*steps_and_inputs answer"],
     labels: Labels,
     mask: Mask | None = None,
     *,
@@ -325,10 +325,10 @@ def collapses(
 
 
 def _softmax(
-    logits: Float[Array, "*steps p p answer"], labels: Labels, mask: Mask | None, dtype: torch.dtype
-) -> tuple[Float[Tensor, "*steps input"], Float[Tensor, "*steps input"], Float[Tensor, "*steps p p answer"]]:
+    logits: Float[Array, "*steps_and_inputs answer"], labels: Labels, mask: Mask | None, dtype: torch.dtype
+) -> tuple[Float[Tensor, "*steps chosen"], Float[Tensor, "*steps chosen"], Float[Tensor, "*steps_and_inputs answer"]]:
     """Terms z_label - max z and sum_j exp(z_j - max z) of the chosen inputs, in `dtype`; and the checked logits."""
-    checked = as_floats("logits", logits, "*steps p p answer")
+    checked = as_logits(logits, labels)
     labels, mask = as_targets(labels, mask, checked)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise InvalidArgumentError(f"`dtype` must be a floating-point format of torch; got {dtype}.")

@@ -25,6 +25,7 @@ from interp.errors import InvalidArgumentError
 from interp.literals import as_probability
 
 __all__ = [
+    "NEURON_SHARE",
     "FamilyPower",
     "NeuronFrequency",
     "Operation",
@@ -44,6 +45,9 @@ __all__ = [
 ]
 
 Operation = Literal["add", "subtract"]
+
+NEURON_SHARE = 0.85
+"""Share of its variance that puts a neuron into the cluster of a frequency (Nanda et al., 2023)."""
 
 
 @dataclass(frozen=True)
@@ -222,11 +226,11 @@ def neuron_frequency(shares: Float[Array, "*steps neuron frequency"]) -> NeuronF
 
 
 def neuron_cluster_size(
-    shares: Float[Array, "*steps neuron frequency"], *, threshold: float = 0.85
+    shares: Float[Array, "*steps neuron frequency"], *, threshold: float = NEURON_SHARE
 ) -> Int[Tensor, "*steps frequency"]:
     """Number of neurons with more than `threshold` of their variance in each frequency.
 
-    `threshold` in [0, 1]; 0.85 comes from Nanda et al. (2023), who find 433 of 512 neurons above it.
+    `threshold` in [0, 1]; the default is that of Nanda et al. (2023), who find 433 of 512 neurons above it.
 
     >>> neuron_cluster_size(torch.tensor([[0.1, 0.9], [0.6, 0.3], [0.05, 0.95]])).tolist()
     [0, 2]

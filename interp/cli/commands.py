@@ -202,8 +202,9 @@ class Measure:
 
         if self.list:
             for name, item in MEASURES.items():
-                costly = " (takes long: by name only)" if item.costly else ""
-                print(f"{name:36} {'[' + ', '.join(item.dims) + ']':26} {item.meaning}{costly}")
+                opt_in = " (takes long: by name only)" if item.opt_in else ""
+                requires = f"; needs {', '.join(item.requirement_names)}" if item.requires else ""
+                print(f"{name:36} {'[' + ', '.join(item.named_dims) + ']':26} {item.meaning}{requires}{opt_in}")
             return
         if self.run is None:
             raise ConfigError(
@@ -227,7 +228,7 @@ class Measure:
         if self.output:
             print(f"Written:   {self.output}")
         if not self.names and data.attrs.get("key_frequencies") == []:
-            keyed = sum("keys" in item.needs for item in MEASURES.values())
+            keyed = sum(item.needs("key frequencies") for item in MEASURES.values())
             print(f"Left out:  {keyed} measures of key frequencies, of which none stands out at the last step")
         if others and not (self.output and self.output.suffix == ".nc"):
             print(f"With more axes (write them with --output FILE.nc): {', '.join(others)}")

@@ -18,8 +18,9 @@ import numpy as np
 import xarray as xr
 
 from interp.analysis import progress
-from interp.analysis.catalogue import MEASURES, REQUIREMENTS
-from interp.analysis.context import CheckpointBatch, RunContext
+from interp.analysis.batch import CheckpointBatch
+from interp.analysis.catalogue import MEASURES
+from interp.analysis.context import RunContext
 from interp.analysis.loss import cross_entropy
 from interp.analysis.measures import key_frequencies, measure
 from interp.config.base import flat
@@ -305,17 +306,19 @@ def _seen(traj: Trajectory, until: int, period: float) -> dict[str, float]:
             found |= {f"train_loss_{name}": getattr(signature, name) for name in SIGNATURE}
         except InvalidArgumentError:  # logged too seldom, or not evenly
             pass
-    if REQUIREMENTS["sum"].met(RunContext(traj)):
+    if RunContext(traj).unmet(("answer is a sum",)) is None:
         found["trig_loss_ratio"] = _trig_loss_ratio(traj, step)
     return found
 
 
 def _trig_loss_ratio(traj: Trajectory, step: int) -> float:
     """With the key frequencies of this very step; the measure of that name takes those of the last one."""
-    source = RunContext(traj)
-    view = CheckpointBatch(source, np.array([traj.position(step)]))
-    restricted = progress.restricted_loss_logit(view.logits, source.sums, view.own_keys[0], operation=view.operation)
-    test = cross_entropy(view.logits, source.sums, source.sums_tested)
+    context = RunContext(traj)
+    batch = CheckpointBatch(context, np.array([traj.position(step)]))
+    restricted = progress.restricted_loss_logit(
+        batch.logits, context.sums, batch.own_keys[0], operation=batch.operation
+    )
+    test = cross_entropy(batch.logits, context.sums, context.sums_tested)
     return float(progress.trig_loss_ratio(test, restricted))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from interp.analysis.catalogue import MEASURES, REQUIREMENTS
+from interp.analysis.catalogue import MEASURES
 from interp.analysis.context import RunContext
 from interp.analysis.measures import measure
 from interp.trajectory import Trajectory, as_trajectory
@@ -111,7 +111,7 @@ def logged_loss(metrics: xr.Dataset | None) -> str | None:
 def defined(traj: Trajectory, names: Sequence[str]) -> list[str]:
     """The measures among `names` that are defined for a run."""
     context = RunContext(traj)
-    return [name for name in names if all(REQUIREMENTS[need].met(context) for need in MEASURES[name].requires)]
+    return [name for name in names if context.unmet(MEASURES[name].requires) is None]
 
 
 def _finite(data: xr.Dataset, names: Sequence[str]) -> xr.Dataset:

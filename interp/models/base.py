@@ -109,6 +109,11 @@ class Network(nn.Module, ABC):
         """
         return ""
 
+    @property
+    def embedded(self) -> str:
+        """Name in the cache of the embeddings [batch, pos, d_model] of inputs; empty where there is none."""
+        return ""
+
     def axes_of(self, name: str) -> tuple[str, ...]:
         """Names of the axes of a parameter, from `axes`; empty where they are not declared.
 
@@ -227,6 +232,11 @@ class NeuronNetwork(Network):
     def embeddings(self) -> tuple[str, ...]:
         """See `Network.embeddings`."""
         return () if self.embed is None else ("embed.W_E",)
+
+    @property
+    def embedded(self) -> str:
+        """See `Network.embedded`."""
+        return "hook_embed"
 
     def muon_turns(self, name: str, ndim: int) -> bool:
         """See `Network.muon_turns`: matrices of the blocks (biases of heads, [head, d_head], are none)."""
