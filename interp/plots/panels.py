@@ -167,7 +167,7 @@ def variable_of(need: Any) -> str:
     """
     if isinstance(need, str):
         return need
-    from interp.analysis.catalogue import Measure
+    from interp.analysis.definitions import Measure
 
     name = need.name if isinstance(need, Measure) else getattr(need, "__name__", "")
     if not name.isidentifier():
