@@ -1,10 +1,9 @@
-"""Training, resuming and replaying a run.
+"""Training, resuming and replaying runs.
 
-A run is a pure function of its config (per device model and torch version), hence resuming from a full state gives the
-same weights, bit for bit, and a stretch can be replayed at any density. That holds for its events too: run.json lists
-those that happened, so that a run goes on, and is replayed, with what was in force. The loop itself is in `loop`.
-
-Every function takes `observers`, which see each step: see `observers`.
+A run is a pure function of its config (per device model and torch version). Hence resuming from a full state gives the
+same weights, bit for bit, and a stretch can be replayed at any density. Events are no exception: run.json lists those
+that happened, so that a run is resumed and replayed with the hyper-parameters that were in force. The loop is in
+`loop`; observers, which see each of its steps, in `observers`.
 """
 
 import contextlib
@@ -58,28 +57,28 @@ def train(
     """Run `config` and return its trajectory, stored in `root/<run_id>`.
 
     Arguments:
-        config: what to run, or the name of a recipe.
+        config: config of the run, or the name of a recipe.
         root: folder that holds runs.
         device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one.
         progress: show a progress bar with losses and accuracies.
-        existing: what to do with a run of the same config: "resume" goes on with it, or returns it where it is
-            complete, "overwrite" trains it again in its place, "error" refuses.
+        existing: treatment of a stored run of the same config: "resume" continues it, or returns it where it is
+            complete; "overwrite" trains it again in its place; "error" refuses.
         threads: CPU threads; None leaves torch's setting. Bit-exactness holds for one number of threads.
         observers: objects that see each step (`interp.Observer`); they must not change the run. One of them can end
             it early, to be resumed later: then the trajectory so far is returned.
 
     Raises:
-        InvalidArgumentError: a value of `existing`, `device` or `threads` that there is not; nothing is deleted then.
+        InvalidArgumentError: `existing`, `device` or `threads` has no meaning; nothing is deleted.
         RunExistsError: the run exists and `existing` is "error".
         RunLockedError: another process is writing to it.
-        DeviceMemoryError: it does not fit into the memory of the device; then there is no run, and none is deleted.
-        DivergedError: a loss or a weight is not a number; what was stored before is kept.
+        DeviceMemoryError: the run does not fit into the memory of the device; none is made, and none is deleted.
+        DivergedError: a loss or a weight is not finite; all earlier steps stay stored.
         RunInterrupted: (a KeyboardInterrupt) after Ctrl-C or SIGTERM; the run can be resumed.
         ObserverError: an observer raised an exception; the run can be resumed.
     """
     config = recipes.get(config) if isinstance(config, str) else config
     folder = Path(root) / config.run_id
-    if _settled(folder, existing):
+    if _continues(folder, existing):
         return resume(folder, device=device, progress=progress, threads=threads, observers=observers)
     _start([config], Path(root), device, progress, existing, threads, observers)
     return Trajectory(folder)
@@ -95,16 +94,16 @@ def train_many(
     threads: int | None = None,
     observers: Sequence[Observer] = (),
 ) -> list[Trajectory]:
-    """Train runs of equal shape together, in one batched step; each is stored as its own run, as by `train`.
+    """Train an ensemble: runs of equal shape in one batched step, each stored as a run of its own, as by `train`.
 
-    They may differ in seeds, splits and their sizes, learning rates and all other hyper-parameters of the optimiser,
-    interventions and events: in everything that leaves the arrays of a step as they are
+    Members may differ in seeds, splits and their sizes, learning rates and all other hyper-parameters of the optimiser,
+    interventions and events: in everything that leaves the shapes of a step's arrays as they are
     (`interp.training.ensemble.shape_of`). A member equals the run of its config alone up to the rounding of batched
     products. Its run.json lists the whole ensemble: resuming one member resumes all, and a replay runs them all again,
-    since rounding depends on the company.
+    since rounding depends on the other members.
 
-    Runs that are there already are treated one by one as `train` treats them. A member whose loss is not finite is
-    given up, the others go on, and `DivergedError` is raised when they are done.
+    Stored runs are treated one by one as `train` treats them. A member whose loss is not finite is given up, the others
+    are trained to their end, and `DivergedError` is raised after that.
 
     Arguments: as `train`. Each observer sees every run; an observer that ends one of them early ends them all.
 
@@ -117,17 +116,17 @@ def train_many(
     chosen = [recipes.get(config) if isinstance(config, str) else config for config in configs]
     require_equal_shape(chosen)
     if len({config.run_id for config in chosen}) < len(chosen):
-        raise ConfigError("Each of the runs that are trained together must be another one; two configs are the same.")
+        raise ConfigError("Runs that are trained together must be different; two configs are the same.")
     folders = [Path(root) / config.run_id for config in chosen]
-    settled = [_settled(folder, existing) for folder in folders]
+    stored = [_continues(folder, existing) for folder in folders]
     lost: list[DivergedError] = []
-    for folder, there in zip(folders, settled):
-        if there:
+    for folder, is_stored in zip(folders, stored):
+        if is_stored:
             try:
                 resume(folder, device=device, progress=progress, threads=threads, observers=observers)
             except DivergedError as error:
                 lost.append(error)
-    fresh = [config for config, there in zip(chosen, settled) if not there]
+    fresh = [config for config, is_stored in zip(chosen, stored) if not is_stored]
     _start(fresh, Path(root), device, progress, existing, threads, observers)
     if lost:
         raise lost[0]
@@ -142,18 +141,18 @@ def resume(
     threads: int | None = None,
     observers: Sequence[Observer] = (),
 ) -> Trajectory:
-    """Go on with an unfinished run, from its last full state, to weights bitwise equal to the uninterrupted run's.
+    """Continue an unfinished run from its last full state, to weights bitwise equal to those of an uninterrupted run.
 
-    Checkpoints stored after that state are computed again and must come out the same. A finished run is returned as it
-    is. The device kind and the number of threads default to those that the run began with. Observers see the steps that
+    Checkpoints stored after that state are computed again and must come out equal. A finished run is returned as it is.
+    The kind of device and the number of threads default to those that the run began with. Observers see all steps that
     are computed, also those that had been computed before.
 
     Raises:
         StoreError: `path` is no run folder.
         CorruptRunError: a recomputed checkpoint differs from the stored one (another device, torch or thread count), or
-            the run was complete and has lost something.
+            files of a complete run are damaged or missing.
         NotAvailableError: the run is a replay, or was imported.
-        DivergedError: it diverged, which it would do again.
+        DivergedError: the run diverged, and would diverge again.
         RunInterrupted, ObserverError, RunLockedError: as `train`.
     """
     traj = Trajectory(Path(path))
@@ -171,7 +170,7 @@ def resume(
     with run_environment(place, threads or began.get("threads")), contextlib.ExitStack() as stack:
         members = _members(traj)
         writers = [stack.enter_context(RunWriter.open(member.folder)) for member in members]
-        # under the locks, so that nobody adds to them
+        # read under the locks, so that no other process adds states
         stored = [set(member.refresh().full_state_steps) for member in members if member.diverged is None]
         common = set.intersection(*stored)
         first = max(common, default=0)
@@ -202,15 +201,15 @@ def replay(
     threads: int | None = None,
     observers: Sequence[Observer] = (),
 ) -> Trajectory:
-    """Run a stretch again and store every `every`-th step of it: a microscope for the moment of grokking.
+    """Run the steps from `start` to `stop` again and store every `every`-th: a microscope for the moment of grokking.
 
-    The run begins at the nearest full state at or before `start`. Wherever it passes a checkpoint of the original, the
-    weights must be bitwise equal; `traj.run["replay"]["proven"]` lists those steps. The replay is a trajectory of its
-    own, in `<run>/replay/<start>-<stop>-every<k>`; asked for again, it is returned as it is. Observers see the steps
-    from the full state on, with the replay's folder; of runs trained together, they see the one that is replayed.
+    A replay begins at the nearest full state at or before `start`. At every checkpoint of the original the weights must
+    be bitwise equal; `traj.run["replay"]["proven"]` lists these steps. The replay is a trajectory of its own, in
+    `<run>/replay/<start>-<stop>-every<k>`; a complete one is returned as it is. Observers see the steps from the full
+    state on, with the folder of the replay; of an ensemble they see the member that is replayed.
 
     Raises:
-        InvalidArgumentError: start, stop or every do not fit the run.
+        InvalidArgumentError: `start`, `stop` or `every` do not fit the run.
         NotAvailableError: the run holds no full state at or before `start`, or was imported.
         CorruptRunError: a replayed step differs from the stored one.
     """
@@ -265,14 +264,14 @@ def replay(
     return Trajectory(folder)
 
 
-def _settled(folder: Path, existing: str) -> bool:
-    """Whether a run is there, to be gone on with."""
+def _continues(folder: Path, existing: str) -> bool:
+    """Whether `folder` holds a run that is to be continued."""
     if existing not in ("resume", "overwrite", "error"):
         raise InvalidArgumentError(f"`existing` must be resume, overwrite or error; got {existing!r}.")
-    there = (folder / "run.json").exists()
-    if there and existing == "error":
+    exists = (folder / "run.json").exists()
+    if exists and existing == "error":
         raise RunExistsError(f"{folder} already holds this run; resume it, load it, or overwrite it.")
-    return there and existing == "resume"
+    return exists and existing == "resume"
 
 
 def _start(
@@ -284,7 +283,7 @@ def _start(
     threads: int | None,
     observers: Sequence[Observer],
 ) -> None:
-    """Train from the initial weights; what is to be overwritten is deleted once all is ready to replace it."""
+    """Train from the initial weights; a run to be overwritten is deleted once everything is ready to replace it."""
     if not configs:
         return
     place = choose_device(device)
@@ -309,13 +308,13 @@ def _start(
 
 
 def _recorded(state: TrainState, writer: RunWriter) -> Member:
-    """A run that is stored as it is trained, and marked as complete at its last step."""
+    """Member of a loop that is stored, and marked as complete at its last step."""
     storage = Storage(writer, state.config.save.state)
     return Member(state, writer.folder, (DivergenceCheck(writer), storage, Completion(writer)))
 
 
 def _with_bar(members: list[Member], plan: Plan, progress: bool) -> list[Member]:
-    """The same runs with a progress bar, if `progress`."""
+    """Members with a progress bar among their observers, if `progress`."""
     if not progress:
         return members
     bar = ProgressBar(plan.first, plan.last, sum(bool(member.recorders) for member in members))
@@ -323,11 +322,11 @@ def _with_bar(members: list[Member], plan: Plan, progress: bool) -> list[Member]
 
 
 def _delete(folder: Path) -> None:
-    """Delete a run, whole or damaged, unless somebody is writing to it."""
+    """Delete a run, whole or damaged, unless another process is writing to it."""
     with contextlib.suppress(CorruptRunError):
         if (folder / "run.json").exists():
             RunWriter.open(folder).close()
-    # killed at any point of this, it can be deleted again, or be trained from the start: states go first, run.json last
+    # states first, run.json last: after a kill at any point the run can be deleted again, or trained from the start
     shutil.rmtree(folder / "state", ignore_errors=True)
     for child in folder.iterdir():
         if child.name != "run.json":
@@ -336,24 +335,24 @@ def _delete(folder: Path) -> None:
 
 
 def _schedule(state: TrainState) -> Schedule:
-    """When weights are stored."""
+    """Schedule of weights, with a budget turned into steps."""
     return state.config.save.weights.resolve(state.bytes_per_checkpoint, state.config.steps)
 
 
 def _members(traj: Trajectory) -> list[Trajectory]:
-    """The runs that are trained together with this one, itself included, in their order.
+    """Runs of the ensemble that `traj` belongs to, in their order; a run trained alone is its only member.
 
     Raises:
-        NotAvailableError: one of them is missing, or is in other company now: without it the others cannot be computed
-            again.
+        NotAvailableError: a member is missing, or was trained again in another ensemble: without it the steps of the
+            others cannot be computed.
     """
-    company = traj.run.get("ensemble")
+    ensemble = traj.run.get("ensemble")
     members: list[Trajectory] = []
-    for folder in [traj.folder] if company is None else [traj.folder.parent / run_id for run_id in company]:
+    for folder in [traj.folder] if ensemble is None else [traj.folder.parent / run_id for run_id in ensemble]:
         there = (folder / "run.json").exists()
         if there:
             members.append(Trajectory(folder))
-        if not there or members[-1].run.get("ensemble") != company:
+        if not there or members[-1].run.get("ensemble") != ensemble:
             what = "has been trained again without it" if there else "is not beside it"
             raise NotAvailableError(
                 f"{traj.folder.name} was trained together with {folder.name}, which {what}; its steps cannot be "

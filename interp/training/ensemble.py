@@ -1,13 +1,13 @@
-"""Runs of equal shape in one batched step: the weights of all members lie in one tensor per parameter.
+"""Ensembles: runs of equal shape in one batched step, with the weights of all members in one tensor per parameter.
 
-    W [member, ...]      stacked over members; each member's own model and optimiser state are views of it
-    outputs              torch.func.vmap of the fast pass, over members, their inputs and their batches
-    gradient             of the sum of the members' losses, which is each member's own gradient
-    update               one optimiser for all members with the same hyper-parameters, of their stacked weights on CUDA,
-                         of each member's own on the CPU; interventions member by member
+    W [member, ...]      stacked weights; model and optimiser state of each member are views of them
+    outputs              torch.func.vmap of the network's pass over members, their inputs and their batches
+    gradient             of the sum of the losses, which is the gradient of each member's own loss
+    update               one optimiser for all members with equal hyper-parameters, on stacked weights on CUDA, on each
+                         member's own weights on the CPU; interventions member by member
 
 A member differs from the run of its config alone by the rounding of its products, if at all: seeds, splits, batches,
-draws and events are its own. Training sets may differ in size: the shorter ones are filled up with inputs of weight 0.
+draws and events are its own. Training sets may differ in size: shorter ones are padded with inputs of weight 0.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interp.config import RunConfig
+from interp.config import RunConfig, TaskConfig
 from interp.config.events import AtStep, parse_event
 from interp.errors import ConfigError
 from interp.models import Batch, Network
@@ -35,20 +36,19 @@ from interp.training.step import Step, captured_update
 
 __all__ = ["EnsembleStep", "require_equal_inputs", "require_equal_shape", "shape_of"]
 
-BOUND = ("batch_size", "loss", "loss_precision")
+SHARED_OPTIMIZER_FIELDS = ("batch_size", "loss", "loss_precision")
 """Fields of the optimiser in which members must agree; in all others they may differ."""
-_BOUND = {f"optimizer.{name}" for name in BOUND}
 
 
-def require_equal_inputs(sessions: Sequence[TrainState]) -> None:
-    """Raise a `ConfigError` where the inputs of runs of equal shape cannot lie side by side."""
+def require_equal_inputs(runs: Sequence[TrainState]) -> None:
+    """Raise a `ConfigError` where the inputs of runs of equal shape cannot be stacked."""
     for own, others in (("train", "test"), ("test", "train")):
-        _Stacked(sessions[0].model, [(getattr(session, own), getattr(session, others)) for session in sessions])
-    _require_batched_pass(sessions[0])
+        _Stacked(runs[0].model, [(getattr(run, own), getattr(run, others)) for run in runs])
+    _require_batched_pass(runs[0])
 
 
 def shape_of(config: RunConfig) -> str:
-    """What runs must have in common to be trained in one batched step, as text: equal shapes give equal texts.
+    """Everything in which the members of an ensemble must agree, as text: configs with equal texts can be batched.
 
     Example:
         >>> config = RunConfig()
@@ -61,7 +61,7 @@ def shape_of(config: RunConfig) -> str:
 
 
 def require_equal_shape(configs: Sequence[RunConfig]) -> None:
-    """Raise a `ConfigError` that names where configs differ in what an ensemble must have in common."""
+    """Raise a `ConfigError` that names the fields in which configs differ and the members of an ensemble must not."""
     first = _fields(configs[0])
     for i, config in enumerate(configs):
         other = _fields(config)
@@ -74,40 +74,40 @@ def require_equal_shape(configs: Sequence[RunConfig]) -> None:
 
 
 class EnsembleStep(Step):
-    """The update of several runs of equal shape, whose results are in the order of `sessions`.
+    """The update of several runs of equal shape, whose results are in the order of `runs`.
 
-    Optimisers change weights as they are stacked where `stacked_updates`, by default on CUDA and for logistic
-    regression: on the CPU the fused optimisers round the last numbers of a tensor differently, wherever a member's lie,
-    which deep networks amplify.
+    With `stacked_updates`, optimisers change the stacked weights: the default on CUDA and for logistic regression. On
+    the CPU the fused optimisers round the last numbers of a tensor differently, which deep networks amplify: there each
+    member's own tensors are changed.
     """
 
-    def __init__(self, sessions: Sequence[TrainState], stacked_updates: bool | None = None) -> None:
-        super().__init__(sessions)
-        require_equal_shape([session.current for session in sessions])
-        device = sessions[0].device
-        kinds = [f"{session.current.optimizer} {_remembered(session)}" for session in sessions]
+    def __init__(self, runs: Sequence[TrainState], stacked_updates: bool | None = None) -> None:
+        super().__init__(runs)
+        require_equal_shape([run.current for run in runs])
+        device = runs[0].device
+        kinds = [f"{run.current.optimizer} {_remembered(run)}" for run in runs]
         if stacked_updates is None:
-            stacked_updates = device.type == "cuda" or sessions[0].objective.has_slopes
-        order = sorted(range(len(sessions)), key=lambda i: kinds.index(kinds[i]))  # equal ones side by side
-        self._sessions = [sessions[i] for i in order]
-        self._first = self._sessions[0]
+            stacked_updates = device.type == "cuda" or runs[0].objective.has_slopes
+        order = sorted(range(len(runs)), key=lambda i: kinds.index(kinds[i]))  # equal optimisers side by side
+        self._runs = [runs[i] for i in order]
+        self._first = self._runs[0]
         self._place = torch.tensor(order, device=device).argsort()
         self._module = _Outputs(self._first)
         self._inputs = {
-            "train": _Stacked(self._first.model, [(session.train, session.test) for session in self._sessions]),
-            "test": _Stacked(self._first.model, [(session.test, session.train) for session in self._sessions]),
+            "train": _Stacked(self._first.model, [(run.train, run.test) for run in self._runs]),
+            "test": _Stacked(self._first.model, [(run.test, run.train) for run in self._runs]),
         }
         self._weights = self._stack_weights()
         self._groups: list[_Group] = []
         for count in Counter(kinds).values():  # in the order in which they first occur
-            start = sum(len(group.sessions) for group in self._groups)
+            start = sum(len(group.runs) for group in self._groups)
             rows = slice(start, start + count)
             weights = {name: W.detach()[rows] for name, W in self._weights.items()} if stacked_updates else None
-            self._groups.append(_Group(self._sessions[rows], weights, rows))
-        self._result = torch.zeros(len(sessions), 2, dtype=torch.float64, device=device)
+            self._groups.append(_Group(self._runs[rows], weights, rows))
+        self._result = torch.zeros(len(runs), 2, dtype=torch.float64, device=device)
         self._batch = self._draw_batches(0) if self._first.minibatches else None
         self._dropout = self._draw_dropout(0)
-        self._graph = captured_update(self._update, self._sessions) if device.type == "cuda" else None
+        self._graph = captured_update(self._update, self._runs) if device.type == "cuda" else None
         self._evaluations = None if self._graph is None else CapturedEvaluations(self._graph)
 
     def evaluate(self, split: Split) -> Float[Tensor, "member 2"]:
@@ -121,10 +121,10 @@ class EnsembleStep(Step):
             if split == "test" and self._first.objective.has_population:
                 return self._first.population(self._weights)[self._place]
             precision = self._first.config.optimizer.loss_precision
-            loss, right = self._first.objective.loss(
+            loss, correct = self._first.objective.loss(
                 self._outputs(inputs), inputs.labels, precision, weights=inputs.weights
             )
-            return _numbers(loss, right, inputs.weights)[self._place]
+            return _metrics(loss, correct, inputs.weights)[self._place]
 
     def __call__(self, step: int) -> Float[Tensor, "member 2"]:
         """See `Step.__call__`."""
@@ -150,10 +150,10 @@ class EnsembleStep(Step):
                 for intervention in group.interventions:
                     stack.enter_context(intervention.around())
             if self._first.objective.has_slopes and self._batch is None:
-                loss, right, gradients = self._first.closed_form(inputs.leaves[0], self._weights)
+                loss, correct, gradients = self._first.closed_form(inputs.leaves[0], self._weights)
             else:
                 outputs = self._outputs(inputs, self._batch, self._dropout)
-                loss, right = self._first.objective.loss(
+                loss, correct = self._first.objective.loss(
                     outputs, labels, optimizer.loss_precision, optimizer.loss, weights
                 )
                 trained = {name: W for name, W in self._weights.items() if W.requires_grad}
@@ -161,26 +161,26 @@ class EnsembleStep(Step):
                 gradients = {name: g.contiguous() for name, g in zip(trained, found)}  # as the fused optimisers need
         for group in self._groups:
             group.update(gradients)
-        self._result.copy_(_numbers(loss.detach(), right, weights))
+        self._result.copy_(_metrics(loss.detach(), correct, weights))
 
     def _outputs(self, inputs: "_Stacked", batch: Tensor | None = None, dropout: Tensor | None = None) -> Tensor:
-        """What every member says to its inputs, by its own weights."""
+        """Outputs of every member for its inputs, by its own weights."""
 
         def of_member(
             weights: dict[str, Tensor], leaves: list[Tensor], batch: Tensor | None, dropout: Tensor | None
         ) -> Tensor:
-            pairs = inputs.rebuilt(leaves)
-            pairs = pairs if batch is None else pairs.select(batch)
-            pairs = pairs if dropout is None else replace(pairs, dropout=dropout)
+            prepared = inputs.rebuilt(leaves)
+            prepared = prepared if batch is None else prepared.select(batch)
+            prepared = prepared if dropout is None else replace(prepared, dropout=dropout)
             named = {f"model.{name}": W for name, W in weights.items()}
-            return torch.func.functional_call(self._module, named, (pairs,))
+            return torch.func.functional_call(self._module, named, (prepared,))
 
         in_dims = (0, 0, None if batch is None else 0, None if dropout is None else 0)
         return torch.func.vmap(of_member, in_dims)(self._weights, inputs.leaves, batch, dropout)
 
     def _stack_weights(self) -> dict[str, Tensor]:
-        """One tensor for each parameter of all members, whose rows become the members' own parameters."""
-        own = [dict(session.model.named_parameters()) for session in self._sessions]
+        """Stack each parameter over members; the rows become the members' own parameters."""
+        own = [dict(run.model.named_parameters()) for run in self._runs]
         stacks = {name: torch.stack([parameters[name].detach() for parameters in own]) for name in own[0]}
         for row, parameters in enumerate(own):
             for name, W in parameters.items():
@@ -188,55 +188,55 @@ class EnsembleStep(Step):
         return {name: stack.requires_grad_(own[0][name].requires_grad) for name, stack in stacks.items()}
 
     def _draw_batches(self, step: int) -> Tensor:
-        return torch.stack([session.batch_indices(step) for session in self._sessions])
+        return torch.stack([run.batch_indices(step) for run in self._runs])
 
     def _draw_dropout(self, step: int) -> Tensor | None:
-        drawn = [session.dropout_mask(step) for session in self._sessions]
+        drawn = [run.dropout_mask(step) for run in self._runs]
         masks = [mask for mask in drawn if mask is not None]
         longest = max((len(mask) for mask in masks), default=0)
         filled = [F.pad(mask, (0, 0, 0, longest - len(mask))) for mask in masks]
         return torch.stack(filled).to(self._result.device) if filled else None
 
 
-def _require_batched_pass(session: TrainState) -> None:
+def _require_batched_pass(run: TrainState) -> None:
     """Raise a `ConfigError` where torch cannot take the network's pass for several members at once."""
-    batch = session.train[0].select(torch.zeros(1, dtype=torch.long, device=session.device))
-    module = _Outputs(session)
-    twice = {f"model.{name}": W.detach().expand(2, *W.shape) for name, W in session.model.named_parameters()}
+    batch = run.train[0].select(torch.zeros(1, dtype=torch.long, device=run.device))
+    module = _Outputs(run)
+    twice = {f"model.{name}": W.detach().expand(2, *W.shape) for name, W in run.model.named_parameters()}
     try:
         with torch.no_grad():
             torch.func.vmap(lambda weights: torch.func.functional_call(module, weights, (batch,)))(twice)
     except Exception as error:  # of torch's, of any kind
         reason = str(error).partition("\n")[0]
         raise ConfigError(
-            f"`{type(session.config.model).__name__}` cannot be trained in an ensemble, since torch.func.vmap refuses "
+            f"`{type(run.config.model).__name__}` cannot be trained in an ensemble, since torch.func.vmap refuses "
             f"its pass: {reason} Train these runs one by one."
         ) from error
 
 
 class _Group:
-    """Neighbouring members with the same hyper-parameters: one optimiser for them all.
+    """Neighbouring members with equal hyper-parameters, which share one optimiser.
 
-    It changes their `weights` where these are given, stacked, and else each member's own tensors.
+    The optimiser changes the stacked `weights` where they are given, and else each member's own tensors.
     """
 
-    def __init__(self, sessions: list[TrainState], weights: dict[str, Tensor] | None, rows: slice) -> None:
-        self.sessions, self.rows = sessions, rows
-        self.interventions = [one for session in sessions for one in session.interventions]
-        self._own = [dict(session.model.named_parameters()) for session in sessions]
+    def __init__(self, runs: list[TrainState], weights: dict[str, Tensor] | None, rows: slice) -> None:
+        self.runs, self.rows = runs, rows
+        self.interventions = [one for run in runs for one in run.interventions]
+        self._own = [dict(run.model.named_parameters()) for run in runs]
         self._stacks = {
             name: nn.Parameter(W, requires_grad=self._own[0][name].requires_grad) for name, W in (weights or {}).items()
         }
         changed = [self._stacks] if self._stacks else self._own
         names = ((f"{name} {i}", W) for i, parameters in enumerate(changed) for name, W in parameters.items())
-        self.config = sessions[0].current.optimizer
+        self.config = runs[0].current.optimizer
 
         def muon_turns(name: str, ndim: int) -> bool:
-            return sessions[0].model.muon_turns(name.rpartition(" ")[0], ndim)
+            return runs[0].model.muon_turns(name.rpartition(" ")[0], ndim)
 
         self.optimizer = build_optimizer(self.config, names, muon_turns=muon_turns, stacked=bool(self._stacks))
         for name in self._own[0]:
-            states = [session.optimizer.state.get(own[name], {}) for session, own in zip(sessions, self._own)]
+            states = [run.optimizer.state.get(own[name], {}) for run, own in zip(runs, self._own)]
             if states[0] and self._stacks:
                 stacked = {key: _stacked([state[key] for state in states]) for key in states[0]}
                 self.optimizer.state[self._stacks[name]] = stacked
@@ -245,14 +245,14 @@ class _Group:
         self._share_state()
 
     def prepare(self, step: int) -> None:
-        """Set the learning rate of the update that leaves `step`, and make the draws of its interventions."""
+        """Set the learning rate of the update that leaves `step`, and let the interventions draw."""
         lr = learning_rate(self.config, step)
         set_learning_rate(self.optimizer, lr)
         for intervention in self.interventions:
             intervention.prepare(step, lr)
 
     def update(self, gradients: dict[str, Tensor]) -> None:
-        """Change the weights of these members, by the gradients of all."""
+        """Change the weights of the group; `gradients` are those of all members."""
         for name, gradient in gradients.items():
             if self._stacks:
                 self._stacks[name].grad = gradient[self.rows]
@@ -269,29 +269,29 @@ class _Group:
             intervention.after()
 
     def _share_state(self) -> None:
-        """What the optimiser remembers becomes the members' own, by rows, to be stored and restored as ever."""
-        for row, (session, own) in enumerate(zip(self.sessions, self._own)):
+        """Give each member its rows of the optimiser's state, to be stored and restored like that of a single run."""
+        for row, (run, own) in enumerate(zip(self.runs, self._own)):
             for name, W in own.items():
                 state = self.optimizer.state.get(self._stacks.get(name, W))
                 if state is not None:
-                    session.optimizer.state[W] = _row(state, row) if self._stacks else state
+                    run.optimizer.state[W] = _row(state, row) if self._stacks else state
 
 
 class _Outputs(nn.Module):
-    """What a session's model says to a batch, as the module that `functional_call` needs."""
+    """Outputs of a run's model for a batch, as a module, as `functional_call` needs it."""
 
-    def __init__(self, session: TrainState) -> None:
+    def __init__(self, run: TrainState) -> None:
         super().__init__()
-        self.session, self.model = session, session.model
+        self.run, self.model = run, run.model
 
-    def forward(self, pairs: Batch) -> Tensor:
-        return self.session.outputs(pairs)
+    def forward(self, prepared: Batch) -> Tensor:
+        return self.run.outputs(prepared)
 
 
 class _Stacked:
-    """The inputs of all members and their labels; the shorter ones are filled up with inputs of weight 0.
+    """Inputs and labels of all members, stacked; shorter sets are padded with inputs of weight 0.
 
-    Each member has a pair of inputs with labels, its own and others to fill up with: held-out inputs, if it is trained.
+    `inputs` holds two sets for each member, its own and another to pad with: held-out inputs pad training inputs.
     """
 
     def __init__(self, model: Network, inputs: list[tuple[tuple[Batch, Tensor], tuple[Batch, Tensor]]]) -> None:
@@ -305,7 +305,7 @@ class _Stacked:
             own = [_filled(model, *both, longest) for both in inputs]
         self.labels = torch.stack([labels for _, labels in own])
         self._template = own[0][0]
-        everything = [list(_leaves(pairs)) for pairs, _ in own]
+        everything = [list(_leaves(prepared)) for prepared, _ in own]
         if len({tuple(leaf.shape for leaf in leaves) for leaves in everything}) > 1:
             raise ConfigError(
                 "These runs cannot be trained together: their training sets do not hold the same operands, so that "
@@ -314,19 +314,19 @@ class _Stacked:
         self.leaves = [torch.stack(of_all) for of_all in zip(*everything, strict=True)]
 
     def rebuilt(self, leaves: Sequence[Tensor]) -> Batch:
-        """The pairs of one member, from its part of the leaves."""
+        """The prepared of one member, from its part of the leaves."""
         return _with_leaves(self._template, iter(leaves))
 
 
 def _filled(model: Network, own: tuple[Batch, Tensor], others: tuple[Batch, Tensor], n: int) -> tuple[Batch, Tensor]:
-    """The first `n` of a member's inputs, the others, and both again should they not be enough."""
+    """The first `n` of a member's own inputs and the others, repeated if they are not enough."""
     tokens, labels = (torch.cat(both) for both in ((own[0].tokens, others[0].tokens), (own[1], others[1])))
     chosen = torch.arange(n, device=labels.device) % len(labels)
     return model.prepare(tokens[chosen]), labels[chosen]
 
 
 def _leaves(part: Any) -> Iterator[Tensor]:
-    """The tensors of prepared pairs, whatever they are nested in, in a fixed order."""
+    """Tensors of a prepared batch, at any depth, in a fixed order."""
     if isinstance(part, Tensor):
         yield part
     elif isinstance(part, tuple):
@@ -338,7 +338,7 @@ def _leaves(part: Any) -> Iterator[Tensor]:
 
 
 def _with_leaves(part: Any, leaves: Iterator[Tensor]) -> Any:
-    """The same with other tensors."""
+    """A copy of a prepared batch with other tensors, in the order of `_leaves`."""
     if isinstance(part, Tensor):
         return next(leaves)
     if isinstance(part, tuple):
@@ -349,42 +349,49 @@ def _with_leaves(part: Any, leaves: Iterator[Tensor]) -> Any:
     return part
 
 
-def _remembered(session: TrainState) -> list[str]:
-    """What the optimiser has a memory of: one without momentum so far has none to share with others."""
-    states = session.optimizer.state.values()
+def _remembered(run: TrainState) -> list[str]:
+    """Names of the optimiser's state so far; runs share an optimiser only where it remembers the same for all."""
+    states = run.optimizer.state.values()
     return sorted({key for state in states for key, value in state.items() if value is not None})
 
 
 def _stacked(values: list[Any]) -> Any:
-    """An entry of the optimiser's state for several members; a counter is the same for all."""
+    """Entry of the optimiser's state, stacked over members; a counter is equal in all of them."""
     if not isinstance(values[0], Tensor):
         return values[0]
     return torch.stack(values) if values[0].ndim else values[0].clone()
 
 
 def _row(state: dict[str, Any], row: int) -> dict[str, Any]:
-    """One member's part of an entry of the optimiser's state."""
+    """Entry of the optimiser's state for one member."""
     return {key: value[row] if isinstance(value, Tensor) and value.ndim else value for key, value in state.items()}
 
 
-def _numbers(loss: Tensor, right: Tensor, weights: Tensor | None) -> Float[Tensor, "member 2"]:
-    return torch.stack([loss.double(), mean_of(right.double(), weights)], dim=1)
+def _metrics(loss: Tensor, correct: Tensor, weights: Tensor | None) -> Float[Tensor, "member 2"]:
+    return torch.stack([loss.double(), mean_of(correct.double(), weights)], dim=1)
+
+
+@cache
+def _training_inputs(task: TaskConfig) -> int:
+    """Number of training inputs of a task."""
+    return int(build_task(task).train.sum())
 
 
 def _fields(config: RunConfig) -> dict[str, str]:
-    """What an ensemble must have in common, by dotted path."""
+    """Fields in which the members of an ensemble must agree, by dotted path."""
     data = config.to_dict()
     for name in ("seed", "interventions", "events"):
         data.pop(name, None)
     for part, varying in (("task", config.task.varying), ("model", config.model.varying)):
         for name in varying:
             data[part].pop(name, None)
-    data["optimizer"] = {name: data["optimizer"].get(name) for name in BOUND}
+    data["optimizer"] = {name: data["optimizer"].get(name) for name in SHARED_OPTIMIZER_FIELDS}
     size = data["optimizer"]["batch_size"]
-    if size is not None and config.task.split != "stored" and size >= int(build_task(config.task).train.sum()):
+    if size is not None and config.task.split != "stored" and size >= _training_inputs(config.task):
         data["optimizer"]["batch_size"] = None  # all are trained on at once
-    changes = [event for event in map(parse_event, config.events) if any(path in _BOUND for path, _ in event.changes)]
-    if changes:  # at one step in all members, or in one that is trained alone
+    shared = {f"optimizer.{name}" for name in SHARED_OPTIMIZER_FIELDS}
+    changes = [event for event in map(parse_event, config.events) if any(path in shared for path, _ in event.changes)]
+    if changes:  # at one step in all members, or in a run that is trained alone
         data["events"] = [str(event) for event in changes]
         if not all(isinstance(event.when, AtStep) for event in changes):
             data["events"].append(config.run_id)

@@ -1,4 +1,4 @@
-"""The parts of a run on its device: task, model, optimiser and prepared inputs, and the one update that is repeated.
+"""The state of a run on its device: task, model, optimiser, interventions and prepared inputs.
 
 Nothing in an update waits for the device. Losses and accuracies stay there until `MetricsBuffer.fetch` takes many at
 once.
@@ -29,12 +29,12 @@ from interp.training.capture import Split
 
 __all__ = ["MetricsBuffer", "TrainState", "initial_model"]
 
-BUFFERED = 512
-"""Pairs of numbers that wait on the device before they are fetched."""
+BUFFER_LENGTH = 512
+"""Maximum number of pairs of loss and accuracy that wait on the device."""
 
 
 def initial_model(config: RunConfig, task: Examples) -> Network:
-    """The model of `config` with its initial weights, on the CPU.
+    """Model of `config` with its initial weights, on the CPU.
 
     Example:
         >>> config = RunConfig()
@@ -50,12 +50,18 @@ def initial_model(config: RunConfig, task: Examples) -> Network:
 
 
 class TrainState:
-    """The parts of a run, on its device: task, model, optimiser, interventions, prepared inputs."""
+    """State of a run on its device: task, model, optimiser, interventions, prepared inputs.
+
+    Attributes:
+        config: config of the run, as it began.
+        current: config in force, with the changes of all events so far.
+        train, test: prepared inputs of each split, with their labels.
+        agenda: events that have happened, and those to come.
+    """
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
         self.config, self.device = config, device
         self.current = config
-        """The config in force: that of the run, as its events so far have made it."""
         self.task = build_task(config.task)
         self.model = initial_model(config, self.task).to(device)
         self._parameters = dict(self.model.named_parameters())
@@ -76,64 +82,64 @@ class TrainState:
 
     @property
     def minibatches(self) -> bool:
-        """Whether a step sees only a part of the training set."""
+        """Whether an update sees only a part of the training set."""
         return self.batch_size is not None
 
     @property
     def exact_pass(self) -> bool:
-        """Whether the loss of an update's pass is the training loss: all pairs, clean weights, plain cross-entropy."""
+        """Whether the loss of an update's pass is the training loss: all inputs, clean weights, plain cross-entropy."""
         clean = not any(intervention.changes_the_pass for intervention in self.interventions)
         plain = self.current.optimizer.loss == "cross-entropy"
         return clean and plain and not self.minibatches and self.dropout_mask(0) is None
 
     @property
     def bytes_per_checkpoint(self) -> int:
-        """Size of the weights of one step."""
+        """Size of the weights of one step [bytes]."""
         return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
 
     def evaluate(self, split: Split) -> Float[Tensor, "2"]:
-        """Cross-entropy and accuracy over all pairs of a split, on the device, whatever loss is minimised."""
-        pairs, labels = self.train if split == "train" else self.test
+        """Cross-entropy and accuracy over all inputs of a split, on the device, whatever loss is minimised."""
+        batch, labels = self.train if split == "train" else self.test
         with torch.no_grad():
             if split == "test" and self.objective.has_population:
                 return self.population(self._parameters)
-            loss, right = self.objective.loss(self.outputs(pairs), labels, self.config.optimizer.loss_precision)
-            return torch.stack([loss.double(), right.double().mean()])
+            loss, correct = self.objective.loss(self.outputs(batch), labels, self.config.optimizer.loss_precision)
+            return torch.stack([loss.double(), correct.double().mean()])
 
     def population(self, weights: Mapping[str, Tensor]) -> Float[Tensor, "*members 2"]:
         """Cross-entropy and accuracy of logistic regression over the population of points, for each member."""
         return self.objective.population(weights["S"], weights["b"])
 
-    def outputs(self, pairs: Batch) -> Float[Tensor, "*batch d_vocab_out"]:
+    def outputs(self, batch: Batch) -> Float[Tensor, "*batch d_vocab_out"]:
         """Logits at the answer position, or `[batch, positions, d_vocab_out]` where the objective reads several."""
         positions = self.objective.positions
-        return self.model.answer_logits(pairs) if positions == 1 else self.model.last_logits(pairs, positions)
+        return self.model.answer_logits(batch) if positions == 1 else self.model.last_logits(batch, positions)
 
-    def differentiate(self, pairs: Batch, labels: Tensor) -> tuple[Float[Tensor, ""], Bool[Tensor, " batch"]]:
-        """The loss of a batch and which inputs are answered rightly; leaves the gradients with the parameters."""
+    def differentiate(self, batch: Batch, labels: Tensor) -> tuple[Float[Tensor, ""], Bool[Tensor, " batch"]]:
+        """Loss of a batch, and which inputs are answered correctly; gradients are left in the parameters."""
         if self.objective.has_slopes:
-            loss, right, by_name = self.closed_form(pairs.tokens, self._parameters)
+            loss, correct, by_name = self.closed_form(batch.tokens, self._parameters)
             for name, gradient in by_name.items():
                 self._parameters[name].grad = gradient
-            return loss, right
+            return loss, correct
         optimizer = self.current.optimizer
-        loss, right = self.objective.loss(self.outputs(pairs), labels, optimizer.loss_precision, optimizer.loss)
+        loss, correct = self.objective.loss(self.outputs(batch), labels, optimizer.loss_precision, optimizer.loss)
         for parameter in self._parameters.values():
-            parameter.grad = None  # what zero_grad does, without its 50 us of bookkeeping
+            parameter.grad = None  # like zero_grad, without its 50 us of bookkeeping
         loss.backward()
-        return loss.detach(), right
+        return loss.detach(), correct
 
     @torch.no_grad()
     def closed_form(
         self, points: Float[Tensor, "*members batch d"], weights: Mapping[str, Tensor]
     ) -> tuple[Float[Tensor, " *members"], Bool[Tensor, "*members batch"], dict[str, Tensor]]:
-        """Loss, right answers and gradients of logistic regression, for each member: a tenth of autograd's time."""
+        """Loss, correct answers and gradients of logistic regression, for each member: a tenth of autograd's time."""
         z = logits(points, weights["S"], weights["b"])
-        loss, right, slopes = self.objective.slopes(z, self.current.optimizer.loss)
-        return loss, right, gradients(points, slopes)
+        loss, correct, slopes = self.objective.slopes(z, self.current.optimizer.loss)
+        return loss, correct, gradients(points, slopes)
 
     def batch_indices(self, step: int) -> Int[Tensor, " batch"]:
-        """Which training pairs make the update after `step`: a pure function of (seed, step).
+        """Indices of the training inputs of the update that leaves `step`: a pure function of (seed, step).
 
         An epoch is a fresh permutation; a last batch that would be incomplete is dropped.
         """
@@ -148,23 +154,23 @@ class TrainState:
         return self._epoch[1][batch * self.batch_size : (batch + 1) * self.batch_size]
 
     def dropout_mask(self, step: int) -> Tensor | None:
-        """What the pass of the update after `step` multiplies the neurons with, if the model drops any."""
+        """Factors of the neurons in the update that leaves `step`; None where the model has no dropout."""
         if not self.config.model.dropout:
             return None
         batch = self.batch_size or len(self.train[1])
         return self.model.dropout_mask(batch, generator(self.config.seed, "dropout", step))
 
     def select(self, indices: Int[Tensor, " batch"]) -> tuple[Batch, Tensor]:
-        """Some of the training pairs, with their answers."""
-        pairs, labels = self.train
-        return pairs.select(indices), labels.index_select(0, indices)
+        """Some of the training inputs, with their labels."""
+        batch, labels = self.train
+        return batch.select(indices), labels.index_select(0, indices)
 
     def weights(self) -> dict[str, np.ndarray]:
-        """All parameters on the host; on the CPU these are views, which the next update changes."""
+        """All parameters on the host; on the CPU they are views that the next update changes."""
         return {name: value.detach().cpu().numpy() for name, value in self.model.state_dict().items()}
 
     def moments(self) -> dict[str, np.ndarray]:
-        """What has to be known besides the weights to go on: states of the optimiser and of interventions, copied."""
+        """States of the optimiser and of the interventions, copied: with the weights, all that resuming needs."""
         own = optimizer_arrays(self.optimizer, self.model)
         kept = self._intervention_states()
         return {f"optimizer/{name}": array for name, array in own.items()} | {
@@ -183,7 +189,7 @@ class TrainState:
             value.copy_(torch.from_numpy(arrays[f"intervention/{name}"]))
 
     def put_back(self, weights: dict[str, np.ndarray], moments: dict[str, np.ndarray]) -> None:
-        """Undo updates in place: the tensors stay where a captured graph expects them."""
+        """Undo updates in place, so that all tensors stay where a captured graph expects them."""
         tensors = {f"intervention/{name}": value for name, value in self._intervention_states().items()}
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
@@ -207,7 +213,7 @@ class TrainState:
         set_hyper_parameters(self.optimizer, self.current.optimizer)
         before = self._intervention_states()
         self.interventions = self._build_interventions()
-        for one in self.interventions:  # what goes on as it was remembers what it did, all or nothing
+        for one in self.interventions:  # an unchanged intervention keeps all of its state, a changed one nothing
             if all(name in before and before[name].shape == value.shape for name, value in one.state.items()):
                 for name, value in one.state.items():
                     value.copy_(before[name])
@@ -222,27 +228,27 @@ class TrainState:
 
 
 class MetricsBuffer:
-    """Losses and accuracies of many steps, of one run or of several, kept on the device until they are fetched."""
+    """Losses and accuracies of many steps, of one run or of several, which wait on the device to be fetched."""
 
     def __init__(self, device: torch.device, runs: int = 1) -> None:
-        self._values = torch.zeros(BUFFERED, runs, 2, dtype=torch.float64, device=device)
+        self._values = torch.zeros(BUFFER_LENGTH, runs, 2, dtype=torch.float64, device=device)
         self._keys: list[tuple[int, str]] = []
 
     @property
     def full(self) -> bool:
-        """Whether the numbers of another step might not fit."""
-        return len(self._keys) > BUFFERED - 4
+        """Whether the metrics of another step might not fit."""
+        return len(self._keys) > BUFFER_LENGTH - 4
 
     def add(self, step: int, split: str, values: Float[Tensor, "run 2"]) -> None:
-        """Keep losses and accuracies of one step on a split."""
+        """Add losses and accuracies of one step on a split."""
         self._values[len(self._keys)].copy_(values)
         self._keys.append((step, split))
 
     def fetch(self) -> list[dict[int, dict[str, float]]]:
-        """For each run, records by step; empties the buffer. This waits for the device."""
-        kept = self._values[: len(self._keys)].transpose(0, 1).tolist()
-        runs: list[dict[int, dict[str, float]]] = [{} for _ in kept]
-        for records, values in zip(runs, kept):
+        """Metrics by step, for each run; empties the buffer. This waits for the device."""
+        waiting = self._values[: len(self._keys)].transpose(0, 1).tolist()
+        runs: list[dict[int, dict[str, float]]] = [{} for _ in waiting]
+        for records, values in zip(runs, waiting):
             for (step, split), (loss, accuracy) in zip(self._keys, values, strict=True):
                 records.setdefault(step, {}).update({f"{split}_loss": loss, f"{split}_accuracy": accuracy})
         self._keys = []

@@ -80,23 +80,23 @@ class TrainingStep(Step):
 
     def _update(self) -> None:
         state = self._state
-        pairs, labels = state.train if self._batch is None else state.select(self._batch)
+        batch, labels = state.train if self._batch is None else state.select(self._batch)
         if self._dropout is not None:
-            pairs = replace(pairs, dropout=self._dropout)
+            batch = replace(batch, dropout=self._dropout)
         if not state.interventions:
-            loss, right = state.differentiate(pairs, labels)
+            loss, correct = state.differentiate(batch, labels)
         else:
             with contextlib.ExitStack() as stack:
                 for intervention in state.interventions:
                     stack.enter_context(intervention.around())
-                loss, right = state.differentiate(pairs, labels)
+                loss, correct = state.differentiate(batch, labels)
         for intervention in state.interventions:
             intervention.before()
         state.optimizer.step()
         for intervention in state.interventions:
             intervention.after()
         self._loss.copy_(loss)
-        self._accuracy.copy_(right.mean(dtype=torch.float64))
+        self._accuracy.copy_(correct.mean(dtype=torch.float64))
 
 
 def captured_update(update: Callable[[], None], states: Sequence[TrainState]) -> torch.cuda.CUDAGraph:
