@@ -307,7 +307,7 @@ def test_change_points_stand_with_their_intervals():
 
 def test_every_panel_shows_measures():
     known = {name for panel in plots.PANELS for name in panel.variables}
-    assert known <= set(MEASURES) | {"gini_unembedding"}  # that of older caches
+    assert known <= set(MEASURES)
 
 
 # --- panels ---

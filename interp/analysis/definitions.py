@@ -32,16 +32,17 @@ class Measure:
         UnknownNameError: there is no requirement of a name in `requires`.
 
     Example:
-        The power of the strongest key frequency in the embedding, by the basis itself:
-
-        >>> def largest_key(batch):
-        ...     cosines, sines = batch.fourier_basis[1::2], batch.fourier_basis[2::2]
-        ...     power = sum((waves @ batch.W_E.double()).square().sum(-1) for waves in (cosines, sines))
-        ...     return power[:, batch.keys].amax(-1)
-        >>> mine = Measure("largest_key", largest_key, "largest power of a key frequency in the embedding",
-        ...                requires=("key frequencies", "embedding"))
-        >>> mine.dims
-        ('step',)
+        >>> def in_waves(batch):
+        ...     amplitudes = batch.fourier_basis @ batch.W_E.double()  # [step, constant cos 1 sin 1 ..., d_model]
+        ...     power = amplitudes.square().sum(-1)
+        ...     return power[:, 1:].sum(1) / power.sum(1)
+        >>> mine = Measure("in_waves", in_waves, "share of the embedding that is no constant, 0 to 1",
+        ...                requires=("operands are residues", "embedding"))
+        >>> import interp, tempfile
+        >>> small = interp.RunConfig().replace({"task.p": 5, "model.d_model": 8, "model.d_mlp": 8, "steps": 3})
+        >>> data = interp.measure(interp.train(small, root=tempfile.mkdtemp()), ["test_loss", mine])
+        >>> data.in_waves.dims, bool((data.in_waves < 1).all())
+        (('step',), True)
     """
 
     name: str
