@@ -38,10 +38,10 @@ import interp
 from interp import plots
 from interp.config import SGD, Gaussian, Log, Logistic, RunConfig, Save
 from interp.config.schedule import parse_schedule
+from interp.papers.beck.theory import proportional_limit, two_points
+from interp.papers.beck.theory.gradient_flow import bump, crossing_times, flow, log_time_ratio
 from interp.plots.style import COLOURS, SERIES, figure
 from interp.tasks import build_task
-from interp.theory import proportional_limit, two_points
-from interp.theory.gradient_flow import bump, crossing_times, flow, log_time_ratio
 from interp.theory.separability import (
     asymptotic_weights,
     generalisation_accuracy,
@@ -100,9 +100,9 @@ plots.draw_panel(measured, "direction")
 # %% [markdown]
 # ## Times that no run reaches
 #
-# Gradient descent moves on a logarithmic clock: $b \approx -\log t$. `interp.theory.gradient_flow` therefore steps on
-# the bias instead of the time and reaches $t = e^{3000}$ in seconds. Where a run can follow, it agrees: the flow below
-# is exact up to the size of the steps that the run takes.
+# Gradient descent moves on a logarithmic clock: $b \approx -\log t$. `interp.papers.beck.theory.gradient_flow`
+# therefore steps on the bias instead of the time and reaches $t = e^{3000}$ in seconds. Where a run can follow, it
+# agrees: the flow below is exact up to the size of the steps that the run takes.
 
 # %%
 log_t = np.log(0.05 * measured["step"].values[1:])
@@ -224,10 +224,10 @@ fig.show()
 #
 # The paper says that $|S_\infty|$ of the full model diverges **logarithmically** at the edge, as that of its solvable
 # two-point model does. The two-point model is indeed logarithmic, $\ln(1/(1-2\lambda))/(2(1-\lambda))$. But in the
-# limit of many points and dimensions, which can be solved exactly (`interp.theory.proportional_limit`, an extension of
-# this project), $|S_\infty| \to 0.926\,(1/2-\lambda)^{-1/2}$: **a power law**. At $N = 400$ finite size hides the
-# difference; it is large in what follows from it, the delay, which grows like $0.43/(1/2 - \lambda)$ and not like a
-# squared logarithm.
+# limit of many points and dimensions, which can be solved exactly (`interp.papers.beck.theory.proportional_limit`, an
+# extension of this project), $|S_\infty| \to 0.926\,(1/2-\lambda)^{-1/2}$: **a power law**. At $N = 400$ finite size
+# hides the difference; it is large in the delay that follows from it, which grows like $0.43/(1/2 - \lambda)$ and not
+# like a squared logarithm.
 
 # %%
 inside = np.array([lambda_ for lambda_ in LAMBDAS if lambda_ <= 0.45])

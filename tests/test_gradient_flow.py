@@ -6,8 +6,9 @@ from scipy.integrate import solve_ivp
 from scipy.special import expit
 
 from interp.errors import InvalidArgumentError
-from interp.theory import gradient_flow, separability
-from interp.theory.gradient_flow import flow
+from interp.papers.beck.theory import gradient_flow
+from interp.papers.beck.theory.gradient_flow import flow
+from interp.theory import separability
 
 LOSSES = ("cross-entropy", "exponential")
 TIMES = np.linspace(np.log(0.02), np.log(300), 25)

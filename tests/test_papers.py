@@ -1,8 +1,11 @@
 """Figures as data: claims that can fail, runs that are not repeated, and the table of what came out."""
 
 import dataclasses
+import importlib
 import math
 import re
+from pathlib import Path
+from string import ascii_uppercase as LETTERS
 
 import numpy as np
 import plotly.graph_objects as go
@@ -10,12 +13,13 @@ import pytest
 import xarray as xr
 
 import interp
+from interp import papers
 from interp.cli import main
 from interp.config.recipes import Recipe
 from interp.errors import InvalidArgumentError, NotAvailableError, UnknownNameError
 from interp.papers.kit import running
 from interp.papers.kit.figure import PRESETS, Claim, Figure
-from interp.papers.kit.running import figures, reproduce, stored
+from interp.papers.kit.running import PAPERS, figures, figures_of, reproduce, stored
 from interp.papers.kit.table import counts, draw, finished_recipes, table
 from interp.plots.images import write_pictures
 from interp.store import RunWriter
@@ -65,6 +69,36 @@ def test_every_figure_of_the_papers_is_there():
         for preset in PRESETS:
             configs = figure.runs(preset)
             assert len({config.run_id for config in configs}) == len(configs), (label, preset)
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_a_paper_is_a_folder_with_a_module_for_each_figure(paper):
+    """So that a figure is added as one file: nothing else names it."""
+    package = importlib.import_module(f"interp.papers.{paper}")
+    numbers = []
+    for path in sorted(Path(package.__path__[0]).glob("fig*.py")):
+        module = importlib.import_module(f"{package.__name__}.{path.stem}")
+        assert module.__all__ == ["FIGURE"], path
+        assert module.FIGURE.paper == package.PAPER
+        assert "fig" + module.FIGURE.label.lstrip(LETTERS) == path.stem
+        numbers.append(module.FIGURE.label)
+    assert sorted(figure.label for figure in figures_of(paper)) == sorted(numbers)
+    assert len({label.rstrip("0123456789") for label in numbers}) == 1
+
+
+def test_every_folder_is_a_paper_or_the_kit():
+    folders = {path.parent.name for path in Path(papers.__path__[0]).glob("*/__init__.py")}
+    assert folders == {*PAPERS, "kit"}
+
+
+def test_a_figure_is_found_by_its_file_alone(tmp_path, monkeypatch):
+    (tmp_path / "fig3.py").write_text("FIGURE = 'third'")
+    (tmp_path / "fig20.py").write_text("FIGURE = 'last'")
+    nanda = importlib.import_module("interp.papers.nanda")
+    monkeypatch.setattr(nanda, "__path__", [*nanda.__path__, str(tmp_path)])
+    found = figures_of("nanda")
+    assert found[0].label == "N1"
+    assert found[1:] == ("third", "last")
 
 
 def test_a_claim_that_excludes_nothing_is_refused():

@@ -10,14 +10,14 @@ import xarray as xr
 
 import interp
 from interp.errors import NotAvailableError
-from interp.papers.beck import FIGURES
-from interp.papers.beck.adam import _adam_summary
-from interp.papers.beck.runs import step_of
+from interp.papers.beck.fig8 import _conformal_time
+from interp.papers.beck.runs import adam_summary, step_of
 from interp.papers.beck.sets import chosen_sets, flow_of_sets, limit_of_sets, limits_over_lambda, one_set
-from interp.papers.beck.simplified import _conformal_time
-from interp.theory import two_points
+from interp.papers.beck.theory import two_points
+from interp.papers.kit.running import figures_of
 from interp.theory.separability import asymptotic_weights, margin
 
+FIGURES = figures_of("beck")
 FIGURE = {figure.label: figure for figure in FIGURES}
 LAMBDAS = np.array([0.05, 0.1, 0.2, 0.3, 0.4, 0.45, 0.6])
 DECADES = np.arange(7.0)
@@ -125,7 +125,7 @@ def test_adam_runs_on_the_wrong_side_do_not_count(tmp_path):
     config = FIGURE["B5"].runs("toy")[0]
     inseparable, separable = (next(s for s in range(50) if beck_separable(config, s) == side) for side in (False, True))
     kept, rejected = (
-        _adam_summary(interp.train(config.replace({"task.seed": seed}), root=tmp_path, device="cpu"), 60)
+        adam_summary(interp.train(config.replace({"task.seed": seed}), root=tmp_path, device="cpu"), 60)
         for seed in (inseparable, separable)
     )
     assert math.isfinite(kept["last_accuracy"])

@@ -10,8 +10,8 @@ from scipy.special import lambertw
 from scipy.stats import norm
 
 from interp.errors import InvalidArgumentError
-from interp.theory import proportional_limit as limit
-from interp.theory.proportional_limit import inseparable, projection_cdf, projection_density, separable
+from interp.papers.beck.theory import proportional_limit as limit
+from interp.papers.beck.theory.proportional_limit import inseparable, projection_cdf, projection_density, separable
 
 
 def mean(function, S):

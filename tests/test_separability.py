@@ -11,7 +11,8 @@ from scipy.optimize import minimize
 from scipy.stats import norm
 
 from interp.errors import InvalidArgumentError, NotAvailableError
-from interp.theory import separability, two_points
+from interp.papers.beck.theory import two_points
+from interp.theory import separability
 from interp.theory.separability import asymptotic_weights, hard_margin, margin
 
 

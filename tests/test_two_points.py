@@ -10,8 +10,8 @@ from scipy.special import lambertw
 from scipy.stats import norm
 
 from interp.errors import InvalidArgumentError
+from interp.papers.beck.theory import two_points as two
 from interp.theory import separability
-from interp.theory import two_points as two
 
 SIGMOID = {"exponential": np.exp, "cross-entropy": lambda f: 1 / (1 + np.exp(-f))}
 DELTAS = [1.0, 0.4, 1e-3, 1e-9, 0.0, -1e-6, -0.3, -0.97, -1.0]

@@ -3,9 +3,6 @@
     groups               finite groups, their irreducible representations and characters
     representation       parallelograms that a training set enforces, and the effective theory of their learning
     separability         one class of Gaussian points: population losses, margins, S_inf, Wendel's probability, bounds
-    gradient_flow        gradient flow on such points to astronomically long times, and grokking times
-    two_points           the solvable model in one dimension, in closed form
-    proportional_limit   the limit of many points and dimensions (this project's extension)
 
 Functions of numpy arrays, which know neither models nor runs, and need no torch.
 """

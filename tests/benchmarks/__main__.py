@@ -22,8 +22,8 @@ import torch
 import interp
 from interp.analysis.measures import key_frequencies
 from interp.config import SGD, FeedForward, Gaussian, Logistic, Modular, Recurrent
+from interp.papers.beck.theory.gradient_flow import flow
 from interp.store import RunWriter
-from interp.theory.gradient_flow import flow
 from interp.theory.separability import asymptotic_weights, margin
 from interp.training.ensemble import EnsembleStep
 from interp.training.environment import run_environment

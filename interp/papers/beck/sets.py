@@ -1,4 +1,4 @@
-"""Sets of Gaussian points, their gradient flow and its limits: what several figures compute."""
+"""Sets of Gaussian points, their gradient flow, margins and limits, which several figures share."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ import xarray as xr
 
 from interp.config import Gaussian
 from interp.errors import NotAvailableError
-from interp.papers.beck.sizes import LEVEL, LN10, SIGMA, SIZES, Sizes
+from interp.papers.beck.presets import LEVEL, LN10, SIGMA, SIZES, Sizes
+from interp.papers.beck.theory import proportional_limit
+from interp.papers.beck.theory.gradient_flow import bump, crossing_times, flow
 from interp.papers.kit.figure import Preset
 from interp.tasks import build_task
-from interp.theory import proportional_limit
-from interp.theory.gradient_flow import bump, crossing_times, flow
 from interp.theory.separability import (
     Loss,
     asymptotic_weights,
@@ -31,13 +31,15 @@ __all__ = [
     "limit_of_sets",
     "limits_over_lambda",
     "log_times",
+    "margins",
     "one_set",
+    "renamed",
     "scan_over_lambda",
 ]
 
 
 def one_set(n: int, d: int, seed: int) -> np.ndarray:
-    """The set of unit variance with this seed, [N, d]."""
+    """Set of unit variance with this seed, [N, d]."""
     return build_task(Gaussian(n=n, d=d, sigma=1.0, seed=seed)).tokens.numpy()
 
 
@@ -66,7 +68,7 @@ def flow_of_sets(
     S: np.ndarray | float = 0.0,
     b: float = 0.0,
 ) -> xr.Dataset:
-    """Gradient flow of the sets over `set` and `log10_t`, from rescaled weights `S`, and when it generalises."""
+    """Gradient flow of the sets over `set` and `log10_t`, from rescaled weights `S`, and its time to generalise."""
     path = flow(points, log10_t * LN10, loss=loss, S=S, b=b, weight_rate=sigma**2, tolerance=1e-5)
     curves = {
         "train_loss": training_loss(points, path.S, path.b),
@@ -88,7 +90,7 @@ def flow_of_sets(
 
 @lru_cache(maxsize=1)
 def scan_over_lambda(preset: Preset) -> xr.Dataset:
-    """The flow over lambda, sigma = 5, at whole decades of t; figures 1 and 4 read it."""
+    """Flow over lambda, sigma = 5, at whole decades of t; shared by figures 1 and 4."""
     sizes = SIZES[preset]
     parts = []
     for d in sizes.d:
@@ -111,7 +113,7 @@ def limit_of_sets(n: int, d: int, count: int) -> np.ndarray:
 
 
 def limits_over_lambda(n: int, dims: Sequence[int], count: int, axis: str) -> xr.Dataset:
-    """Medians and quartiles of what `limit_of_sets` has, over lambda, and the share of sets that are separable."""
+    """Quartiles of the numbers of `limit_of_sets` over lambda, and their limits for many points."""
     values = np.stack([limit_of_sets(n, d, count) for d in dims], axis=1)
     names = ("S_inf", "fraction_positive", "mean_positive")
     quartiles = np.full((3, len(dims), 3), np.nan)
@@ -128,3 +130,14 @@ def limits_over_lambda(n: int, dims: Sequence[int], count: int, axis: str) -> xr
     data["fraction_positive_limit"] = (axis, theory.fraction_positive)
     data["mean_positive_limit"] = (axis, theory.mean_positive)
     return data
+
+
+@lru_cache(maxsize=64)
+def margins(n: int, d: int, count: int) -> np.ndarray:
+    """Margin of each set, 0 where it is not separable; shared by figures 6 and 7."""
+    return np.array([float(margin(one_set(n, d, seed)).size) for seed in range(count)])
+
+
+def renamed(data: xr.Dataset, pattern: str) -> xr.Dataset:
+    """Results with new names of variables: `pattern` with the old name in its braces."""
+    return data.rename({name: pattern.format(name) for name in data.data_vars})

@@ -52,8 +52,6 @@ def figures_of(paper: str) -> tuple[Figure, ...]:
         ['N1']
     """
     package = importlib.import_module(f"interp.papers.{paper}")
-    if paper in ("beck",):
-        return tuple(package.FIGURES)
     names = [module.name for module in pkgutil.iter_modules(package.__path__)]
     numbers = sorted(int(name.removeprefix("fig")) for name in names if name.startswith("fig"))
     return tuple(importlib.import_module(f"{package.__name__}.fig{number}").FIGURE for number in numbers)

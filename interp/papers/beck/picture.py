@@ -1,4 +1,4 @@
-"""How the figures are drawn: panels, curves, axes and shades."""
+"""Parts of pictures: panels, curves, axes and shades."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ __all__ = ["axis_titles", "line", "panel_grid", "shade"]
 
 
 def panel_grid(title: str, rows: int, cols: int, names: Sequence[str] = (), height: int = 380) -> "go.Figure":
-    """A figure of panels, its legend below."""
+    """Figure of panels, with its legend below."""
     fig = figure(title, y="", height=height).set_subplots(
         rows,
         cols,
@@ -39,7 +39,7 @@ def line(
     mode: str = "lines",
     **style: Any,
 ) -> None:
-    """One curve; curves of one name share its entry in the legend."""
+    """Add a curve; curves of one name share an entry in the legend."""
     known = any(trace.name == name for trace in fig.data)
     look = {"line": {"color": colour, "width": style.pop("width", 1.8), "dash": style.pop("dash", "solid")}}
     if "markers" in mode:

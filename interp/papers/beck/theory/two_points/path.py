@@ -16,9 +16,9 @@ from scipy.integrate import solve_ivp
 from scipy.special import log_expit
 
 from interp.errors import InvalidArgumentError
+from interp.papers.beck.theory.two_points.clock import BiasClock
+from interp.papers.beck.theory.two_points.model import State, as_cases, as_reals
 from interp.theory.separability import Loss, Reals, as_loss
-from interp.theory.two_points.clock import BiasClock
-from interp.theory.two_points.model import State, as_cases, as_reals
 
 __all__ = ["conformal_flow", "cross_entropy_flow", "flow"]
 

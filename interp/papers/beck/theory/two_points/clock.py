@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import digamma, expit, hyp2f1, logsumexp, wrightomega
 
-from interp.theory.two_points.limits import asymptotic_weight
+from interp.papers.beck.theory.two_points.limits import asymptotic_weight
 
 __all__ = ["BiasClock"]
 

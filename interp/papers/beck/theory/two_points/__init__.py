@@ -29,7 +29,7 @@ N -> infinity, S_inf diverges as a power (`proportional_limit`), not as the loga
 Arguments broadcast against each other; times go in and come out as logarithms, -inf for the start, inf for never.
 """
 
-from interp.theory.two_points.limits import (
+from interp.papers.beck.theory.two_points.limits import (
     HardMargin,
     asymptotic_loss,
     asymptotic_weight,
@@ -39,9 +39,9 @@ from interp.theory.two_points.limits import (
     margin,
     margin_offset,
 )
-from interp.theory.two_points.model import State, log_train_loss, train_accuracy
-from interp.theory.two_points.path import conformal_flow, flow
-from interp.theory.two_points.times import (
+from interp.papers.beck.theory.two_points.model import State, log_train_loss, train_accuracy
+from interp.papers.beck.theory.two_points.path import conformal_flow, flow
+from interp.papers.beck.theory.two_points.times import (
     GrokkingTimes,
     accuracy_time,
     conformal_delay,

@@ -1,20 +1,15 @@
-"""Labelled results: under new names, and read for a claim as medians over sets, NaN where these were not computed."""
+"""Numbers for claims: values and medians over sets of labelled results, NaN where these were not computed."""
 
 import math
 
 import numpy as np
 import xarray as xr
 
-__all__ = ["largest", "limit_error", "median", "medians", "renamed", "values_at"]
-
-
-def renamed(data: xr.Dataset, pattern: str) -> xr.Dataset:
-    """The variables under new names: `pattern` with the old one in its braces."""
-    return data.rename({name: pattern.format(name) for name in data.data_vars})
+__all__ = ["largest", "limit_error", "median", "medians", "values_at"]
 
 
 def values_at(array: xr.DataArray, **where: float) -> xr.DataArray:
-    """The values at the coordinates named (`lambda_` for lambda); one NaN where these were not computed."""
+    """Values at the given coordinates (`lambda_` for lambda); a single NaN where these were not computed."""
     named = {name.rstrip("_"): value for name, value in where.items()}
     try:
         return array.sel(named, method="nearest", tolerance=1e-6)
@@ -37,7 +32,7 @@ def medians(array: xr.DataArray, axis: str, low: float, high: float) -> np.ndarr
 
 
 def largest(values: np.ndarray) -> float:
-    """The largest number; NaN where there is none, or one is NaN."""
+    """Largest number; NaN where there is none, or one is NaN."""
     return float(np.max(values)) if np.size(values) else math.nan
 
 

@@ -1,4 +1,4 @@
-"""Figure 1: dynamics at three lambdas, and what is left of them over lambda."""
+"""Figure B1 (1 of the paper): dynamics at three lambdas, and over lambda."""
 
 import math
 from collections.abc import Sequence
@@ -8,41 +8,58 @@ import numpy as np
 import xarray as xr
 
 from interp.config import SGD, RunConfig
-from interp.papers.beck.panels import axis_titles, line, panel_grid, shade
-from interp.papers.beck.reading import largest, limit_error, median, medians, renamed, values_at
-from interp.papers.beck.runs import descent_config, logged, step_of
-from interp.papers.beck.sets import chosen_sets, flow_of_sets, limits_over_lambda, log_times, scan_over_lambda
-from interp.papers.beck.sizes import PAPER, SIGMA, SIZES
+from interp.papers.beck import PAPER
+from interp.papers.beck.claims import largest, limit_error, median, medians, values_at
+from interp.papers.beck.picture import axis_titles, line, panel_grid, shade
+from interp.papers.beck.presets import SIGMA, SIZES
+from interp.papers.beck.runs import descent_config, step_of
+from interp.papers.beck.sets import (
+    chosen_sets,
+    flow_of_sets,
+    limits_over_lambda,
+    log_times,
+    renamed,
+    scan_over_lambda,
+)
+from interp.papers.beck.theory import two_points
+from interp.papers.beck.theory.gradient_flow import flow
+from interp.papers.kit.curves import tested
 from interp.papers.kit.figure import Bounds, Claim, Figure, Preset, bounds
 from interp.plots.style import COLOURS, SERIES
-from interp.theory import two_points
-from interp.theory.gradient_flow import flow
-from interp.theory.separability import asymptotic_weights, generalisation_loss, weight_norm_bound
+from interp.theory.separability import (
+    asymptotic_weights,
+    generalisation_loss,
+    weight_norm_bound,
+)
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from interp.trajectory import Trajectory
 
-__all__ = ["B1"]
+__all__ = ["FIGURE"]
 
 COLUMNS = (0.3, 0.48, 0.6)
+"""lambda of the columns."""
+FAR = "lambda = 0.3, 0.4, 0.45 at the times up to 10^6"
 
 
-def _dynamics_runs(preset: Preset) -> Sequence[RunConfig]:
+def runs(preset: Preset) -> Sequence[RunConfig]:
+    """Gradient descent on the set of each column."""
     sizes = SIZES[preset]
     return [
         descent_config(sizes.n, round(lambda_ * sizes.n), SIGMA, 0, SGD(lr=0.05), sizes.descent) for lambda_ in COLUMNS
     ]
 
 
-def _dynamics_compute(trajs: Sequence["Trajectory"], preset: Preset) -> xr.Dataset:
+def results(trajs: Sequence["Trajectory"], preset: Preset) -> xr.Dataset:
+    """Flow and descent of one set for each column, flow and limits of many sets over lambda."""
     sizes = SIZES[preset]
     columns, descents = [], []
     for traj in trajs:
         points = traj.task.tokens.numpy()[None] / SIGMA
         columns.append(renamed(flow_of_sets(points, log_times(sizes), SIGMA).isel(set=0, drop=True), "flow_{}"))
-        run = logged(traj)
+        run = tested(traj)
         states = xr.Dataset(
             {
                 "S_norm": ("step", SIGMA * np.linalg.norm(np.asarray(traj.param("S")), axis=1)),
@@ -77,7 +94,8 @@ def _dynamics_compute(trajs: Sequence["Trajectory"], preset: Preset) -> xr.Datas
     return data.assign_attrs(lr=0.05, points=sizes.n, points_large=n)
 
 
-def _dynamics_plot(data: xr.Dataset) -> "go.Figure":
+def picture(data: xr.Dataset) -> "go.Figure":
+    """Loss, accuracy and weights over time, a column for each lambda; over lambda in the last column."""
     names = [f"λ = {x:g}" for x in data["column"].values] + ["over λ"]
     fig = panel_grid("Gradient descent on points of one class, below and above separability", 3, 4, names, 760)
     t, steps = 10 ** data["log10_t_flow"].values[::3], data["step"].values
@@ -156,9 +174,9 @@ def _loss_per_decade(data: xr.Dataset) -> float:
 
 
 def _fit_residuals(data: xr.Dataset) -> Bounds:
-    """rms residual of a + c log(1/(1 - 2 lambda)) over that of a + c (1/2 - lambda)^(-1/2), large samples.
+    """Ratio of rms residuals: of a + c log(1/(1 - 2 lambda)) over a + c (1/2 - lambda)^(-1/2), large samples.
 
-    The least and the largest of all lambdas and of all but one: a single one that decides is none that tells.
+    Bounds over fits of all lambdas and of all but one: no single lambda may decide.
     """
     if data["lambda_large"].max() < 0.48 or data.sizes["lambda_large"] < 4:
         return bounds(math.nan)
@@ -174,16 +192,13 @@ def _fit_residuals(data: xr.Dataset) -> Bounds:
     return min(ratios), max(ratios)
 
 
-_FAR = "lambda = 0.3, 0.4, 0.45 at the times up to 10^6"
-
-
-B1 = Figure(
+FIGURE = Figure(
     paper=PAPER,
     label="B1",
     title="Loss, accuracy and weights over time at three lambdas, and over lambda at several times",
-    runs=_dynamics_runs,
-    results=_dynamics_compute,
-    picture=_dynamics_plot,
+    runs=runs,
+    results=results,
+    picture=picture,
     claims=(
         Claim(
             text="Far from the edge there is no grokking: the test loss never rises again at lambda <= 0.1",
@@ -196,7 +211,7 @@ B1 = Figure(
             measure=_bump_growth,
             at_least=0.01,
             unit="nats",
-            needs=_FAR,
+            needs=FAR,
         ),
         Claim(
             text="The delay of the test accuracy grows towards the edge: least gain over lambda = 0.05 ... 0.45",

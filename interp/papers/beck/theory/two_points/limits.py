@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import ndtr, xlogy
 
+from interp.papers.beck.theory.two_points.model import State, as_delta
 from interp.theory.separability import Reals, as_positive
-from interp.theory.two_points.model import State, as_delta
 
 __all__ = [
     "HardMargin",

@@ -18,11 +18,11 @@ from jaxtyping import Bool, Float
 from scipy.special import ndtri
 
 from interp.errors import InvalidArgumentError
+from interp.papers.beck.theory.two_points.clock import BiasClock
+from interp.papers.beck.theory.two_points.limits import asymptotic_loss, asymptotic_weight
+from interp.papers.beck.theory.two_points.model import as_cases, as_delta, log_train_loss
+from interp.papers.beck.theory.two_points.path import cross_entropy_flow
 from interp.theory.separability import Loss, Reals, as_loss, as_positive, log_generalisation_loss
-from interp.theory.two_points.clock import BiasClock
-from interp.theory.two_points.limits import asymptotic_loss, asymptotic_weight
-from interp.theory.two_points.model import as_cases, as_delta, log_train_loss
-from interp.theory.two_points.path import cross_entropy_flow
 
 __all__ = [
     "GrokkingTimes",

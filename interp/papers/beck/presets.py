@@ -1,24 +1,25 @@
-"""What is the same in all figures of Beck et al. (2024), and what the presets differ in."""
+"""Constants of all figures, and the sizes of each preset."""
 
 import math
 from dataclasses import dataclass
 
 from interp.papers.kit.figure import Preset
 
-__all__ = ["LEVEL", "LN10", "PAPER", "SIGMA", "SIZES", "Sizes"]
+__all__ = ["LEVEL", "LN10", "SIGMA", "SIZES", "Sizes"]
 
-PAPER = "Beck, Levi, Bar-Sinai: Grokking at the Edge of Linear Separability"
 SIGMA = 5.0
-LEVEL = 0.95  # of the accuracy that counts as fitted, or generalised
+"""Standard deviation of the points, unless a figure says otherwise."""
+LEVEL = 0.95
+"""Accuracy of a set that is fitted or generalised: the paper has one level for both."""
 LN10 = math.log(10)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What the presets differ in."""
+    """Sizes of a preset."""
 
     n: int
-    """Points of a set, but in figures 2, 5, 10 and the limits below."""
+    """Points of a set, except in figures 2, 5, 10 and the limits below."""
     d: tuple[int, ...]
     """Dimensions of the scan over lambda: those of appendix H, (3), for `laptop` and `paper`."""
     sets: int
@@ -26,24 +27,24 @@ class Sizes:
     few: int
     """Sets of the scans over sigma, S_0 and b_0."""
     decades: int
-    """The flow ends at t = 10^decades."""
+    """Decades of t at which the flow ends."""
     below: tuple[int, ...]
     """Dimensions below n/2 of which S_inf is computed, for `many` sets of n points."""
     many: int
     large: tuple[int, tuple[int, ...], int]
     """Points, dimensions and sets of S_inf of large samples: appendix H, (1)."""
     above: tuple[int, tuple[int, ...], int]
-    """The same of the margin, above n/2: appendix H, (2)."""
+    """Points, dimensions above n/2 and sets of the margin: appendix H, (2)."""
     projections: int
     """Points in figure 2."""
     clock: float
-    """How far b falls in the inset of figure 2, and log t at which its separable points are projected."""
+    """Last -b in the inset of figure 2, and log t at which its separable points are projected."""
     grid: int
     """Points on a side of the map in figure 3."""
     descent: int
     """Steps of gradient descent in figure 1."""
     adam_n: int
-    """Points in figure 10, and in figure 5 but for `paper`."""
+    """Points in figure 10, and in figure 5 except for `paper`."""
     adam_steps: int
     adam_late: int
     """Steps of Adam above lambda = 1/2."""
