@@ -148,6 +148,11 @@ def _conform(name: str, value: Any, annotation: Any) -> Any:
         )
     if annotation is Schedule and isinstance(value, str):
         return parse_schedule(value)
+    if not isinstance(annotation, type) or not issubclass(annotation, int | float | str | Schedule | Record):
+        raise ConfigError(
+            f"`{name}` must be annotated as a value that a config can hold: int, float, str, bool, Literal, a tuple of "
+            f"these, or a frozen dataclass derived from Record; got {annotation}."
+        )
     if annotation is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return int(value)  # numpy's, too
     if annotation is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
@@ -203,7 +208,7 @@ def _decode(data: Any, annotation: Any, path: str) -> Any:
         if isinstance(data, list):
             return tuple(_decode(item, Schedule if isinstance(item, dict) else None, path) for item in data)
         return data
-    kinds = {kind.__name__: kind for kind in _kinds(annotation)}
+    kinds = {_kind_of(kind): kind for kind in _kinds(annotation)}
     if not kinds:
         raise ConfigError(f"`{path}` must not be a JSON object; got {data!r}.")
     data = dict(data)

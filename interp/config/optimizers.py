@@ -31,6 +31,11 @@ class _Optimizer(Record):
     decay = "to_zero"
     """What weight decay does: a field of AdamW alone."""
 
+    @property
+    def relative_lr(self) -> float:
+        """Learning rate, over `lr`, of the parameters that a network leaves to AdamW (see `Network.muon_turns`)."""
+        return 1.0
+
     def _rules(self) -> None:
         self._require("lr", self.lr > 0, "> 0")
         self._require("anneal_steps", self.anneal_steps is None or self.anneal_steps >= 1, ">= 1, or None")
@@ -91,6 +96,11 @@ class Muon(_Optimizer):
     """Learning rate of AdamW's part: embeddings, unembedding, biases. Warm-up and annealing act on both rates."""
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-10
+
+    @property
+    def relative_lr(self) -> float:
+        """See `_Optimizer.relative_lr`."""
+        return self.adam_lr / self.lr
 
     def _rules(self) -> None:
         super()._rules()

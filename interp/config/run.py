@@ -1,6 +1,7 @@
 """A run: its stages together, and when it is saved and measured."""
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +62,12 @@ class RunConfig(Record):
         self._require("steps", self.steps >= 1, ">= 1")
         self._require("seed", 0 <= self.seed < 2**63, "in 0 .. 2^63-1")
         object.__setattr__(self, "events", tuple(map(self._canonical, self.events)))  # equal events have equal JSON
+        for part in (self.task, self.model):
+            if not re.fullmatch(r"[\w.+-]+", part.slug):
+                raise ConfigError(
+                    f"`{type(part).__name__}.slug` is a part of a folder's name and must be letters, digits and any of "
+                    f"_ . + -; got {part.slug!r}."
+                )
         if self.task.encoding not in self.model.encodings or (self.task.needs_plane and not self.model.is_plane):
             self._refuse_encoding()
         if self.optimizer.loss not in self.task.losses:

@@ -82,7 +82,7 @@ def build_model(
         case Recurrent():
             return RecurrentNetwork(config, d_vocab, n_ctx, d_vocab_out, generator)
         case Logistic():
-            return LogisticNetwork(config, n_ctx, generator)
+            return LogisticNetwork(config, n_ctx, d_vocab_out, generator)
         case Model():
             return _built_by_user(config, Sizes(d_vocab, n_ctx, d_vocab_out), generator)
     raise ConfigError(

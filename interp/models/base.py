@@ -184,7 +184,8 @@ class Network(nn.Module, ABC):
     def dropout_mask(self, batch: int, generator: torch.Generator) -> Float[Tensor, "batch neuron"] | None:
         """Factors of the neurons in a training pass, drawn on the CPU; None for a model without dropout.
 
-        They go into the field `dropout` of the batch of that pass; an evaluation leaves the field None.
+        They go into the field `dropout` of the batch of that pass, for `answer_logits` to multiply with; an evaluation
+        leaves the field None. It is asked where the config's `dropout` is not 0.
         """
         return None
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.config import Logistic
+from interp.errors import ConfigError
 from interp.models.base import Answer, Batch, NeuronNetwork
 
 __all__ = ["LogisticNetwork", "gradients", "logits"]
@@ -20,15 +21,17 @@ class LogisticNetwork(NeuronNetwork):
     """The model that a `Logistic` config describes. Parameters: `S` [n_ctx] and `b` [1]; it has no embedding.
 
     Example:
-        >>> model = LogisticNetwork(Logistic(initial_bias=-1.0), 3, torch.Generator().manual_seed(0))
+        >>> model = LogisticNetwork(Logistic(initial_bias=-1.0), 3, 1, torch.Generator().manual_seed(0))
         >>> model(torch.ones(2, 3)).squeeze().tolist()
         [-1.0, -1.0]
     """
 
     read_out: ClassVar[str] = ""
 
-    def __init__(self, config: Logistic, n_ctx: int, generator: torch.Generator) -> None:
+    def __init__(self, config: Logistic, n_ctx: int, d_vocab_out: int, generator: torch.Generator) -> None:
         super().__init__()
+        if d_vocab_out != 1:
+            raise ConfigError(f"A Logistic model has one logit, whose sign is the answer; the task has {d_vocab_out}.")
         self.config, self.d_vocab, self.n_ctx, self.d_vocab_out = config, 0, n_ctx, 1
         self.embed, self.blocks, self.unembed = None, (), None
         direction = torch.randn(n_ctx, generator=generator, dtype=torch.float64)

@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.config import Muon, RunConfig
+from interp.config import RunConfig
 from interp.rng import generator
 
 __all__ = [
@@ -111,9 +111,9 @@ def build_interventions(
 
 def _relative_rates(model: Any, config: RunConfig) -> dict[str, float]:
     """Relative learning rate of the parameters that Muon leaves to AdamW, by name."""
-    if not isinstance(config.optimizer, Muon):
+    own = config.optimizer.relative_lr
+    if own == 1:
         return {}
-    own = config.optimizer.adam_lr / config.optimizer.lr
     return {name: own for name, W in model.named_parameters() if not model.muon_turns(name, W.ndim)}
 
 

@@ -79,7 +79,7 @@ def set_hyper_parameters(optimizer: torch.optim.Optimizer, config: AdamW | Adam 
             values = {
                 name: getattr(config, name) for name in ("momentum", "iterations", "betas", "eps", "weight_decay")
             }
-            optimizer.param_groups[1]["relative_lr"] = config.adam_lr / config.lr
+            optimizer.param_groups[1]["relative_lr"] = config.relative_lr
     for group in optimizer.param_groups:
         group.update(values)
 

@@ -64,7 +64,7 @@ class Examples:
 
     @staticmethod
     def of(
-        tokens: Int[Tensor, "input pos"],
+        tokens: Int[Tensor, "input pos"] | Float[Tensor, "input pos"],
         labels: Int[Tensor, " input"],
         train: Bool[Tensor, " input"],
         test: Bool[Tensor, " input"] | None = None,

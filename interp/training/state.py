@@ -13,6 +13,7 @@ from torch import Tensor
 
 from interp.config import RunConfig
 from interp.config.events import Agenda, Event, parse_event
+from interp.errors import ConfigError
 from interp.models import Batch, Network, build_model
 from interp.models.logistic import gradients, logits
 from interp.optim import (
@@ -68,6 +69,11 @@ class TrainState:
         self.optimizer = build_optimizer(
             config.optimizer, self.model.named_parameters(), muon_turns=self.model.muon_turns
         )
+        if (self.task.objective.has_population or self.task.objective.has_slopes) and not config.model.is_plane:
+            raise ConfigError(
+                f"The objective {type(self.task.objective).__name__} has closed forms for a plane S.x + b alone; "
+                f"`model` must be Logistic; got {type(config.model).__name__}."
+            )
         self.objective = self.task.objective.like(next(self.model.parameters()))
         tokens, labels = (x.to(device) for x in self.objective.inputs(self.task.tokens, self.task.labels))
         train, test = (mask.nonzero().squeeze(1).to(device) for mask in (self.task.train, self.task.test))

@@ -12,10 +12,26 @@ import torch
 from torch import nn
 
 import interp
-from interp.config import FeedForward, Muon, Recurrent, RunConfig, TaskConfig, Transformer
+from interp.config import FeedForward, Logistic, Muon, Recurrent, RunConfig, TaskConfig, Transformer
+from interp.config.base import Record
 from interp.errors import ConfigError, InvalidArgumentError
 from interp.models import Model, Network
-from interp.tasks import Classes, Examples, Numbers, Residues, Task, Tuples, build_task
+from interp.rng import generator
+from interp.tasks import (
+    Classes,
+    Examples,
+    Numbers,
+    Objective,
+    OneClass,
+    Points,
+    Residues,
+    Sides,
+    Task,
+    Tuples,
+    build_task,
+    split,
+)
+from interp.tasks.objective import mean_of
 from interp.training.api import RunInterrupted
 from tests.guests.attention_only import AttentionOnly
 from tests.guests.greater import Greater
@@ -254,6 +270,121 @@ def test_examples_that_contradict_themselves_are_refused(wrong, message, as_user
     assert build_task(Odd()).d_vocab == 4
     with pytest.raises(InvalidArgumentError, match=message):
         build_task(Odd(wrong=wrong))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part(Record):
+    """A config within a config."""
+
+    width: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nested(Greater):
+    part: Part = Part()
+    parts: tuple[Part, ...] = ()
+
+
+def test_configs_within_configs_travel():
+    config = config_of(Nested(part=Part(width=5)), SMALL)
+    assert RunConfig.from_json(config.to_json()) == config
+    assert json.loads(config.to_json())["task"]["part"]["kind"] == "tests.guests.test_guests:Part"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed(Greater):
+    values: list[int] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slashed(Greater):
+    slug = "a/b"
+
+
+def test_fields_that_json_cannot_hold_and_names_that_are_no_folders_are_refused():
+    with pytest.raises(ConfigError, match=r"`Listed.values` must be annotated as a value that a config can hold.*list"):
+        Listed()
+    with pytest.raises(ConfigError, match=r"`Slashed.slug` is a part of a folder's name.*got 'a/b'"):
+        config_of(Slashed(), SMALL)
+
+
+# --- objectives and points --------------------------------------------------------------------------------------------
+
+
+class Hinge(Objective):
+    """A user's own objective: max(0, 1 - margin) of the answer's logit over the best other one."""
+
+    def loss(self, outputs, labels, precision="float64", kind="cross-entropy", weights=None):
+        own = outputs.gather(-1, labels[..., None])
+        margin = (own - outputs.scatter(-1, labels[..., None], -torch.inf).amax(-1, keepdim=True))[..., 0]
+        return mean_of((1 - margin).relu(), weights), margin.detach() > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disc(Task):
+    """Points of the plane, and whether they lie within the unit circle."""
+
+    n: int = 60
+    seed: int = 0
+    closed: bool = False
+    encoding = "points"
+    losses = ("cross-entropy",)
+    loss_words = "hinge loss"
+
+    def examples(self) -> Examples:
+        points = torch.randn(self.n, 2, generator=generator(self.seed, "points"))
+        inside, (train, test) = (points.norm(dim=1) < 1).long(), split(self.n, 0.5, self.seed)
+        return Examples.of(
+            points,
+            inside,
+            train,
+            test,
+            inputs=Points(2),
+            answers=Sides() if self.closed else Classes(2),
+            objective=OneClass(1.0) if self.closed else Hinge(),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointsMLP(Model):
+    encodings = ("points",)
+
+    def build(self, sizes, generator):
+        layers = nn.Sequential(nn.Linear(sizes.n_ctx, 32), nn.ReLU(), nn.Linear(32, sizes.d_vocab_out))
+        return PointsNetwork(layers)
+
+
+class PointsNetwork(Network):
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, points):
+        return self.layers(points)
+
+
+def test_an_objective_of_ones_own_on_points(tmp_path):
+    config = config_of(Disc(), PointsMLP()).replace({"optimizer.lr": 1e-2})
+    traj = interp.train(config, root=tmp_path / "alone", device="cpu")
+    labels, task = traj.task.labels, traj.task
+    logits = traj.model()(task.tokens).detach()
+    margin = (logits[:, 1] - logits[:, 0]) * (2 * labels - 1)
+    np.testing.assert_allclose(traj.metrics.train_loss[-1], float((1 - margin).relu()[task.train].mean()), rtol=1e-5)
+    np.testing.assert_allclose(traj.metrics.test_accuracy[-1], float((margin > 0).double()[task.test].mean()))
+    assert traj.metrics.train_loss[-1] < traj.metrics.train_loss[0]
+    assert traj.metrics.attrs["loss"] == "hinge loss"
+    together = interp.train_many([config, config.replace({"seed": 1})], root=tmp_path / "together", device="cpu")
+    np.testing.assert_allclose(together[0].metrics.train_loss, traj.metrics.train_loss, atol=1e-4)
+
+
+def test_closed_forms_are_a_planes(tmp_path):
+    with pytest.raises(ConfigError, match=r"OneClass has closed forms for a plane S.x \+ b alone"):
+        interp.train(config_of(Disc(closed=True), PointsMLP()), root=tmp_path, device="cpu")
+    with pytest.raises(ConfigError, match="A Logistic model has one logit, whose sign is the answer; the task has 2"):
+        interp.train(config_of(Disc(), Logistic()), root=tmp_path, device="cpu")
+    with pytest.raises(ConfigError, match=r"A FeedForward model reads the two operands|Points are classified"):
+        config_of(Disc(), FeedForward())
+    assert not any(tmp_path.iterdir())
 
 
 class Net(Network):
