@@ -7,6 +7,8 @@ import pytest
 
 from interp.errors import InvalidArgumentError
 from interp.milestones.changepoints import Boundary, change_points, phase_boundaries
+from interp.milestones.criterion import Transition, transition
+from interp.milestones.phases import phases
 from tests.test_phases import run
 
 
@@ -133,53 +135,60 @@ def test_a_curve_without_noise_is_cut_exactly():
     assert exact.slopes == pytest.approx((2, -1))
 
 
+def boundaries(curves, **how):
+    """The ends of circuit formation and of cleanup."""
+    found = phase_boundaries(curves["steps"], curves["test_loss"], phases(**curves), **how)
+    return found["circuit_formation_end"], found["cleanup_end"]
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
 @pytest.mark.parametrize("low", [1e-7, 1e-3])
 def test_planted_phases_lie_in_their_intervals(seed, low):
-    found = phase_boundaries(**run(seed=seed, low=low))
-    assert found.memorisation_end == Boundary(1000, 1000, (900, 1000))
-    for boundary, truth in [(found.circuit_formation_end, 9000), (found.cleanup_end, 14000)]:
+    curves = run(seed=seed, low=low)
+    assert transition(curves["steps"], curves["train_accuracy"], 0.99) == Transition(900, 1000)
+    formation, cleanup = boundaries(curves)
+    for boundary, truth in [(formation, 9000), (cleanup, 14000)]:
         lower, upper = boundary.interval
         assert lower <= truth <= upper
         assert upper - lower <= 1000
         assert lower < boundary.change <= upper
-    assert found.circuit_formation_end.agrees
-    assert found.circuit_formation_end.step == found.phases.circuit_formation_end
-    assert set(found.change_points) == {"test_loss", "excluded_loss", "restricted_loss", "weight_norm"}
-    assert 9000 in [pytest.approx(step, abs=200) for step in found.change_points["weight_norm"].steps]
+    assert formation.agrees
+    assert formation.step == phases(**curves).circuit_formation_end
+    late = curves["steps"] >= 1000
+    norm = change_points(curves["steps"][late], curves["weight_norm"][late], segments=3)
+    assert 9000 in [pytest.approx(step, abs=200) for step in norm.steps]
 
 
 def test_cleanup_ends_later_by_the_cuts_than_by_nine_tenths_of_the_fall():
-    found = phase_boundaries(**run()).cleanup_end
+    _, found = boundaries(run())
     assert (found.step, found.change, found.agrees) == (13600, 14000, False)
 
 
 def test_a_fall_within_few_evaluations_ends_both_phases():
     steps = np.arange(0, 4000, 100)
     loss = np.where(steps < 2000, 20.0, 1e-6) * np.exp(0.01 * np.random.default_rng(6).standard_normal(40))
-    found = phase_boundaries(steps, (steps > 0) * 1.0, (steps >= 2000) * 1.0, loss, segments=2)
-    assert found.circuit_formation_end.change == found.cleanup_end.change == 2000
-    assert found.circuit_formation_end.interval == (1900, 2000)
+    accuracies = {"train_accuracy": (steps > 0) * 1.0, "test_accuracy": (steps >= 2000) * 1.0}
+    formation, cleanup = boundaries({"steps": steps, "test_loss": loss, **accuracies}, segments=2)
+    assert formation.change == cleanup.change == 2000
+    assert formation.interval == (1900, 2000)
 
 
 def test_a_run_that_still_falls_has_no_cut_at_the_end_of_cleanup():
     steps = np.arange(0, 6000, 100)
     loss = np.exp(np.interp(steps, [0, 3000, 6000], [3.0, 3.0, -12.0]))
-    found = phase_boundaries(steps, (steps > 0) * 1.0, (loss < 0.1) * 1.0, loss, segments=2)
-    assert found.circuit_formation_end.agrees
-    assert found.cleanup_end.step is not None
-    assert (found.cleanup_end.change, found.cleanup_end.interval, found.cleanup_end.agrees) == (None, None, None)
+    accuracies = {"train_accuracy": (steps > 0) * 1.0, "test_accuracy": (loss < 0.1) * 1.0}
+    formation, cleanup = boundaries({"steps": steps, "test_loss": loss, **accuracies}, segments=2)
+    assert formation.agrees
+    assert cleanup.step is not None
+    assert (cleanup.change, cleanup.interval, cleanup.agrees) == (None, None, None)
 
 
 def test_phases_that_did_not_happen_have_no_boundaries():
     curves = run()
-    found = phase_boundaries(**(curves | {"test_accuracy": 0 * curves["steps"]}))
-    assert found.memorisation_end == Boundary(1000, 1000, (900, 1000))
-    assert found.circuit_formation_end == found.cleanup_end == Boundary(None, None, None)
-    assert found.change_points == {}
-    never = phase_boundaries(**(curves | {"train_accuracy": 0 * curves["steps"]}))
-    assert never.memorisation_end == Boundary(None, None, None)
-    assert never.memorisation_end.agrees is None
+    for never in ("test_accuracy", "train_accuracy"):
+        found = phases(**(curves | {never: 0 * curves["steps"]}))
+        assert phase_boundaries(curves["steps"], curves["test_loss"], found) == {}
+    assert Boundary(None, None, None).agrees is None
 
 
 @pytest.mark.parametrize(
@@ -200,8 +209,8 @@ def test_phases_that_did_not_happen_have_no_boundaries():
             r"`values` must have at least .* = 10 evaluations; got 9",
         ),
         (
-            lambda: phase_boundaries(**(run() | {"excluded_loss": -run()["test_loss"]})),
-            r"`excluded_loss` must be >= 0 to have a logarithm",
+            lambda: phase_boundaries(run()["steps"], -run()["test_loss"], phases(**run())),
+            r"`test_loss` must be >= 0 to have a logarithm",
         ),
     ],
 )

@@ -9,7 +9,7 @@ from interp.analysis.measures import key_frequency_votes
 from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.milestones import prediction, sources
 from interp.milestones.comparison import EARLY, LAST, compare, predictors
-from interp.milestones.criterion import lag
+from interp.milestones.criterion import lag, transition
 from interp.milestones.quantiles import bootstrap_over_seeds
 from interp.store import RunWriter
 from interp.tasks import Examples
@@ -69,7 +69,7 @@ def test_delays_and_lags_are_between_the_transitions(runs, table):
     loose = compare(runs, circle_threshold=0.6, **AT)
     order = interp.measure(runs[1], ["circle_resultant"])["circle_resultant"]
     at, test = curve(runs[1], "test_accuracy")
-    alone = lag(order["step"].values, order.values, test, x_threshold=0.6, y_threshold=0.55, y_steps=at)
+    alone = lag(transition(order["step"].values, order.values, 0.6), transition(at, test, 0.55))
     found = [float(loose[f"circle_lag{side}"][1]) for side in ("", "_lower", "_upper")]
     assert found == pytest.approx([np.nan if x is None else x for x in vars(alone).values()], nan_ok=True)
 

@@ -11,7 +11,7 @@ import pytest
 
 import interp
 from interp.analysis.measures import key_frequencies, key_frequency_votes
-from interp.milestones.changepoints import phase_boundaries
+from interp.milestones import find
 
 pytestmark = pytest.mark.slow
 
@@ -81,10 +81,7 @@ def test_excluded_loss_rises_while_the_test_loss_is_flat(data):
 
 
 def test_the_phases_are_those_of_the_paper_in_order(nanda):
-    metrics = nanda.metrics.dropna("step")
-    names = ("step", "train_accuracy", "test_accuracy", "test_loss")
-    found = phase_boundaries(*(metrics[name].values for name in names))
-    ends = [found.memorisation_end.step, found.circuit_formation_end.step, found.cleanup_end.step]
+    ends = list(find(nanda).ends.values())
     assert None not in ends
     assert ends == sorted(ends)
 

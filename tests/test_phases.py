@@ -164,22 +164,27 @@ def test_the_true_lag_lies_in_its_interval_whatever_the_grids():
         x_at, y_at = generator.integers(100, 900, 2)
         x_steps = np.unique(np.concatenate([[0], generator.integers(0, 1000, 40), np.arange(1000, 1010)]))
         y_steps = np.unique(np.concatenate([[0], generator.integers(0, 1000, 20), np.arange(1000, 1010)]))
-        found = lag(x_steps, (x_steps >= x_at) * 1.0, (y_steps >= y_at) * 1.0, y_steps=y_steps)
+        x, y = transition(x_steps, (x_steps >= x_at) * 1.0), transition(y_steps, (y_steps >= y_at) * 1.0)
+        found = lag(x, y)
         assert found.lower <= y_at - x_at <= found.upper
         assert found.lower <= found.step <= found.upper
-        swapped = lag(y_steps, (y_steps >= y_at) * 1.0, (x_steps >= x_at) * 1.0, y_steps=x_steps)
-        assert swapped == Lag(-found.step, -found.upper, -found.lower)
+        assert lag(y, x) == Lag(-found.step, -found.upper, -found.lower)
 
 
 def test_a_lag_keeps_the_bound_that_is_known():
     steps, early, late, never = range(0, 80, 10), [0] * 2 + [1] * 6, [0] * 4 + [1] * 4, [0.0] * 8
-    assert lag(steps, early, late, hold=0) == Lag(20, 10, 30)
-    assert lag(steps, early, late, hold=0).step == delay(steps, early, late, Criterion(0.9, 0), Criterion(0.95, 0))
-    assert lag(steps, early, never, hold=0) == Lag(None, 50, None)  # at least from 20 to 70
-    assert lag(steps, never, late, hold=0) == Lag(None, None, -30)
-    assert lag(steps, never, never, hold=0) == Lag(None, None, None)
-    assert lag(steps, [1] * 8, late, hold=0) == Lag(40, 30, None)  # x may have passed long before
-    assert lag(steps, early, late, x_threshold=0.5, y_threshold=0.5, x_above=False, y_above=False, hold=0).step == 0
+
+    def lag_of(x, y):
+        return lag(transition(steps, x, 0.9, hold=0), transition(steps, y, 0.95, hold=0))
+
+    assert lag_of(early, late) == Lag(20, 10, 30)
+    assert lag_of(early, late).step == delay(steps, early, late, Criterion(0.9, 0), Criterion(0.95, 0))
+    assert lag_of(early, never) == Lag(None, 50, None)  # at least from 20 to 70
+    assert lag_of(never, late) == Lag(None, None, -30)
+    assert lag_of(never, never) == Lag(None, None, None)
+    assert lag_of([1] * 8, late) == Lag(40, 30, None)  # x may have passed long before
+    falls = [transition(steps, curve, 0.5, above=False, hold=0) for curve in (early, late)]
+    assert lag(*falls).step == 0
     assert transition(steps, [1] * 8, hold=0) == Transition(None, 0)
 
 
@@ -261,7 +266,7 @@ def seeds(*args, **kwargs):
             r"`level` must lie in \[0, 1\]; got 95",
         ),
         (lambda: transition([0, 1], [1.0], 0.5), r"`values` must have one value for each of the 2 steps; got 1"),
-        (lambda: lag([0], [1.0], [1.0, 2.0]), r"`values` must have one value for each of the 1 steps; got 2"),
+        (lambda: transition([0], [1.0, 2.0]), r"`values` must have one value for each of the 1 steps; got 2"),
         (lambda: seeds([]), r"`values` must be a non-empty sequence of numbers"),
         (lambda: seeds([1, None]), r"`last_steps` must be given where `values` has None; got 1 runs that have not"),
         (lambda: seeds([1, None], [5]), r"`last_steps` must have one step for each of 2 runs; got 1"),

@@ -1,4 +1,4 @@
-"""Where a curve changes its course, and how sure one can be of the step: segments, and the phases of a run by them.
+"""Change points of a curve with intervals, by segments; and the ends of the training phases of a run by them.
 
 A curve y_1, ..., y_n at steps x_1 < ... < x_n is cut into K segments, on each of which it is a constant or a straight
 line plus noise. The cuts minimise the sum of squared residuals over all cuts,
@@ -24,7 +24,7 @@ Training curves are smooth: segments are a description of them, not a model. Whe
 takes as many as it may, and an interval tells how well the best such description is fixed, no more.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -34,17 +34,16 @@ import numpy as np
 from interp.analysis.curves import Curve, as_curve
 from interp.errors import InvalidArgumentError
 from interp.literals import as_count
-from interp.milestones.criterion import GENERALISED, HOLD, MEMORISED, transition
-from interp.milestones.phases import Phases, phases
+from interp.milestones.phases import Phases
 
-__all__ = ["Boundary", "ChangePoints", "PhaseBoundaries", "change_points", "loss_boundaries", "phase_boundaries"]
+__all__ = ["Boundary", "ChangePoints", "change_points", "phase_boundaries"]
 
 Shape = Literal["linear", "constant"]
 
 
 @dataclass(frozen=True)
 class ChangePoints:
-    """Where the segments of a curve begin, and the segments themselves.
+    """Steps at which the segments of a curve begin, and the segments themselves.
 
     `steps`: the first step of every segment but the first; `intervals`: the steps (lower, upper] to which each of them
     is confined, from the evaluation before the first candidate to the last candidate. `fitted`: the segments at every
@@ -59,10 +58,9 @@ class ChangePoints:
 
 @dataclass(frozen=True)
 class Boundary:
-    """The end of a phase, twice: `step` by the definition of `phases`, and the interval that the data allow.
+    """The end of a training phase by two definitions: `step` by `phases`, `change` by a change point of the test loss.
 
-    `interval`: for the end of memorisation the evaluations around the threshold, for the others that of `change`, the
-    change point of the log test loss. None: there is no such change point, or no such phase.
+    `interval`: the steps to which the change point is confined. None: there is no such change point, or no such phase.
     """
 
     step: int | None
@@ -75,21 +73,6 @@ class Boundary:
         if self.step is None or self.interval is None:
             return None
         return self.interval[0] <= self.step <= self.interval[1]
-
-
-@dataclass(frozen=True)
-class PhaseBoundaries:
-    """The three ends with their intervals, the point estimates that they were compared with, and the cuts behind them.
-
-    `change_points` has the name of each curve that was given: `test_loss`, `excluded_loss`, `restricted_loss` (all of
-    the logarithm) and `weight_norm`.
-    """
-
-    memorisation_end: Boundary
-    circuit_formation_end: Boundary
-    cleanup_end: Boundary
-    phases: Phases
-    change_points: Mapping[str, ChangePoints]
 
 
 def change_points(
@@ -166,105 +149,49 @@ def change_points(
 
 
 def phase_boundaries(
-    steps: Curve,
-    train_accuracy: Curve,
-    test_accuracy: Curve,
-    test_loss: Curve,
-    *,
-    weight_norm: Curve | None = None,
-    excluded_loss: Curve | None = None,
-    restricted_loss: Curve | None = None,
-    train_threshold: float = MEMORISED.level,
-    test_threshold: float = GENERALISED.level,
-    hold: int = HOLD,
-    segments: int | None = 3,
-    level: float = 0.95,
-) -> PhaseBoundaries:
-    """The ends of memorisation, circuit formation and cleanup, each with an interval of steps.
+    steps: Curve, test_loss: Curve, found: Phases, *, segments: int | None = 3, level: float = 0.95
+) -> dict[str, Boundary]:
+    """The ends of circuit formation and cleanup with intervals of steps; empty where no circuit formed.
 
-    The arguments are those of `phases`, and `segments` and `level` of `change_points`.
+    Arguments:
+        steps, test_loss: as for `phases`.
+        found: the training phases, with which the change points are compared.
+        segments, level: as for `change_points`.
 
-    - Memorisation: the interval of `transition` of the train accuracy.
-    - Circuit formation: the log test loss from the end of memorisation on is cut into `segments` lines (3: it climbs or
-      stays, falls, stays down). The segment that falls most is the cleanup, and where it begins circuit formation ends.
-    - Cleanup: where that segment ends. A fall too short to be a segment is a jump, where both phases end.
+    The log test loss from the end of memorisation on is cut into `segments` lines (3: it climbs or stays, falls, stays
+    down). The segment that falls most is the cleanup: circuit formation ends where it begins, cleanup where it ends. A
+    fall too short to be a segment is a jump, where both phases end.
 
     The two definitions ask different questions, and need not agree: `phases` draws the line at the highest point above
     a chord and at 90 % of the fall, the cuts where a straight fall would begin and end. Where the interval does not
     contain the step of `phases` (`agrees`), say which of them is meant. On smooth curves another number of `segments`
-    can move the lines by more than their intervals: these hold for the number that was asked for. Runs without circuit
-    formation (`phases`) have no cuts. The other curves, if given, are cut in the same way and move nothing.
-
-    >>> steps = range(0, 4000, 100)
-    >>> loss = [5.0, 10.0] + 14 * [20.0] + [20 * 10.0 ** (-k) for k in range(1, 8)] + 17 * [2e-6]
-    >>> test = [float(value < 0.1) for value in loss]
-    >>> found = phase_boundaries(steps, [0.0] + 39 * [1.0], test, loss)
-    >>> found.memorisation_end
-    Boundary(step=100, change=100, interval=(0, 100))
-    >>> found.circuit_formation_end.step, found.circuit_formation_end.agrees
-    (1500, True)
-    """
-    points = phases(
-        steps,
-        train_accuracy,
-        test_accuracy,
-        test_loss,
-        weight_norm=weight_norm,
-        excluded_loss=excluded_loss,
-        restricted_loss=restricted_loss,
-        train_threshold=train_threshold,
-        test_threshold=test_threshold,
-        hold=hold,
-    )
-    memorised = transition(steps, train_accuracy, train_threshold, hold=hold)
-    first = points.memorisation_end
-    around = None
-    if memorised.lower is not None and memorised.upper is not None:
-        around = memorised.lower, memorised.upper
-    memorisation = Boundary(first, first, around)
-    if first is None or points.circuit_formation_end is None:
-        nothing = Boundary(None, None, None)
-        return PhaseBoundaries(memorisation, nothing, nothing, points, {})
-
-    cuts, circuit_formation, cleanup = loss_boundaries(steps, test_loss, points, segments=segments, level=level)
-    found = {"test_loss": cuts}
-    given = {"excluded_loss": excluded_loss, "restricted_loss": restricted_loss, "weight_norm": weight_norm}
-    for name, curve in given.items():
-        if curve is not None:
-            step, value = as_curve(steps, curve, name)
-            late = step >= first
-            value = value if name == "weight_norm" else _logarithm(value, name)
-            found[name] = change_points(step[late], value[late], segments=segments, level=level)
-    return PhaseBoundaries(
-        memorisation_end=memorisation,
-        circuit_formation_end=circuit_formation,
-        cleanup_end=cleanup,
-        phases=points,
-        change_points=found,
-    )
-
-
-def loss_boundaries(
-    steps: Curve, test_loss: Curve, found: Phases, *, segments: int | None = 3, level: float = 0.95
-) -> tuple[ChangePoints, Boundary, Boundary]:
-    """The change points of the log test loss after memorisation, and the ends of circuit formation and cleanup by them.
-
-    Arguments:
-        steps, test_loss, segments, level: as for `phase_boundaries`.
-        found: the phases of the run, with which the change points are compared; it must have memorised.
+    can move the lines by more than their intervals: these hold for the number that was asked for.
 
     Raises:
         InvalidArgumentError: fewer evaluations after memorisation than the segments need, or a negative loss.
+
+    >>> from interp.milestones.phases import phases
+    >>> steps = range(0, 4000, 100)
+    >>> loss = [5.0, 10.0] + 14 * [20.0] + [20 * 10.0 ** (-k) for k in range(1, 8)] + 17 * [2e-6]
+    >>> test = [float(value < 0.1) for value in loss]
+    >>> found = phase_boundaries(steps, loss, phases(steps, [0.0] + 39 * [1.0], test, loss))["circuit_formation_end"]
+    >>> found.step, found.agrees
+    (1500, True)
     """
+    if found.memorisation_end is None or found.circuit_formation_end is None:
+        return {}
     step, loss = as_curve(steps, test_loss, "test_loss")
-    late = step >= (np.inf if found.memorisation_end is None else found.memorisation_end)
+    late = step >= found.memorisation_end
     cuts = change_points(step[late], _logarithm(loss, "test_loss")[late], segments=segments, level=level)
     starts, ends = _fall(cuts, step[late])
 
     def boundary(point: int | None, cut: int | None) -> Boundary:
         return Boundary(point, None, None) if cut is None else Boundary(point, cuts.steps[cut], cuts.intervals[cut])
 
-    return cuts, boundary(found.circuit_formation_end, starts), boundary(found.cleanup_end, ends)
+    return {
+        "circuit_formation_end": boundary(found.circuit_formation_end, starts),
+        "cleanup_end": boundary(found.cleanup_end, ends),
+    }
 
 
 def _programme(residual: Callable[[int], np.ndarray], n: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -312,7 +239,7 @@ def _inflation(residual: np.ndarray) -> float:
 
 
 def _fall(found: ChangePoints, step: np.ndarray) -> tuple[int | None, int | None]:
-    """Which change points begin and end the greatest fall, of a segment or of the jump between two; None: not cut."""
+    """Indices of the change points at which the greatest fall begins and ends, a segment or a jump; None: not cut."""
     starts = [0, *np.searchsorted(step, found.steps).tolist(), len(step)]
     falls = [found.fitted[b - 1] - found.fitted[a] for a, b in pairwise(starts)]
     jumps = [found.fitted[cut] - found.fitted[cut - 1] for cut in starts[1:-1]]

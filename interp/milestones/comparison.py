@@ -33,7 +33,7 @@ from interp.milestones.criterion import (
     Criterion,
     Lag,
     Transition,
-    lag_between,
+    lag,
 )
 from interp.milestones.finding import Milestones, find
 from interp.milestones.prediction import lead_times, score_predictors, spectral_signature
@@ -74,7 +74,7 @@ EARLY: Final[Mapping[str, bool]] = {
 none of them depends on a later step."""
 
 SIGNATURE: Final = ("activity", "fast", "mobility")
-"""What it takes of the spectral signature of the train loss, as `train_loss_activity` and so on."""
+"""Fields of the spectral signature of the train loss that `predictors` scores, as `train_loss_activity` and so on."""
 
 
 def compare(
@@ -122,7 +122,7 @@ def compare(
         if not len(traj.steps):
             raise NotAvailableError(f"{traj.folder.name} has no checkpoint yet, so there is nothing to compare.")
         found = find(traj, memorised=memorised, generalised=generalised, with_phases=False)
-        circle = lag_between(_ordered(traj, Criterion(circle_threshold, hold)), found.generalised)
+        circle = lag(_ordered(traj, Criterion(circle_threshold, hold)), found.generalised)
         last = measure(traj, defined(traj, LAST), steps=[int(traj.steps[-1])])
         rows.append(
             {
@@ -165,7 +165,7 @@ def predictors(
     period: float = 20.0,
     generator: np.random.Generator | None = None,
 ) -> xr.Dataset:
-    """How well what can be seen of a run up to step `until` tells whether it generalises later.
+    """Scores of early measures: how well each tells, at step `until`, whether a run generalises later.
 
     Runs that had generalised by `until` are left out (`run` holds the others): there is nothing left to foretell. A run
     counts as one that does not generalise if it had not when it ended, so that all should be of about one length.
@@ -279,7 +279,7 @@ def milestone_row(found: Milestones) -> dict[str, float | bool]:
 
 
 def _ordered(traj: Trajectory, criterion: Criterion) -> Transition:
-    """When the tokens came to lie in order on a circle (PC 1-2 of the last step)."""
+    """Interval in which the tokens came to lie in order on a circle (PC 1-2 of the last step)."""
     if not defined(traj, ["circle_resultant"]):
         return Transition(None, None)
     order = measure(traj, ["circle_resultant"])["circle_resultant"]
@@ -294,7 +294,7 @@ def _keys(traj: Trajectory) -> str:
 
 
 def _seen(traj: Trajectory, until: int, period: float) -> dict[str, float]:
-    """What can be known of a run at step `until`."""
+    """Features of a run that are known at step `until`."""
     step = int(traj.steps[np.searchsorted(traj.steps, until, "right") - 1])
     early = measure(traj, defined(traj, list(EARLY)), steps=[step])
     found = {name: float(early[name][0]) for name in EARLY if name in early}
@@ -312,7 +312,7 @@ def _seen(traj: Trajectory, until: int, period: float) -> dict[str, float]:
 
 
 def _trig_loss_ratio(traj: Trajectory, step: int) -> float:
-    """With the key frequencies of this very step; the measure of that name takes those of the last one."""
+    """Test loss over restricted loss with the key frequencies of this step; the measure takes those of the last."""
     context = RunContext(traj)
     batch = CheckpointBatch(context, np.array([traj.position(step)]))
     restricted = progress.restricted_loss_logit(

@@ -1,4 +1,4 @@
-"""When a curve passes a level for good: the criterion, the interval of steps that it leaves, and the lag between two.
+"""Criteria for "when": a level that must be held, the interval of steps that it leaves, and the lag between two.
 
 A curve is two sequences of one length: the steps at which a run was evaluated, increasing, and the values there.
 "Passing" a level means reaching it: >= for curves that rise, <= for curves that fall. Accuracy late in a run flickers
@@ -21,7 +21,7 @@ import numpy as np
 from interp.analysis.curves import Curve, as_curve, sustained_step
 from interp.literals import as_count, as_probability
 
-__all__ = ["GENERALISED", "HOLD", "MEMORISED", "Criterion", "Lag", "Transition", "lag", "lag_between", "transition"]
+__all__ = ["GENERALISED", "HOLD", "MEMORISED", "Criterion", "Lag", "Transition", "lag", "transition"]
 
 
 HOLD: Final = 5
@@ -111,43 +111,17 @@ def transition(
     return Transition(int(step[before[-1]]) if len(before) else None, upper)
 
 
-def lag(
-    steps: Curve,
-    x: Curve,
-    y: Curve,
-    *,
-    x_threshold: float = 0.9,
-    y_threshold: float = GENERALISED.level,
-    x_above: bool = True,
-    y_above: bool = True,
-    hold: int | None = GENERALISED.hold,
-    y_steps: Curve | None = None,
-) -> Lag:
-    """Steps from the transition of x to that of y: positive where x comes first, negative where y does.
+def lag(x: Transition, y: Transition) -> Lag:
+    """Steps from transition x to transition y: positive where x comes first, negative where y does.
 
     With x in (a, b] and y in (c, d] the lag lies between c - b and d - a, and `step` is d - b. An interval that
-    contains 0 leaves the order open: evaluate more often, or replay the stretch. The default thresholds suit a circle
-    (`geometry`, resultant in [0, 1]) and an accuracy. `y_steps`: where y was evaluated at other steps than x.
+    contains 0 leaves the order open: evaluate more often, or replay the stretch. If one of the two never happens, one
+    bound remains: y not sustained by c is at least c - b late.
 
-    If one of the two never happens, one bound remains: y not sustained by c is at least c - b late.
-
-    >>> steps, circle, accuracy = [0, 100, 200, 300], [0.2, 0.95, 0.95, 0.95], [0.0, 0.1, 0.2, 1.0]
-    >>> lag(steps, circle, accuracy, hold=0)
+    >>> lag(Transition(0, 100), Transition(200, 300))
     Lag(step=200, lower=100, upper=300)
-    >>> lag(steps, circle, [0.0, 0.1, 0.2, 0.3], hold=0)
+    >>> lag(Transition(0, 100), Transition(300, None))
     Lag(step=None, lower=200, upper=None)
-    """
-    return lag_between(
-        transition(steps, x, x_threshold, hold=hold, above=x_above),
-        transition(steps if y_steps is None else y_steps, y, y_threshold, hold=hold, above=y_above),
-    )
-
-
-def lag_between(x: Transition, y: Transition) -> Lag:
-    """The lag from transition x to transition y, with the bounds that their intervals leave (see `lag`).
-
-    >>> lag_between(Transition(0, 100), Transition(200, 300))
-    Lag(step=200, lower=100, upper=300)
     """
 
     def difference(later: int | None, earlier: int | None) -> int | None:

@@ -13,8 +13,8 @@ import numpy as np
 
 from interp.analysis.curves import first_step, sustained_step
 from interp.errors import InvalidArgumentError
-from interp.milestones.changepoints import Boundary, loss_boundaries
-from interp.milestones.criterion import GENERALISED, HOLD, MEMORISED, Criterion, Lag, Transition, lag_between
+from interp.milestones.changepoints import Boundary, phase_boundaries
+from interp.milestones.criterion import GENERALISED, HOLD, MEMORISED, Criterion, Lag, Transition, lag
 from interp.milestones.phases import PHASES, Phases, phase_lines
 from interp.milestones.sources import CURVES, Evaluations, Run, curve, curves, evaluations, logged_loss
 
@@ -27,7 +27,7 @@ UNKNOWN: Final = Transition(None, None)
 
 @dataclass(frozen=True)
 class Passage:
-    """When an accuracy met its criterion, and how it ended.
+    """The steps at which an accuracy met its criterion, and how it ended.
 
     `sustained`: the interval in which it met the criterion for good. `first`: the first evaluation at or above the
     level, lucky or not; None: there is none. `begin`, `end`: the steps of the first and the last evaluation. `last`,
@@ -59,13 +59,13 @@ class Passage:
 
 @dataclass(frozen=True)
 class Milestones:
-    """When a run memorised and generalised, its training phases, and the last values of its curves.
+    """Steps at which a run memorised and generalised, its training phases, and the last values of its curves.
 
     Steps are numbers of completed optimiser updates.
     """
 
     accuracies: Mapping[str, Passage]
-    """By `train` and `test`; without those that were not evaluated, and without `test` where nothing was held out."""
+    """Passages by `train` and `test`; without `test` where nothing was held out, and without what was not evaluated."""
     held_out: bool
     """Whether inputs are known to have been held out."""
     phases: Phases = Phases(None, None, None)
@@ -83,18 +83,18 @@ class Milestones:
 
     @property
     def memorised(self) -> Transition:
-        """When the train accuracy met its criterion; without bounds where it was not evaluated."""
+        """Interval in which the train accuracy met its criterion; without bounds where it was not evaluated."""
         return self.accuracies["train"].sustained if "train" in self.accuracies else UNKNOWN
 
     @property
     def generalised(self) -> Transition:
-        """When the test accuracy met its criterion; without bounds where nothing was held out or evaluated."""
+        """Interval in which the test accuracy met its criterion; without bounds where nothing was held out."""
         return self.accuracies["test"].sustained if "test" in self.accuracies else UNKNOWN
 
     @property
     def delay(self) -> Lag:
         """Steps from memorising to generalising: the length of grokking."""
-        return lag_between(self.memorised, self.generalised)
+        return lag(self.memorised, self.generalised)
 
     @property
     def ends(self) -> dict[str, int | None]:
@@ -187,13 +187,10 @@ def _with_phases(found: Milestones, source: Evaluations, hold: int | None) -> Mi
     lines = phase_lines(
         steps, loss, found.memorised.upper, found.generalised.upper, hold=HOLD if hold is None else hold
     )
-    if lines.circuit_formation_end is None:
-        return replace(found, phases=lines)
     thinned = slice(None, None, -(-len(steps) // CHANGE_POINT_EVALUATIONS))
     try:
-        _, formation, cleanup = loss_boundaries(steps[thinned], loss[thinned], lines)
+        ends = phase_boundaries(steps[thinned], loss[thinned], lines)
     except InvalidArgumentError:  # too few evaluations after memorisation for three segments
-        return replace(found, phases=lines)
-    named = {"circuit_formation_end": formation, "cleanup_end": cleanup}
-    kept = {name: one for name, one in named.items() if one.step is not None and one.change is not None}
+        ends = {}
+    kept = {name: one for name, one in ends.items() if one.step is not None and one.change is not None}
     return replace(found, phases=lines, boundaries=kept)

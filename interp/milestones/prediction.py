@@ -64,7 +64,7 @@ class SpectralSignature:
 
 @dataclass(frozen=True)
 class PredictorScore:
-    """How well a measure tells the runs that generalise from the others: 1 always higher, 0 always lower, 1/2 useless.
+    """AUC of a measure that tells the runs that generalise from the others: 1 always higher, 0 lower, 1/2 useless.
 
     `p_value`: Mann and Whitney's, two-sided, of seeing an AUC that far from 1/2 by chance; look at it where `interval`,
     a bootstrap, has no width, since resampling cannot overlap what a few runs did not.
@@ -163,7 +163,7 @@ def score_predictors(
     level: float = 0.95,
     resamples: int = 1000,
 ) -> dict[str, PredictorScore]:
-    """For each feature, one number per run, how well it tells the runs that generalise from those that do not.
+    """Scores of features, one number per run: how well each tells the runs that generalise from the others.
 
     AUC = P(x > x') + P(x = x') / 2 for a run x that generalises and one x' that does not (Hanley & McNeil, 1982, "The
     meaning and use of the area under a ROC curve"); below 1/2 low values go with generalisation, and it is not turned

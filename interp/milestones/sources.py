@@ -1,4 +1,4 @@
-"""Where a curve of a run comes from: its log, or the measures of its checkpoints.
+"""Sources of a run's curves: its log, or the measures of its checkpoints.
 
 Losses and accuracies can be had from both: logged while training, at the steps of the config's `log`, or measured
 later at the stored checkpoints. One rule decides for every table, headline, band and figure:
@@ -32,11 +32,11 @@ CURVES = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 
 @dataclass(frozen=True)
 class Evaluations:
-    """Where a run was evaluated: the log, and the checkpoints, which are measured when they are asked for."""
+    """Evaluations of a run: its log, and its checkpoints, which are measured when they are asked for."""
 
     logged: xr.Dataset
     measured: Callable[[], xr.Dataset]
-    """Those of `CURVES` that are defined for the run, at its checkpoints."""
+    """Measures the `CURVES` that are defined for the run, at its checkpoints."""
     checkpoints: int
     """Number of checkpoints."""
     held_out: bool

@@ -155,7 +155,7 @@ def _told(passage: Passage) -> str:
 
 
 def _hold(passage: Passage) -> str:
-    """For how long the level must be held, in words."""
+    """Number of evaluations for which the level must be held, in words."""
     hold = passage.criterion.hold
     return "to the end of the run" if hold is None else f"for {hold} more evaluations"
 
