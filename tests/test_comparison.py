@@ -8,7 +8,7 @@ from interp.analysis.curves import sustained_step
 from interp.analysis.measures import key_frequency_votes
 from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.milestones import prediction, sources
-from interp.milestones.comparison import EARLY, LAST, compare, predictors
+from interp.milestones.comparison import EARLY_MEASURES, LAST_STEP_MEASURES, compare, predictors
 from interp.milestones.criterion import lag, transition
 from interp.milestones.quantiles import bootstrap_over_seeds
 from interp.store import RunWriter
@@ -164,7 +164,7 @@ def test_no_feature_knows_the_future(runs, early, tmp_path):
     cuts = predictors([cut, runs[1]], until=25, **AT)
     same = cuts.sel(feature=early["feature"])["value"].isel(run=0)
     np.testing.assert_allclose(same, early["value"].isel(run=0), rtol=1e-6)
-    assert not {"trig_loss_ratio", "circle_resultant"} & set(EARLY)  # as measures they depend on the last step
+    assert not {"trig_loss_ratio", "circle_resultant"} & set(EARLY_MEASURES)  # as measures they depend on the last step
 
 
 def test_scores_are_the_shares_of_pairs_in_order(early):
@@ -281,5 +281,7 @@ def test_nothing_is_foretold_of_runs_that_hold_nothing_out(runs, monkeypatch):
 def test_every_measure_that_is_compared_exists():
     from interp.analysis.catalogue import MEASURES
 
-    assert set(LAST) | set(EARLY) <= set(MEASURES)
-    assert all(MEASURES[name].relative_to is None and not MEASURES[name].needs("key frequencies") for name in EARLY)
+    assert set(LAST_STEP_MEASURES) | set(EARLY_MEASURES) <= set(MEASURES)
+    assert all(
+        MEASURES[name].relative_to is None and not MEASURES[name].needs("key frequencies") for name in EARLY_MEASURES
+    )

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from functools import partial
 
@@ -19,8 +18,7 @@ import interp
 from interp.analysis.curves import sustained_step
 from interp.config import Recurrent
 from interp.errors import ConfigError, InvalidArgumentError, NotAvailableError, UnknownNameError
-from interp.execution import queue as dispatch
-from interp.execution import sweeps
+from interp.execution import queue, sweeps
 from interp.execution.executors import dask_executor, process_pool, slurm_executor
 from interp.execution.sweeps import (
     PHASES,
@@ -79,7 +77,7 @@ def alone(tmp_path_factory):
 def observe(monkeypatch, observer):
     """Let an observer see the runs that this process trains."""
     for name in ("train", "train_many", "resume"):
-        monkeypatch.setattr(dispatch, name, partial(getattr(interp, name), observers=[observer]))
+        monkeypatch.setattr(queue, name, partial(getattr(interp, name), observers=[observer]))
 
 
 class Threads(Observer):
@@ -263,27 +261,43 @@ def test_an_ensemble_that_was_killed_while_it_was_set_up_is_begun_again(alone, t
 # --- locks ------------------------------------------------------------------------------------------------------------
 
 
+class Clock:
+    """A clock that only `sleep` moves, and that calls a function once, at a given time."""
+
+    def __init__(self, at, call):
+        self.now, self.at, self.call = 0.0, at, call
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+        if self.now >= self.at:
+            self.call()
+            self.at = np.inf
+
+
 def test_a_run_that_another_writes_to_is_waited_for(alone, tmp_path, monkeypatch):
-    monkeypatch.setattr(dispatch, "LOCK_SECONDS", 0.1)
     begin(SEEDS[0], tmp_path)
-    threading.Timer(1.5, os.close, [hold(SEEDS[0], tmp_path)]).start()
+    lock = hold(SEEDS[0], tmp_path)
+    clock = Clock(20.0, lambda: os.close(lock))
+    monkeypatch.setattr(queue, "time", clock)
     outcome = train_all(SEEDS[:1], root=tmp_path, patience=30, **HERE)
+    assert clock.now == 20
     assert outcome.failures == {}
     assert_same_runs(outcome.trajectories, alone[:1])
 
 
 def test_a_locked_run_that_no_longer_grows_is_a_failure(tmp_path, monkeypatch):
-    monkeypatch.setattr(dispatch, "LOCK_SECONDS", 0.1)
     interp.train(SEEDS[1], root=tmp_path, **HERE)
     begin(SEEDS[0], tmp_path)
-    lock, began = hold(SEEDS[0], tmp_path), time.monotonic()
-    growing = threading.Timer(1.5, (tmp_path / SEEDS[0].run_id / "metrics.jsonl").write_text, ["{}"])
-    growing.start()
-    outcome = train_all(SEEDS[:2], root=tmp_path, together=2, patience=2.5, **HERE)
-    assert time.monotonic() - began > 3.9  # counted from when it last grew
-    growing.join()
+    lock = hold(SEEDS[0], tmp_path)
+    clock = Clock(15.0, lambda: (tmp_path / SEEDS[0].run_id / "metrics.jsonl").write_text("{}"))
+    monkeypatch.setattr(queue, "time", clock)
+    outcome = train_all(SEEDS[:2], root=tmp_path, together=2, patience=25, **HERE)
+    assert clock.now == 15 + 25  # counted from when it last grew
     os.close(lock)
-    assert outcome.failures[SEEDS[0].run_id].endswith("wait for it. It has not grown for 2.5 seconds.")
+    assert outcome.failures[SEEDS[0].run_id].endswith("wait for it. It has not grown for 25 seconds.")
     assert outcome.trajectories[1].complete
 
 
@@ -535,7 +549,7 @@ def test_grids_that_break_a_rule(base, axes, how, error, message, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-# --- engines ----------------------------------------------------------------------------------------------------------
+# --- executors --------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_not_installed_is_named(monkeypatch, tmp_path):

@@ -1,7 +1,7 @@
 """Curves over training: the increasing steps of a run's evaluations and the values there, checked on entry.
 
 "Passing" a threshold means reaching it: >= for curves that rise, <= for curves that fall. A crossing counts once it is
-*sustained*: the evaluation and the next `hold` ones pass (see `interp.milestones.phases`).
+*sustained*: the evaluation and the next `hold` ones pass (see `interp.milestones.criterion`).
 """
 
 from collections.abc import Sequence

@@ -332,7 +332,7 @@ class Sweep:
         if self.output and self.output.suffix == ".html" and len(wide) > 2:
             raise ConfigError(f"A figure has two axes besides the seed at most; the grid has {', '.join(wide)}.")
         if self.dask and self.slurm:
-            raise ConfigError("A sweep runs on one engine: give `--dask` or `--slurm`, not both.")
+            raise ConfigError("A sweep runs on one cluster: give `--dask` or `--slurm`, not both.")
         wrong = [option for option in self.slurm_option if "=" not in option]
         if wrong:
             raise ConfigError(f"`--slurm-option` must be NAME=VALUE, as timeout_min=60; got {wrong[0]}.")

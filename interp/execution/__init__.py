@@ -5,7 +5,7 @@ queue        a list of configs, trained by an executor; finished runs are skippe
 sweeps       a grid over any fields of a config, and the table of its runs
 """
 
-from interp.execution.queue import Outcome, train_all
+from interp.execution.queue import Outcome, Resources, train_all
 from interp.execution.sweeps import Sweep, sweep
 
-__all__ = ["Outcome", "Sweep", "sweep", "train_all"]
+__all__ = ["Outcome", "Resources", "Sweep", "sweep", "train_all"]

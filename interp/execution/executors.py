@@ -1,7 +1,7 @@
 """Executors for many runs: processes on this machine, the workers of a Dask cluster, the jobs of a SLURM array.
 
-Each is a `concurrent.futures.Executor` as a context. They promise to do a piece of work at least once, not exactly
-once: a worker that was given up may still be at it.
+Each is a `concurrent.futures.Executor` as a context. An executor does a piece of work at least once, not exactly once:
+a worker that was given up may still be running.
 """
 
 import contextlib
@@ -33,23 +33,24 @@ if TYPE_CHECKING:
 
 __all__ = ["cores", "dask_executor", "process_pool", "slurm_executor"]
 
-DEAD: Final = (
+DEAD_STATES: Final = (
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "GONE", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
     "TIMEOUT",
 )  # fmt: skip
-"""States of SLURM from which a job does not come back by itself; GONE: squeue no longer lists it."""
+"""SLURM's states of a job that will not run again by itself; GONE: squeue no longer lists it."""
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def process_pool(workers: int, threads: int | None = None) -> Executor:
-    """Processes on this machine, as a context: leaving it after an error or Ctrl-C stops them at the end of their step.
+    """Worker processes on this machine, as a context: after an error or Ctrl-C they stop at the end of their step.
 
-    A process that dies costs its own call and no other: the caller sees `BrokenExecutor`, the next call a new process.
-    When the process that made them is gone, even by a kill, they stop too. Scripts need `if __name__ == "__main__":`.
+    A crash of a worker fails only the call it was running, with `BrokenExecutor`; the next call gets a new process.
+    Workers stop, too, when the process that started them is gone, even by a kill. Scripts need
+    `if __name__ == "__main__":`.
 
     Arguments:
         workers: processes at a time.
@@ -59,15 +60,15 @@ def process_pool(workers: int, threads: int | None = None) -> Executor:
         InvalidArgumentError: `workers` or `threads` is less than 1.
     """
     workers = as_count("workers", workers)
-    return _Processes(workers, max(1, cores() // workers) if threads is None else as_count("threads", threads))
+    return _ProcessExecutor(workers, max(1, cores() // workers) if threads is None else as_count("threads", threads))
 
 
 @contextlib.contextmanager
 def dask_executor(address: str) -> Iterator[Executor]:
-    """The workers of a Dask cluster, as a context.
+    """Workers of a Dask cluster, as a context.
 
-    A worker that dies, or is told to stop, has its work done again by another one; after four workers (Dask's
-    `allowed-failures`) the piece is handed back. Without any worker, work waits until one comes. What runs when the
+    If a worker dies or is told to stop, another worker repeats its work; after four workers (Dask's
+    `allowed-failures`) the work has failed. Without any worker, work waits for the first. Work that is running when the
     context is left runs on, and does no harm.
 
     Arguments:
@@ -85,15 +86,15 @@ def dask_executor(address: str) -> Iterator[Executor]:
         ) from error
     where = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
     with Client(**where, set_as_default=False) as client:
-        yield client.get_executor(pure=False)  # equal calls are work to be done each time, not one result to be shared
+        yield client.get_executor(pure=False)  # equal calls are repeated, not answered from Dask's cache
 
 
 @contextlib.contextmanager
 def slurm_executor(folder: str | Path, **parameters: Any) -> Iterator[Executor]:
-    """Jobs of a SLURM cluster, as a context: what is submitted at a time becomes one job array (by submitit).
+    """Jobs of a SLURM cluster, as a context: calls submitted together become one job array (by submitit).
 
-    A job that is preempted, or comes to its time limit, is requeued and goes on with its runs. Leaving the context
-    cancels what still waits or runs. Where the cluster keeps no accounts, squeue alone says what became of a job.
+    A job that is preempted or reaches its time limit is requeued and resumes its runs. Leaving the context cancels
+    waiting and running jobs. Where the cluster keeps no accounts, the state of a job is read from squeue alone.
 
     Arguments:
         folder: for scripts, pickles and logs; shared by the nodes. Each executor makes a folder of its own in it.
@@ -112,22 +113,22 @@ def slurm_executor(folder: str | Path, **parameters: Any) -> Iterator[Executor]:
     if not shutil.which("sbatch"):
         raise NotAvailableError("A sweep on SLURM needs its commands; there is no sbatch on this machine's PATH.")
     Path(folder).mkdir(parents=True, exist_ok=True)
-    # ids of jobs may come again, and must not find old results
+    # job ids may repeat, and must not find old results
     own = tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=folder)
     jobs = submitit.AutoExecutor(folder=Path(own) / "%j", cluster="slurm")
     try:
         jobs.update_parameters(**parameters)
     except NameError as error:  # submitit's word for a parameter that it does not know
         raise InvalidArgumentError(f"`parameters` must be those of submitit. {error}") from error
-    executor = _Jobs(jobs)
+    executor = _SlurmExecutor(jobs)
     try:
         yield executor
     finally:
         executor.shutdown(cancel_futures=True)
 
 
-class _Processes(Threads):
-    """Threads that each have a call done in a process of their own, so that a death is that of one known call."""
+class _ProcessExecutor(Threads):
+    """A thread pool whose threads each own one worker process, so that a crash fails only the call it was running."""
 
     def __init__(self, workers: int, threads: int) -> None:
         super().__init__(workers, thread_name_prefix="interp-sweep")
@@ -140,11 +141,11 @@ class _Processes(Threads):
         self._pools: list[ProcessPoolExecutor] = []
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """As that of every executor."""
+        """Submit a call, as every executor does."""
         return super().submit(self._in_process, fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let the processes go; with `cancel_futures` those that work stop at the end of their step."""
+        """Stop the processes when their calls are done; with `cancel_futures` at the end of their step."""
         if cancel_futures:
             self._stop.set()
         super().shutdown(wait, cancel_futures=cancel_futures)
@@ -166,31 +167,33 @@ class _Processes(Threads):
 
 
 def _serve(stop: Flag, threads: int) -> None:
-    """Make this a process that works for another one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; who waits for work is told by the parent
+    """Prepare a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent stops its workers
     torch.set_num_threads(threads)
     threading.Thread(target=_leave, args=(stop,), daemon=True).start()
 
 
 def _leave(stop: Flag) -> None:
-    """Once told to stop, SIGTERM to a run, which then stores everything; left alone, to whatever is done here."""
+    """Send SIGTERM to this process when it is told to stop or its parent is gone; a run stores everything then."""
     parent = multiprocessing.parent_process()
     while parent is not None:
         alone, told = not parent.is_alive(), stop.wait(0.5)
-        if alone or (told and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL):  # else the pool's end is at hand
+        if alone or (
+            told and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        ):  # no run: the pool ends the process
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.5)
 
 
-class _Jobs(Executor):
-    """submitit's executor, which hands out jobs to be asked, as one that hands out futures."""
+class _SlurmExecutor(Executor):
+    """An executor of futures over submitit's executor of jobs, whose results must be polled."""
 
     POLL_SECONDS = 2.0
-    """How often results and squeue are looked at."""
+    """Interval at which results and squeue are polled."""
     GRACE_SECONDS = 15.0
-    """How long a job may be dead before its result counts as lost: file systems are late, and so is the queue."""
-    ARRAY = 1000
-    """Jobs in an array; SLURM's default limit is 1001."""
+    """Time for which a job must be dead before its result counts as lost: file systems and the queue lag behind."""
+    MAX_ARRAY_SIZE = 1000
+    """Maximum number of jobs in an array; SLURM's default limit is 1001."""
 
     def __init__(self, executor: Any) -> None:
         self._executor = executor
@@ -202,7 +205,7 @@ class _Jobs(Executor):
         self._thread.start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """As that of every executor."""
+        """Submit a call, as every executor does."""
         if self._closed.is_set():
             raise RuntimeError("cannot schedule new futures after shutdown")
         future: Future[Any] = Future()
@@ -225,7 +228,7 @@ class _Jobs(Executor):
     def _serve(self) -> None:
         while not self._closed.wait(self.POLL_SECONDS):
             with self._lock:
-                waiting, self._waiting = self._waiting[: self.ARRAY], self._waiting[self.ARRAY :]
+                waiting, self._waiting = self._waiting[: self.MAX_ARRAY_SIZE], self._waiting[self.MAX_ARRAY_SIZE :]
             waiting = [(future, call) for future, call in waiting if future.set_running_or_notify_cancel()]
             if waiting:
                 try:
@@ -235,9 +238,9 @@ class _Jobs(Executor):
                 except Exception as error:  # sbatch has refused
                     for future, _ in waiting:
                         future.set_exception(error)
-            self._look()
+            self._poll()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         states = _squeue() if self._jobs else None
         for future, job in list(self._jobs.items()):
             if job.paths.result_pickle.exists():
@@ -246,7 +249,7 @@ class _Jobs(Executor):
                     future.set_result(job.result())
                 except Exception as error:
                     future.set_exception(error)
-            elif states is None or states.get(job.job_id, "GONE") not in DEAD:
+            elif states is None or states.get(job.job_id, "GONE") not in DEAD_STATES:
                 self._dead_since.pop(future, None)
             else:
                 since = self._dead_since.setdefault(future, time.monotonic())
@@ -258,29 +261,29 @@ class _Jobs(Executor):
 
 @dataclass(frozen=True)
 class _Requeued:
-    """A call that submitit puts back into the queue when its job is preempted or comes to its time limit."""
+    """A call that submitit requeues when its job is preempted or reaches its time limit."""
 
     call: Callable[[], Any]
 
-    SECONDS = 20.0
-    """How long to wait, after SIGTERM, for the signal at which submitit requeues; SLURM's default KillWait is 30."""
+    SIGNAL_SECONDS = 20.0
+    """Time to wait after SIGTERM for the signal at which submitit requeues; SLURM's default KillWait is 30."""
 
     def __call__(self) -> Any:
         try:
             return self.call()
         except KeyboardInterrupt:
-            time.sleep(self.SECONDS)
+            time.sleep(self.SIGNAL_SECONDS)
             raise
 
     def checkpoint(self) -> "DelayedSubmission":
-        """What to do when the job begins again: the same, for runs go on by themselves."""
+        """The call with which the requeued job begins: the same call, which resumes its runs."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 def _squeue() -> dict[str, str] | None:
-    """States of this user's jobs by id, members of arrays one by one; None where the controller does not answer."""
+    """States of this user's jobs by id, array members listed singly; None where the controller does not answer."""
     command = ["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "--format=%i|%T"]
     try:
         listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout

@@ -1,14 +1,14 @@
-"""Many runs, made by processes of this machine or by workers elsewhere.
+"""A queue of runs, trained by processes of this machine or by workers elsewhere.
 
-A run is named by its config, so that no journal is needed: what is complete is not trained again, what is partial goes
-on from its last full state, and work that was killed at any moment is continued by calling it again. A run that fails
-is noted, and the others go on.
+A run is named by its config, so that no journal is needed: finished runs are skipped, partial ones resumed from their
+last full state, and a queue that was killed at any moment is continued by the same call. A run that fails is noted,
+and the others go on.
 
 Runs are independent of each other, so that any `concurrent.futures.Executor` will do (`interp.execution.executors` has
-those for this machine, Dask and SLURM), one that does a piece of work twice included: a run has one writer, by its
-lock; whoever comes second waits as long as the run grows, and then finds it complete. A worker that is lost (killed,
-out of memory, preempted) costs what its run had computed since its last full state, at most a minute. All workers must
-see `root` under the same path, on a file system with flock.
+executors for this machine, Dask and SLURM), even one that does a piece of work twice: a run's lock admits one writer,
+and a second worker waits as long as the run grows, and then finds it complete. If a worker is lost (killed, out of
+memory, preempted), its run loses the steps since its last full state, at most a minute. All workers must see `root`
+under the same path, on a file system with flock.
 """
 
 import contextlib
@@ -42,12 +42,12 @@ from interp.training.ensemble import shape_of
 from interp.training.environment import choose_device
 from interp.trajectory import Trajectory
 
-__all__ = ["Outcome", "train_all"]
+__all__ = ["Outcome", "Resources", "train_all"]
 
-TRIES: Final = 3
-"""How often a piece of work is given to a worker, where workers are lost over it."""
+MAX_ATTEMPTS: Final = 3
+"""Maximum number of workers that are given a piece of work, where workers are lost over it."""
 LOCK_SECONDS: Final = 1.0
-"""How long to wait before a run that another process writes to is looked at again."""
+"""Interval at which a run that another process writes to is tried again."""
 
 Piece = tuple[RunConfig, ...]
 Work = Callable[[Piece], dict[str, str]]
@@ -55,42 +55,59 @@ Work = Callable[[Piece], dict[str, str]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of runs: `trajectories` in the order of their configs, None where one failed; `failures` say why."""
+    """Results of a queue: `trajectories` in the order of their configs, None where one failed; `failures` say why."""
 
     trajectories: tuple[Trajectory | None, ...]
     failures: Mapping[str, str]
-    """By run_id."""
+    """Reasons by run_id."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Workers and devices that train a queue of runs; `train_all` and `sweep` take these fields as keyword arguments.
+
+    Raises:
+        InvalidArgumentError: a field breaks a rule.
+    """
+
+    executor: Executor | None = None
+    """Executor of the work; None: a process pool of `workers`, or this process where there is one worker."""
+    workers: int | None = None
+    """Number of processes; None: a CPU core each (on CUDA: one), and no more than there is work."""
+    together: int = 1
+    """Ensemble size: maximum number of runs of equal shape that are trained in one batched step (`train_many`). Runs
+    that turn out not to fit together are trained one by one."""
+    device: str | None = None
+    """Device, as for `train`."""
+    threads: int | None = None
+    """CPU threads of each worker; None: the cores divided by the workers, and torch's own default with an executor. A
+    partial run is resumed with the number that it began with."""
+    patience: float = 600.0
+    """Seconds for which a run that another process has locked may not grow before it counts as failed."""
+
+    def __post_init__(self) -> None:
+        as_count("together", self.together)
+        if self.workers is not None:
+            as_count("workers", self.workers)
+        if self.executor is not None and self.workers is not None:
+            raise InvalidArgumentError(
+                f"`workers` must not be given with an `executor`, which has workers of its own; got {self.workers}."
+            )
 
 
 def train_all(
-    configs: Sequence[RunConfig],
-    *,
-    root: str | Path = "checkpoints",
-    executor: Executor | None = None,
-    workers: int | None = None,
-    together: int = 1,
-    device: str | None = None,
-    threads: int | None = None,
-    patience: float = 600.0,
-    progress: bool = False,
+    configs: Sequence[RunConfig], *, root: str | Path = "checkpoints", progress: bool = False, **resources: Any
 ) -> Outcome:
-    """Train runs, each stored in `root/<run_id>`, several at a time; what is complete stays, what is partial goes on.
+    """Train runs, each stored in `root/<run_id>`, several at a time; finished runs are skipped, partial ones resumed.
 
     A config that occurs twice is trained once. After Ctrl-C the runs that are under way in processes of this machine
-    finish their step and store everything; the same call goes on with them.
+    finish their step and store everything; the same call resumes them.
 
     Arguments:
-        configs: what to run.
+        configs: configs of the runs.
         root: folder that holds runs.
-        executor: what does the work; None: a process pool of `workers`, or this process where that is one.
-        workers: processes; None: a CPU core each (on CUDA: one), and no more than there is work.
-        together: runs of equal shape that are trained in one batched step, at most (`train_many`); runs that turn out
-            not to fit together are trained one by one.
-        device: as for `train`.
-        threads: CPU threads of each worker; None: the cores divided by the workers, and with an executor whatever torch
-            finds there. A partial run goes on with the number that it began with.
-        patience: seconds for which a run that another process has locked may not grow before it counts as failed.
-        progress: show how many runs are done.
+        progress: show the number of finished runs.
+        resources: the fields of `Resources`: `executor`, `workers`, `together`, `device`, `threads`, `patience`.
 
     Returns:
         The runs and the failures: runs that diverged, whose folder is damaged, that cannot be built, or over which
@@ -101,32 +118,12 @@ def train_all(
         KeyboardInterrupt: after Ctrl-C (`RunInterrupted` where the work was done in this process).
     """
     root = Path(root).resolve()  # workers may stand elsewhere
-    as_count("together", together)
-    if workers is not None:
-        as_count("workers", workers)
-    if executor is not None and workers is not None:
-        raise InvalidArgumentError(
-            f"`workers` must not be given with an `executor`, which has workers of its own; got {workers}."
-        )
+    given = Resources(**resources)
     runs = {config.run_id: config for config in configs}
     left = [config for name, config in runs.items() if not _is_complete(root / name)]
-    pieces = _pieces(left, root, together)
-    work = partial(_train_piece, root=root, device=device, patience=patience)
+    pieces = _pieces(left, root, given.together)
     with tqdm(total=len(runs), initial=len(runs) - len(left), unit="run", disable=not progress) as bar:
-        if executor is not None:
-            failures = _through(executor, pieces, partial(work, threads=threads), root, bar)
-        else:
-            most = 1 if choose_device(device).type == "cuda" else cores()
-            workers = min(most if workers is None else workers, max(1, len(pieces)))
-            threads = max(1, cores() // workers) if threads is None and workers > 1 else threads
-            if workers == 1:
-                failures = {}
-                for piece in pieces:
-                    failures |= work(piece, threads=threads)
-                    bar.update(len(piece))
-            else:
-                with process_pool(workers, threads) as pool:
-                    failures = _through(pool, pieces, partial(work, threads=threads), root, bar)
+        failures = _trained(pieces, root, given, bar)
     found = {name: Trajectory(root / name) for name in runs if name not in failures}
     for name, traj in list(found.items()):
         if traj.problems:
@@ -135,17 +132,35 @@ def train_all(
     return Outcome(tuple(found.get(config.run_id) for config in configs), failures)
 
 
+def _trained(pieces: Sequence[Piece], root: Path, given: Resources, bar: "tqdm[Any]") -> dict[str, str]:
+    """Train the pieces with the resources; returns failures by run_id."""
+    work = partial(_train_piece, root=root, device=given.device, patience=given.patience)
+    if given.executor is not None:
+        return _through(given.executor, pieces, partial(work, threads=given.threads), root, bar)
+    most = 1 if choose_device(given.device).type == "cuda" else cores()
+    workers = min(most if given.workers is None else given.workers, max(1, len(pieces)))
+    if workers > 1:
+        threads = max(1, cores() // workers) if given.threads is None else given.threads
+        with process_pool(workers, threads) as pool:
+            return _through(pool, pieces, partial(work, threads=threads), root, bar)
+    failures: dict[str, str] = {}
+    for piece in pieces:
+        failures |= work(piece, threads=given.threads)
+        bar.update(len(piece))
+    return failures
+
+
 # --- a piece of work --------------------------------------------------------------------------------------------------
 
 
 def _pieces(configs: Sequence[RunConfig], root: Path, together: int) -> list[Piece]:
-    """What is given to a worker at a time: the members of an ensemble that was begun, or new runs of equal shape."""
+    """Pieces of work for one worker each: the members of an ensemble that was begun, or new runs of equal shape."""
     begun: dict[tuple[str, ...], list[RunConfig]] = {}
     fresh: dict[str, list[RunConfig]] = {}
     for config in configs:
         try:
             run = read_run_json(root / config.run_id / "run.json")[0]
-        except StoreError:  # not there, or damaged, which whoever trains it will find and say
+        except StoreError:  # not there, or damaged: training it will say so
             fresh.setdefault(shape_of(config) if together > 1 else config.run_id, []).append(config)
         else:
             begun.setdefault(tuple(run.get("ensemble", [config.run_id])), []).append(config)
@@ -156,7 +171,7 @@ def _pieces(configs: Sequence[RunConfig], root: Path, together: int) -> list[Pie
 def _train_piece(
     piece: Piece, *, root: Path, device: str | None, threads: int | None, patience: float
 ) -> dict[str, str]:
-    """Train some runs, new ones together and partial ones from where they are; returns what failed, by run_id."""
+    """Train some runs, new ones as an ensemble and partial ones from where they are; returns failures by run_id."""
     failures: dict[str, str] = {}
     left, apart, growth = list(piece), False, _Growth()
     while left:
@@ -182,9 +197,9 @@ def _train_piece(
                     text += f" It has not grown for {patience:g} seconds."
                     failures |= {config.run_id: text for config in group}
                 elif isinstance(error, ConfigError | RunExistsError) and len(group) > 1:
-                    left, apart = left + group, True  # their operands differ, or somebody has begun one of them
+                    left, apart = left + group, True  # their operands differ, or another process has begun one of them
                 elif isinstance(error, RunExistsError) and (folders[0] / "run.json").exists():
-                    left += group  # begun by somebody since it was looked at
+                    left += group  # begun by another process in the meantime
                 else:
                     failures |= {config.run_id: text for config in group if not _is_complete(root / config.run_id)}
         if locked:
@@ -193,13 +208,13 @@ def _train_piece(
 
 
 class _Growth:
-    """For how long folders have not grown."""
+    """Time for which folders have not grown."""
 
     def __init__(self) -> None:
         self._seen: dict[Path, tuple[int, float]] = {}
 
     def pause(self, folders: Sequence[Path]) -> float:
-        """Seconds since they were first seen at the size that they have now."""
+        """Seconds since the folders were first seen at their present size."""
         size = sum(map(_size, folders))
         if size != self._seen.get(folders[0], (None,))[0]:
             self._seen[folders[0]] = size, time.monotonic()
@@ -222,11 +237,12 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _is_begun(folder: Path) -> bool:
-    """Whether there is a run to go on with; one that was to be trained in company and holds nothing yet is deleted.
+    """Whether there is a run to resume; a member of an ensemble that holds nothing yet is deleted.
 
-    Killed while its ensemble was being set up, it may name members that were never made, or are in other company now.
+    If the ensemble was killed while it was set up, its members may name runs that were never made, or that belong to
+    another ensemble by now.
     """
-    with contextlib.suppress(StoreError):  # locked: somebody is at it; damaged: `resume` will say so
+    with contextlib.suppress(StoreError):  # locked: another process trains it; damaged: `resume` will say so
         if _is_empty(folder):
             with RunWriter.open(folder):
                 if _is_empty(folder):
@@ -245,23 +261,24 @@ def _is_empty(folder: Path) -> bool:
 
 
 def _through(executor: Executor, pieces: Sequence[Piece], work: Work, root: Path, bar: "tqdm[Any]") -> dict[str, str]:
-    """Have the pieces done and collect the failures; a piece whose worker was lost is given to another one."""
+    """Submit the pieces and collect the failures; a piece whose worker was lost is submitted again."""
     failures: dict[str, str] = {}
-    tries: Counter[Piece] = Counter()
+    attempts: Counter[Piece] = Counter()
     running: dict[Future[dict[str, str]], Piece] = {executor.submit(_remotely, work, one): one for one in pieces}
     try:
         while running:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 piece = running.pop(future)
-                tries[piece] += 1
+                attempts[piece] += 1
                 error = None if future.cancelled() else future.exception()
                 if error is None and not future.cancelled():
                     failures |= future.result()
-                elif error is not None and tries[piece] < TRIES and _submitted(executor, work, piece, running):
+                elif error and attempts[piece] < MAX_ATTEMPTS and _submitted(executor, work, piece, running):
                     continue
                 else:
                     reason = f"{type(error).__name__}: {error}" if error else "the executor has cancelled it"
-                    text = f"Its worker was lost, {tries[piece]} times out of {TRIES} at most; at last {reason}"
+                    lost = f"{attempts[piece]} times out of {MAX_ATTEMPTS} at most"
+                    text = f"Its worker was lost, {lost}; at last {reason}"
                     failures |= {one.run_id: text for one in piece if not _is_complete(root / one.run_id)}
                 bar.update(len(piece))
     except KeyboardInterrupt:
@@ -274,7 +291,7 @@ def _through(executor: Executor, pieces: Sequence[Piece], work: Work, root: Path
 
 
 def _submitted(executor: Executor, work: Work, piece: Piece, running: dict[Future[dict[str, str]], Piece]) -> bool:
-    """Whether the executor still takes work: one that is broken with its worker does not."""
+    """Whether a piece could be submitted again: an executor that broke with its worker takes no more work."""
     try:
         running[executor.submit(_remotely, work, piece)] = piece
     except BrokenExecutor:
@@ -283,7 +300,7 @@ def _submitted(executor: Executor, work: Work, piece: Piece, running: dict[Futur
 
 
 def _remotely(work: Work, piece: Piece) -> dict[str, str]:
-    """Do a piece of work; `RunInterrupted`, which holds a path of that machine, does not travel."""
+    """Do a piece of work in a worker; `RunInterrupted`, which holds a path of that machine, is not pickled."""
     try:
         return work(piece)
     except KeyboardInterrupt as error:

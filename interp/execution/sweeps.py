@@ -1,7 +1,8 @@
-"""Sweeps: a grid over any fields of a config becomes runs (`interp.execution.queue`), and the runs one labelled table.
+"""Sweeps: a grid over any fields of a config becomes a queue of runs, and its runs one labelled table.
 
-The steps to generalise are those of `interp.milestones.comparison`: sustained crossings, censored where a run ends
-first. The four phases of learning are those of Towards Understanding Grokking (Liu et al., 2022, arXiv:2205.10343,
+`interp.execution.queue` trains the grid, and the columns of the table are the columns of `interp.compare`: sustained
+crossings, censored where a run ends first. The four learning phases (not the training phases of a single run,
+`interp.milestones.phases`) sort whole runs, as in Towards Understanding Grokking (Liu et al., 2022, arXiv:2205.10343,
 table 1).
 """
 
@@ -9,7 +10,6 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -53,7 +53,7 @@ class Sweep:
     configs: tuple[RunConfig, ...]
     trajectories: tuple[Trajectory | None, ...]
     failures: Mapping[str, str]
-    """By run_id."""
+    """Reasons by run_id."""
 
     def results(
         self,
@@ -64,7 +64,7 @@ class Sweep:
         probabilities: Sequence[float] = (0.25, 0.5, 0.75),
         generator: np.random.Generator | None = None,
     ) -> xr.Dataset:
-        """When each run memorised and generalised, how it ended, and quantiles over seeds.
+        """Table of the runs: steps at which each memorised and generalised, its last values, quantiles over seeds.
 
         Arguments:
             hold, train_threshold, test_threshold, probabilities, generator: as for `interp.compare`.
@@ -113,13 +113,8 @@ def sweep(
     *,
     seeds: Sequence[int] | None = None,
     root: str | Path = "checkpoints",
-    executor: Executor | None = None,
-    workers: int | None = None,
-    together: int = 1,
-    device: str | None = None,
-    threads: int | None = None,
-    patience: float = 600.0,
     progress: bool = False,
+    **resources: Any,
 ) -> Sweep:
     """Train every combination of a grid: `sweep("nanda", {"task.train_fraction": [0.3, 0.4], "steps": [9000]})`.
 
@@ -128,7 +123,7 @@ def sweep(
         grid: values by the dotted name of a field, or of a whole part (`optimizer`); `parse_grid` reads it from text.
         seeds: of the initial weights and later draws, for every combination; None: the base's, or those of the grid's
             axis `seed`. (The seed of the split is `task.seed`, an axis like others.)
-        root, executor, workers, together, device, threads, patience, progress: as for `train_all`.
+        root, progress, resources: as for `train_all` (`workers`, `executor`, `together`, `device`, ...).
 
     Raises:
         UnknownNameError: there is no such recipe.
@@ -162,10 +157,7 @@ def sweep(
             "Runs that differ in `seed` alone would be one and the same here: initial weights do not come from it, and "
             "nothing is drawn later. Let `task.seed` differ instead."
         )
-    outcome = train_all(
-        configs, root=root, executor=executor, workers=workers, together=together, device=device, threads=threads,
-        patience=patience, progress=progress,
-    )  # fmt: skip
+    outcome = train_all(configs, root=root, progress=progress, **resources)
     return Sweep(axes, tuple(configs), outcome.trajectories, outcome.failures)
 
 
@@ -196,7 +188,7 @@ def parse_grid(words: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def learning_phase(train_step: float | None, test_step: float | None, *, within: float = 1e5, gap: float = 1e3) -> str:
-    """The phase of learning of Liu et al. (2022, table 1), from the first steps with accuracies of 90 %.
+    """The learning phase of Liu et al. (2022, table 1), from the first steps with accuracies of 90 %.
 
     Neither within 10^5 steps: confusion; the training accuracy alone: memorisation; both, the test accuracy less than
     10^3 steps later: comprehension, else grokking. None: not reached (by the end of the run, if that is sooner).
@@ -222,7 +214,7 @@ FAILED: Final[Mapping[str, Any]] = {
     **dict.fromkeys(("train_loss", "test_loss", "train_accuracy", "test_accuracy", "best_test_accuracy"), np.nan),
     "learning_phase": "",
 }
-"""What is known of a run that failed."""
+"""Columns of a run that failed."""
 
 
 def _row(traj: Trajectory, memorised: Criterion, generalised: Criterion) -> dict[str, Any]:

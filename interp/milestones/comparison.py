@@ -1,13 +1,13 @@
-"""Many runs side by side: what differs between them, when each memorised and generalised, and what foretold it.
+"""Runs side by side: their configs, the steps at which each memorised and generalised, and measures that foretell it.
 
-Two kinds of care separate this from a column of final accuracies. A run that has not generalised when it ends is
+Two kinds of care separate the table from a column of final accuracies. A run that has not generalised when it ends is
 right-censored: it bounds its transition from below, and enters the quantiles over runs as such (`quantiles`). And only
-what lies ahead can be foretold: `predictors` looks at each run up to one early step, asks the runs alone that had not
-generalised by then, and takes nothing from a later step, least of all the key frequencies.
+the future can be foretold: `predictors` looks at each run up to one early step, leaves out the runs that had
+generalised by then, and uses nothing of a later step, least of all the key frequencies.
 
-Will this run grok? Predicting Grokking Long Before it Happens (Notsawo et al., 2023, arXiv:2306.13253) answers from the
+Predicting Grokking Long Before it Happens (Notsawo et al., 2023, arXiv:2306.13253) predicts from the
 oscillations of the early training loss, Progress measures for grokking via mechanistic interpretability (Nanda et al.,
-2023, arXiv:2301.05217) from what forms inside. `prediction` scores both in the same way.
+2023, arXiv:2301.05217) from the circuits that form inside. `prediction` scores both in the same way.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,9 +41,9 @@ from interp.milestones.quantiles import SeedQuantiles, bootstrap_over_seeds
 from interp.milestones.sources import curve, defined
 from interp.trajectory import Trajectory, as_trajectory
 
-__all__ = ["EARLY", "LAST", "compare", "milestone_row", "predictors", "steps_over_runs"]
+__all__ = ["EARLY_MEASURES", "LAST_STEP_MEASURES", "compare", "milestone_row", "predictors", "steps_over_runs"]
 
-LAST: Final = (
+LAST_STEP_MEASURES: Final = (
     "train_accuracy",
     "test_accuracy",
     "test_accuracy_mirrored",
@@ -60,7 +60,7 @@ LAST: Final = (
 )
 """Measures that `compare` takes at the last stored step."""
 
-EARLY: Final[Mapping[str, bool]] = {
+EARLY_MEASURES: Final[Mapping[str, bool]] = {
     "test_accuracy": True,
     "test_accuracy_mirrored": True,
     "test_loss": False,
@@ -73,7 +73,7 @@ EARLY: Final[Mapping[str, bool]] = {
 """Measures that `predictors` scores, and whether high values are the warning (its lead times need a side in advance);
 none of them depends on a later step."""
 
-SIGNATURE: Final = ("activity", "fast", "mobility")
+SIGNATURE_FIELDS: Final = ("activity", "fast", "mobility")
 """Fields of the spectral signature of the train loss that `predictors` scores, as `train_loss_activity` and so on."""
 
 
@@ -87,13 +87,13 @@ def compare(
     probabilities: Sequence[float] = (0.25, 0.5, 0.75),
     generator: np.random.Generator | None = None,
 ) -> xr.Dataset:
-    """Two runs or more, or their folders, side by side, complete or still growing.
+    """Table of two runs or more (or their folders), complete or still growing.
 
     Arguments:
-        hold: evaluations for which a threshold must be held (`criterion`).
+        hold: further evaluations for which a threshold must be held (`criterion`); None: to the end of the run.
         train_threshold, test_threshold: accuracies in [0, 1] at which a run has memorised and generalised.
         circle_threshold: `circle_resultant` in [0, 1] at which the tokens lie in order on a circle.
-        probabilities: of the quantiles over runs.
+        probabilities: probabilities of the quantiles over runs.
         generator: draws the runs for the intervals of the quantiles; None: the same draws at every call.
 
     Returns:
@@ -101,11 +101,10 @@ def compare(
         `memorised_step` and `generalised_step`, each in (`..._after`, `..._step`], with `..._censored`, true where it
         was not sustained by the end of the run; `last_step`, the last evaluation; `delay`, from the one to the other,
         and `circle_lag`, from order on the circle (PC 1-2 of the last step) to generalisation, each with `..._lower`
-        and `..._upper` (`Lag`);
-        `key_frequencies` as words; the measures `LAST` at the last stored step. Over `quantile`:
-        `steps_to_generalise` with `..._lower` and `..._upper`, infinite where too few runs have generalised
-        (`bootstrap_over_seeds`). NaN and "" where something is not defined for a run: what is about
-        generalising, for an imported run of which no pair is known to have been held out.
+        and `..._upper` (`criterion.Lag`); `key_frequencies` as words; `LAST_STEP_MEASURES` at the last stored step.
+        Over `quantile`: `steps_to_generalise` with `..._lower` and `..._upper`, infinite where too few runs have
+        generalised (`quantiles.bootstrap_over_seeds`). NaN and "" where something is not defined for a run, as
+        everything about generalising for an imported run of which no pair is known to have been held out.
 
     Raises:
         InvalidArgumentError: fewer than two runs, or one of them twice.
@@ -123,7 +122,7 @@ def compare(
             raise NotAvailableError(f"{traj.folder.name} has no checkpoint yet, so there is nothing to compare.")
         found = find(traj, memorised=memorised, generalised=generalised, with_phases=False)
         circle = lag(_ordered(traj, Criterion(circle_threshold, hold)), found.generalised)
-        last = measure(traj, defined(traj, LAST), steps=[int(traj.steps[-1])])
+        last = measure(traj, defined(traj, LAST_STEP_MEASURES), steps=[int(traj.steps[-1])])
         rows.append(
             {
                 "seed": np.nan if "import" in traj.run else traj.config.seed,
@@ -132,7 +131,7 @@ def compare(
                 **milestone_row(found),
                 **_lag("circle_lag", circle),
                 "key_frequencies": _keys(traj),
-                **{name: float(last[name][0]) if name in last else np.nan for name in LAST},
+                **{name: float(last[name][0]) if name in last else np.nan for name in LAST_STEP_MEASURES},
             }
         )
     data = xr.Dataset(coords={"run": names})
@@ -142,7 +141,9 @@ def compare(
     for name, values in configs.items():
         data[name] = ("run", values)
     for name in list(rows[0])[3:]:
-        meaning = {"long_name": f"{MEASURES[name].meaning}, at the last stored step"} if name in LAST else {}
+        meaning = (
+            {"long_name": f"{MEASURES[name].meaning}, at the last stored step"} if name in LAST_STEP_MEASURES else {}
+        )
         data[name] = ("run", np.array([row[name] for row in rows]), meaning)
 
     over_runs = steps_over_runs(rows, "generalised", generator=generator, probabilities=probabilities)
@@ -167,21 +168,22 @@ def predictors(
 ) -> xr.Dataset:
     """Scores of early measures: how well each tells, at step `until`, whether a run generalises later.
 
-    Runs that had generalised by `until` are left out (`run` holds the others): there is nothing left to foretell. A run
-    counts as one that does not generalise if it had not when it ended, so that all should be of about one length.
+    Runs that had generalised by `until` are left out, since nothing is left to foretell. A run that had not generalised
+    when it ended counts as one that does not generalise, so that runs should be about equally long.
 
     Arguments:
         until: an early step that every run has reached; measures are taken at the last checkpoint not after it.
-        hold, test_threshold: what generalised means, as for `compare`.
-        period: in steps; what oscillates as fast is `fast` (`prediction.spectral_signature`).
+        hold, test_threshold: criterion of generalising, as for `compare`.
+        period: in steps; faster oscillations of the train loss are `fast` (`prediction.spectral_signature`).
         generator: draws the runs for the intervals; None: the same draws at every call.
 
     Returns:
-        Over `run`: `generalised` and `generalised_step`. Over `feature` (`EARLY`, `train_loss_activity`, `..._fast`,
-        `..._mobility`, and `trig_loss_ratio` with the key frequencies of its own step): `auc` with `auc_lower`,
-        `auc_upper` and `p_value` (`prediction.score_predictors`), the shares `detected` and `false_alarms` of
-        `prediction.lead_times`. Over both: the `value` and the `lead_time` in steps. NaN where a feature is not defined
-        for every run, and where there are too few runs of a kind; `attrs["undefined"]` then says why.
+        Over `run`: `generalised` and `generalised_step`. Over `feature` (`EARLY_MEASURES`, `train_loss_activity`,
+        `..._fast`, `..._mobility`, and `trig_loss_ratio` with the key frequencies of step `until`): `auc` with
+        `auc_lower`, `auc_upper` and `p_value` (`prediction.score_predictors`), the shares `detected` and
+        `false_alarms` of `prediction.lead_times`. Over both: the `value` and the `lead_time` in steps. NaN where a
+        feature is not defined for every run, and where there are too few runs of a kind; `attrs["undefined"]` then
+        says why.
 
     Raises:
         InvalidArgumentError: fewer than two runs or one of them twice, a step that not every run has reached, or no two
@@ -217,7 +219,7 @@ def predictors(
     value = np.array([[row.get(name, np.nan) for name in features] for row in seen])
     grokked = np.array([step is not None for step in steps])
 
-    scores = {name: np.full(len(features), np.nan) for name in SCORES}
+    scores = {name: np.full(len(features), np.nan) for name in SCORE_COLUMNS}
     lead = np.full(value.shape, np.nan)
     undefined = _undefined(grokked)
     whole = np.isfinite(value).all(axis=0)
@@ -226,16 +228,16 @@ def predictors(
         columns = {name: value[:, i] for i, name in enumerate(features) if whole[i]}
         for name, score in score_predictors(columns, grokked, generator=draws).items():
             at = features.index(name)
-            for key, number in zip(SCORES, (score.auc, *score.interval, score.p_value)):
+            for key, number in zip(SCORE_COLUMNS, (score.auc, *score.interval, score.p_value)):
                 scores[key][at] = number
     if 2 <= grokked.sum() <= len(kept) - 2:
-        warn = [name for name in EARLY if name in features and whole[features.index(name)]]
+        warn = [name for name in EARLY_MEASURES if name in features and whole[features.index(name)]]
         curves = [measure(traj, warn) for traj in kept]
         for name in warn:
             values = [curve[name].values for curve in curves]
             if not all(np.isfinite(x).all() for x in values):
                 continue
-            found = lead_times([curve["step"].values for curve in curves], values, steps, above=EARLY[name])
+            found = lead_times([curve["step"].values for curve in curves], values, steps, above=EARLY_MEASURES[name])
             at = features.index(name)
             lead[:, at] = _floats(found.steps)
             scores["detected"][at], scores["false_alarms"][at] = found.detected, found.false_alarms
@@ -256,7 +258,7 @@ def predictors(
     )
 
 
-SCORES: Final = ("auc", "auc_lower", "auc_upper", "p_value", "detected", "false_alarms")
+SCORE_COLUMNS: Final = ("auc", "auc_lower", "auc_upper", "p_value", "detected", "false_alarms")
 
 
 # --- one run ---
@@ -296,14 +298,14 @@ def _keys(traj: Trajectory) -> str:
 def _seen(traj: Trajectory, until: int, period: float) -> dict[str, float]:
     """Features of a run that are known at step `until`."""
     step = int(traj.steps[np.searchsorted(traj.steps, until, "right") - 1])
-    early = measure(traj, defined(traj, list(EARLY)), steps=[step])
-    found = {name: float(early[name][0]) for name in EARLY if name in early}
+    early = measure(traj, defined(traj, list(EARLY_MEASURES)), steps=[step])
+    found = {name: float(early[name][0]) for name in EARLY_MEASURES if name in early}
     loss = traj.metrics.get("train_loss")
     if loss is not None:
         loss = loss.dropna("step")
         try:
             signature = spectral_signature(loss["step"].values, loss.values, until=until, period=period)
-            found |= {f"train_loss_{name}": getattr(signature, name) for name in SIGNATURE}
+            found |= {f"train_loss_{name}": getattr(signature, name) for name in SIGNATURE_FIELDS}
         except InvalidArgumentError:  # logged too seldom, or not evenly
             pass
     if RunContext(traj).unmet(("answer is a sum",)) is None:

@@ -8,7 +8,7 @@ import pytest
 
 import interp
 from interp.errors import InvalidArgumentError, NotAvailableError
-from interp.execution import executors as engines
+from interp.execution import executors
 from interp.execution.executors import slurm_executor
 from interp.execution.sweeps import train_all
 from tests.cluster.processes import SECONDS, SMALL, assert_same_runs, until, writes
@@ -19,8 +19,8 @@ JOB = {"timeout_min": 10, "cpus_per_task": 1, "slurm_partition": "debug", "slurm
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(engines._Jobs, "POLL_SECONDS", 0.3)
-    monkeypatch.setattr(engines._Jobs, "GRACE_SECONDS", 3.0)
+    monkeypatch.setattr(executors._SlurmExecutor, "POLL_SECONDS", 0.3)
+    monkeypatch.setattr(executors._SlurmExecutor, "GRACE_SECONDS", 3.0)
 
 
 def busy(slurm, root):
