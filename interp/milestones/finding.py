@@ -69,7 +69,7 @@ class Milestones:
     held_out: bool
     """Whether inputs are known to have been held out."""
     phases: Phases = Phases(None, None, None)
-    """The training phases; all ends are None where they were not sought, not evaluated, or inputs are no pairs."""
+    """The training phases; all ends are None where they were not sought, not evaluated, or inputs have no operands."""
     boundaries: Mapping[str, Boundary] = field(default_factory=lambda: MappingProxyType({}))
     """The ends of circuit formation and of cleanup that have a change point too, by their names in `Phases`."""
     last: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -181,7 +181,7 @@ def _passage(steps: np.ndarray, values: np.ndarray, criterion: Criterion) -> Pas
 def _with_phases(found: Milestones, source: Evaluations, hold: int | None) -> Milestones:
     """The milestones with the training phases and their change points, where the curves for them were evaluated."""
     shared = curves(source, ["train_accuracy", "test_accuracy", "test_loss"])
-    if not source.pairs or shared.sizes["step"] < 2:  # no circuit forms where the inputs are no pairs
+    if not source.operands or shared.sizes["step"] < 2:
         return found
     steps, loss = shared["step"].values, shared["test_loss"].values
     lines = phase_lines(

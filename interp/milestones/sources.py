@@ -41,8 +41,8 @@ class Evaluations:
     """Number of checkpoints."""
     held_out: bool
     """Whether inputs are known to have been held out; if not, test numbers are over all inputs."""
-    pairs: bool
-    """Whether the inputs are pairs of operands."""
+    operands: bool
+    """Whether inputs are tuples of operands, so that a circuit can form."""
 
     @property
     def diverged(self) -> int | None:
@@ -62,7 +62,7 @@ def evaluations(run: Run | Evaluations) -> Evaluations:
             measured=lambda: data,
             checkpoints=data.sizes.get("step", 0),
             held_out=bool(data.attrs.get("held_out", 1)),
-            pairs=data.attrs.get("p") != 0,
+            operands=data.attrs.get("p") != 0,
         )
     traj = as_trajectory(run)
     return Evaluations(
@@ -70,7 +70,7 @@ def evaluations(run: Run | Evaluations) -> Evaluations:
         measured=cache(lambda: measure(traj, names) if (names := defined(traj, CURVES)) else xr.Dataset()),
         checkpoints=len(traj.steps),
         held_out=traj.task.held_out,
-        pairs=traj.task.p > 0,
+        operands=traj.task.arity > 0,
     )
 
 
