@@ -12,6 +12,8 @@ from interp import plots
 from interp.analysis.catalogue import MEASURES
 from interp.analysis.keys import named_key_frequencies
 from interp.errors import InvalidArgumentError, UnknownNameError
+from interp.milestones import Milestones
+from interp.milestones.phases import Phases
 from interp.plots.curves import BY_IRREP
 from interp.plots.panels import Panel, PanelContext, curve_panel, merged
 from interp.plots.structure import Ring, component_pairs, ring
@@ -28,6 +30,10 @@ DESCENT = xr.Dataset(  # logistic regression, which has no embedding
     {"weight_length": GROWN, "bias": ("step", -GROWN[1]), "late_direction_cosine": GROWN, "positive_share": GROWN},
     {"step": DATA["step"].values},
 )
+
+
+def planted(phases):
+    return Milestones({}, held_out=True, phases=Phases(*(phases.get(name) for name in PHASES)))
 
 
 def results_for(panel):
@@ -51,7 +57,9 @@ CURVES = {
     "partners": lambda **k: plots.component_circles(DATA, **k),
     "irreps": lambda **k: plots.irrep_curves(IRREPS, "hidden_share_by_irrep", **k),
     **{
-        f"panel {panel.id}": lambda panel=panel, **k: plots.draw_panel(results_for(panel), panel, **k)
+        f"panel {panel.id}": lambda panel=panel, phases=None, **k: plots.draw_panel(
+            results_for(panel), panel, milestones=planted(phases or {}), **k
+        )
         for panel in plots.PANELS
         if panel.kind in ("curve", "heat") and panel.id != "heads"  # bands would hide in its rows of heat maps
     },
@@ -169,6 +177,13 @@ def test_figures_can_share_an_axis():
 
 
 # --- what is drawn ---
+
+
+def test_titles_name_the_inputs():
+    for draw, what in ((plots.loss_curves, "Loss"), (plots.accuracy_curves, "Accuracy")):
+        assert draw(DATA).layout.title.text == f"{what} on train and test pairs"
+        words = DATA.assign_attrs(inputs="words of 10 bits")
+        assert draw(words).layout.title.text == f"{what} on train and test words"
 
 
 def test_dense_metrics_win_and_their_gaps_are_joined():

@@ -21,8 +21,6 @@ UNFINISHED = {
     "importers/",
     "models/",
     "papers/",
-    "plots/",
-    "reporting/",
     "store/",
     "tasks/",
     "theory/two_points/",

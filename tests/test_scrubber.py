@@ -9,6 +9,7 @@ import pytest
 
 import interp
 from interp.errors import InvalidArgumentError, NotAvailableError
+from interp.plots import PANELS, Panel, curve_panel, neuron_phases
 from interp.plots.structure import component_pairs
 from interp.reporting.scrubber import scrubber
 
@@ -102,6 +103,23 @@ def test_what_is_missing_is_left_out(toy_run, data):
     box = scrubber(toy_run, data[["embedding_coordinates"]])
     assert sorted(figures(box)) == ["Accuracy", "Loss", "Token"]  # curves are in the metrics
     slider(box).value = 1
+
+
+def test_further_panels_stand_below_and_move(toy_run, data):
+    def largest(model):
+        return model.unembed.W_U.detach().abs().max()
+
+    phases = next(panel for panel in PANELS if panel.id == "phases")
+    box = scrubber(toy_run, data, panels=[phases, curve_panel("largest", [largest], title="Readout", y="entry")])
+    shown = figures(box)
+    assert sorted(shown) == ["Accuracy", "Fourier", "Loss", "Phases", "Readout", "Token"]
+    assert cursor(shown["Readout"]) == 40
+    slider(box).value = 3
+    assert cursor(shown["Readout"]) == 12
+    assert shown["Phases"].layout.title.text.endswith("step 12")
+    assert len(shown["Phases"].data) == len(neuron_phases(data, 12).data)
+    with pytest.raises(InvalidArgumentError, match="what the panel `gap` needs: there is no `gap`"):
+        scrubber(toy_run, data, panels=[Panel("gap", needs=["gap"], draw=lambda context: go.Figure())])
 
 
 def test_what_it_cannot_do_without(toy_run, data):

@@ -12,11 +12,11 @@ import xarray as xr
 
 from interp.analysis.keys import named_key_frequencies
 from interp.errors import UnknownNameError, did_you_mean
+from interp.milestones import Milestones
 from interp.milestones.sources import logged_loss
 from interp.plots.curves import (
     BY_IRREP,
     BY_PARAMETER,
-    Phases,
     accuracy_curves,
     angle_curves,
     circularity_curves,
@@ -27,7 +27,7 @@ from interp.plots.curves import (
     progress_curves,
 )
 from interp.plots.mechanism import component_circles, head_spectra, neuron_phases
-from interp.plots.panels import STAGE, Panel, PanelContext, curve_panel
+from interp.plots.panels import NOTHING_FOUND, STAGE, Panel, PanelContext, curve_panel
 from interp.plots.structure import (
     component_grid,
     component_pairs,
@@ -57,7 +57,7 @@ def loss_in_words(metrics: xr.Dataset) -> str:
 
 def _loss_note(context: PanelContext) -> str:
     note = f"{loss_in_words(context.metrics)}."
-    if context.changes:
+    if context.milestones.changes:
         note += " Dashed: change points of the test loss, with their 95 % intervals as bars on the axis."
     return note
 
@@ -135,7 +135,7 @@ PANELS: Final[tuple[Panel, ...]] = (
     Panel(
         "loss", group="Learning", needs=[("train_loss", "test_loss", "all_loss")],
         draw=lambda context: loss_curves(
-            context.data, context.metrics, changes=context.changes, **context.overlay
+            context.data, context.metrics, changes=context.milestones.changes, **context.overlay
         ),
         note=_loss_note,
     ),
@@ -321,7 +321,7 @@ def draw_panel(
     *,
     step: int | None = None,
     events: Iterable[Event] = (),
-    phases: Phases | None = None,
+    milestones: Milestones = NOTHING_FOUND,
     axis: str | StepAxis = "log",
 ) -> go.Figure:
     """The figure of a panel, or of the built-in panel (`PANELS`) of this id.
@@ -331,7 +331,8 @@ def draw_panel(
         panel: a panel or an id.
         metrics: losses and accuracies that were logged, as `traj.metrics`.
         step: of figures that show a single step; None: the last.
-        events, phases, axis: as for all curves over steps.
+        events, axis: as for all curves over steps.
+        milestones: those of the run, from `interp.milestones.find`; its phases and change points are marked.
 
     Example:
         >>> data = xr.Dataset({"softmax_collapse": ("step", [0.0, 0.5])}, {"step": [0, 100]})
@@ -348,7 +349,7 @@ def draw_panel(
         axis=step_axis(np.concatenate(steps), axis),
         metrics=xr.Dataset() if metrics is None else metrics,
         events=list(events),
-        phases=phases or {},
+        milestones=milestones,
         step=step,
     )
     return chosen.draw(context)

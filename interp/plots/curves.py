@@ -20,6 +20,7 @@ from interp.plots.style import (
     Event,
     StepAxis,
     figure,
+    inputs_of,
     mark_changes,
     mark_events,
     mark_phases,
@@ -65,7 +66,7 @@ def loss_curves(
     changes: Changes | None = None,
     axis: str | StepAxis = "log",
 ) -> go.Figure:
-    """Cross-entropy in nats on train, test and all pairs, on a log scale.
+    """Cross-entropy in nats on train, test and all inputs, on a log scale.
 
     `metrics` (NaN where nothing was evaluated) is drawn instead of `data`, unless that has more than twice as many
     values (`interp.milestones.sources`); and alone, where its losses are others than those that are measured
@@ -80,8 +81,8 @@ def loss_curves(
     own = logged_loss(metrics)
     if own is not None:
         data = data.drop_vars([name for name in names if name in data])
-    fig = figure("Loss on train and test pairs", y=(own or "cross-entropy (nats)").partition(",")[0], yaxis_type="log")
-    fig.update_yaxes(exponentformat="power")
+    fig = figure(f"Loss on train and test {inputs_of(data)}", y=(own or "cross-entropy (nats)").partition(",")[0])
+    fig.update_yaxes(type="log", exponentformat="power")
     return _measured(fig, data, metrics, names, events, phases, axis, changes)
 
 
@@ -93,13 +94,14 @@ def accuracy_curves(
     phases: Phases | None = None,
     axis: str | StepAxis = "log",
 ) -> go.Figure:
-    """Share of pairs answered rightly, 0 to 1, on train and test pairs; `metrics` as for `loss_curves`.
+    """Share of correct answers, 0 to 1, on train and test inputs; `metrics` as for `loss_curves`.
 
     >>> data = xr.Dataset({"test_accuracy": ("step", [0.01, 0.99])}, {"step": [0, 100]})
     >>> accuracy_curves(data).layout.yaxis.title.text
     'accuracy (share right)'
     """
-    fig = figure("Accuracy on train and test pairs", y="accuracy (share right)", yaxis_range=[-0.03, 1.04])
+    title = f"Accuracy on train and test {inputs_of(data)}"
+    fig = figure(title, y="accuracy (share right)", yaxis_range=[-0.03, 1.04])
     return _measured(fig, data, metrics, ("train_accuracy", "test_accuracy"), events, phases, axis)
 
 
@@ -304,7 +306,7 @@ def irrep_curves(
     phases: Phases | None = None,
     axis: str | StepAxis = "log",
 ) -> go.Figure:
-    """One curve for each irreducible representation of the group: similarity of the logits, or a share, 0 to 1.
+    """Curves by irreducible representation of the group: similarity of the logits, or a share, 0 to 1.
 
     `variable`: `logit_similarity_by_irrep`, `embedding_share_by_irrep`, or another one over (step, irrep).
 

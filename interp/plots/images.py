@@ -12,9 +12,9 @@ from interp.errors import NotAvailableError
 __all__ = ["write_pictures"]
 
 COLOURS = 128
-"""Of a PNG, which makes it a third as large."""
+"""Number of colours of a PNG, which makes it a third as large."""
 FORMS = (("svg", 1.0), ("png", 1.5), ("png", 1.0), ("png", 0.75), ("png", 0.5))
-"""What is tried until a picture is small enough: format, and pixels of a PNG per pixel of the layout."""
+"""Formats to try until a picture is small enough, with the pixels of a PNG per pixel of the layout."""
 
 
 def write_pictures(figures: Mapping[str, go.Figure], folder: Path, largest: int = 60_000) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""What is inside the network: phases of the neurons, frequencies of the heads, circles of the components.
+"""Figures of the mechanism: phases of the neurons, frequencies of the heads, circles of the components.
 
 A neuron of a network that adds is a wave in each operand, cos(w_k a + phi_a) and cos(w_k b + phi_b). Where both phases
 are equal it is a wave in a + b times one in a - b, and the neurons lie on the diagonal of the plane of the two phases.
@@ -125,7 +125,7 @@ def component_circles(
     phases: Mapping[str, int | None] | None = None,
     axis: str | StepAxis = "log",
 ) -> go.Figure:
-    """How nearly each principal component makes a circle with its partner; written in it, the frequency of the circle.
+    """Circularity of each principal component with its partner, over steps; written in it, the frequency of the circle.
 
     The frequency stands once in each stretch of steps over which it stays the same, where the circularity of the two
     exceeds 1/2 and the stretch is wide enough to read it.

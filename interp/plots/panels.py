@@ -13,13 +13,14 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from interp.errors import InvalidArgumentError
-from interp.plots.curves import Changes, Phases, measure_curves
+from interp.milestones import Milestones
+from interp.plots.curves import measure_curves
 from interp.plots.style import Event, StepAxis
 
 __all__ = ["STAGE", "Kind", "Panel", "PanelContext", "curve_panel", "merged", "variable_of"]
 
 Kind = Literal["curve", "heat", "still", "circle", "spectrum", "components"]
-"""How a page moves a panel with the slider.
+"""Behaviour of a panel when the slider moves.
 
 `curve` and `heat`: a figure over steps gets a cursor, and a click on it goes to that step. `still`: nothing moves.
 `circle`, `spectrum` and `components` show the step of the slider; the page draws them again from the variables
@@ -27,6 +28,8 @@ Kind = Literal["curve", "heat", "still", "circle", "spectrum", "components"]
 """
 STAGE = ""
 """The group of the panels at the top of a report, beside each other and without a heading."""
+NOTHING_FOUND = Milestones(accuracies={}, held_out=True)
+"""Milestones of a run of which nothing is known."""
 ID = re.compile(r"[a-z][a-z0-9]+(-[a-z0-9]+)*")
 GROUP = re.compile(r"\w+( \w+)*")
 
@@ -44,17 +47,15 @@ class PanelContext:
     """Losses and accuracies at the steps at which they were logged; empty where there are none."""
     events: Sequence[Event] = ()
     """Pairs of step and label."""
-    phases: Phases = field(default_factory=dict)
-    """The last step of each training phase."""
-    changes: Changes = field(default_factory=dict)
-    """Change points of the test loss by phase: the step, and its interval."""
+    milestones: Milestones = NOTHING_FOUND
+    """Milestones of the run: its training phases and change points are marked."""
     step: int | None = None
     """The step that figures of a single step show; None: the last."""
 
     @property
     def overlay(self) -> dict[str, Any]:
         """Keyword arguments that every function of curves over steps takes: `events`, `phases` and `axis`."""
-        return {"events": self.events, "phases": self.phases, "axis": self.axis}
+        return {"events": self.events, "phases": self.milestones.ends, "axis": self.axis}
 
     def holds(self, variable: str) -> bool:
         """Whether a variable was measured or logged."""
@@ -96,15 +97,15 @@ class Panel:
     group: str = "Mechanism"
     """Heading in the report; a new one makes a section of its own. `STAGE` is the top of the page."""
     needs: Sequence[Any] = ()
-    """What must have been measured or logged: names of variables, all of them; in the place of a name, a tuple of names
-    of which one is enough. In a panel that is passed to `interp.report` an `interp.Measure` or a function of the model
-    may stand for a name: it is measured then."""
+    """Variables that must have been measured or logged, by name; in the place of a name, a tuple of names of which one
+    is enough. In a panel for `interp.report`, an `interp.Measure` or a function of the model may stand for
+    a name: it is measured then."""
     title: str = ""
     """Title; empty: that of the figure."""
     note: Text = ""
     """A sentence or two below the figure: what to look for."""
     method: Text = ""
-    """How it is measured and whose definition it is, for the foot of the report."""
+    """Definition and source of what is drawn, for the foot of the report."""
     kind: Kind = "curve"
     applies: Callable[[PanelContext], bool] = _always
     """Whether there is something to show, where the variables are there."""

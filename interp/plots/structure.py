@@ -59,7 +59,7 @@ SPECTRA = {  # variable -> title, unit
 
 @dataclass(frozen=True)
 class Ring:
-    """How the p tokens of a plane are joined and coloured: frequency k and stride s, with k s = gcd(k, p) (mod p).
+    """Line and colours of the p tokens of a plane: frequency k and stride s, with k s = gcd(k, p) (mod p).
 
     Where k and p have a divisor in common, so many tokens share each place, and the line goes round so many times.
     Elements of a group that is not cyclic have no order round a circle: with stride 0 no line joins them.
@@ -239,7 +239,7 @@ def component_grid(
 def spectrum_bars(
     data: xr.Dataset, step: int | None = None, *, variable: str = "embedding_power", keys: Sequence[int] | None = None
 ) -> go.Figure:
-    """One bar per frequency at one step (None: the last), in a range that fits all steps; key frequencies stand out.
+    """Bars of a spectrum at one step (None: the last), in a range that fits all steps; key frequencies stand out.
 
     `keys` None reads them from the `key_frequency_...` variables at the last step.
 

@@ -1,4 +1,4 @@
-"""One look for every figure: the template, colours that carry meaning, the step axis, events and phases.
+"""Look of every figure: the template, colours that carry meaning, the step axis, events and phases.
 
 Colour means the same thing everywhere: train is blue, test is vermilion, restricted (key frequencies only) green,
 excluded (key frequencies removed) purple. The hues are those of "Color Universal Design" (Okabe and Ito, 2008,
@@ -13,6 +13,7 @@ somebody who cannot tell the two hues apart still sees which side of the circle 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ __all__ = [
     "colour_bar",
     "figure",
     "frequency_title",
+    "inputs_of",
     "mark_changes",
     "mark_events",
     "mark_phases",
@@ -71,6 +73,7 @@ Event = tuple[int, str]
 Numbers = npt.ArrayLike | int | float  # beartype does not take an int for a complex
 
 
+@cache
 def template(dark: bool = False) -> go.layout.Template:
     """The shared template, for light or for dark paper; backgrounds are transparent.
 
@@ -151,7 +154,7 @@ def figure(title: str, *, y: str, x: str | None = None, **layout: object) -> go.
 
 @dataclass(frozen=True)
 class StepAxis:
-    """Where steps sit on the x axis: a positive step at its own value, step 0 at `zero_at`, left of all others.
+    """Axis of steps: a positive step stands at its own value, step 0 at `zero_at`, left of all others.
 
     A logarithm has no place for 0, and initialisation is the most telling step; so it is set apart and labelled `0`.
     """
@@ -297,7 +300,7 @@ def mark_changes(fig: go.Figure, changes: Mapping[str, tuple[int, int, int]] | N
 
 
 def need(data: xr.Dataset, names: str | Sequence[str], *, dims: Sequence[str], argument: str = "data") -> list[str]:
-    """Those of `names` that `data` holds, each over `dims`; an error that says what was needed where it holds none."""
+    """Names among `names` that `data` holds, each over `dims`; an error says what was needed where there is none."""
     if not isinstance(data, xr.Dataset):
         raise InvalidArgumentError(
             f"`{argument}` must be a dataset, as from `interp.measure(traj)`; got {type(data).__name__}."
@@ -340,7 +343,7 @@ def colour_bar(title: str) -> dict[str, object]:
 
 
 def frequency_title(data: xr.Dataset) -> str:
-    """What an axis of frequencies is called: cycles over the residues, or what `data.attrs["basis"]` says they are.
+    """Title of an axis of frequencies: cycles over the residues, or the basis that `data.attrs["basis"]` names.
 
     >>> frequency_title(xr.Dataset(attrs={"basis": "characters of the products mod 7, discrete logarithms to base 3"}))
     'frequency k (characters of the products mod 7, discrete logarithms to base 3)'
@@ -350,12 +353,21 @@ def frequency_title(data: xr.Dataset) -> str:
 
 
 def tokens_of(data: xr.Dataset) -> list[str]:
-    """What the tokens are called: the numbers that the coordinate `token` gives, or their places where it is not there.
+    """Names of the tokens: the numbers that the coordinate `token` gives, or their places where there is none.
 
     >>> tokens_of(xr.Dataset(coords={"token": [1, 3, 2, 6, 4, 5]}))
     ['1', '3', '2', '6', '4', '5']
     """
     return [str(token) for token in data["token"].values]  # xarray counts from 0 where there is no coordinate
+
+
+def inputs_of(data: xr.Dataset) -> str:
+    """Word for the inputs in titles: pairs, or the kind that `data.attrs["inputs"]` names.
+
+    >>> inputs_of(xr.Dataset(attrs={"inputs": "words of 10 bits"})), inputs_of(xr.Dataset())
+    ('words', 'pairs')
+    """
+    return plain(str(data.attrs.get("inputs", "pairs")).partition(" of ")[0])
 
 
 def plain(text: object) -> str:

@@ -1,7 +1,7 @@
-"""Fewer points of a long curve: by spacing, or by what must not be lost.
+"""Fewer points of a long curve, by one of two rules.
 
-`spread` chooses points evenly along an axis of steps, for small figures of smooth curves. `keep_extremes` keeps the
-least and the greatest value of every stretch, so that no spike is lost on a screen that could show it.
+Figures of many small panels take points evenly spaced on the axis of steps (`thinned`): a line of twenty points has no
+room for spikes. The report takes the least and the greatest value of every stretch (`keep_extremes`): no spike is lost.
 """
 
 from collections.abc import Sequence
@@ -9,36 +9,30 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["keep_extremes", "spread"]
+__all__ = ["keep_extremes", "nearest", "thinned"]
 
 FIRST_POINTS = 200
 """Points at the beginning that `keep_extremes` keeps: the first steps are wide on a logarithmic axis."""
 
 
-def spread(
-    steps: npt.ArrayLike, count: int, *, scale: str = "log", start: float | None = None
-) -> npt.NDArray[np.int64]:
-    """Positions of at most `count` + 1 of the increasing `steps`: nearest to an even spacing, and the first one.
+def thinned(steps: np.ndarray, count: int) -> np.ndarray:
+    """Indices of about `count` steps, evenly spaced on a logarithmic axis, the first and the last among them.
 
-    On the `scale` "log" the spacing is even in the logarithm of the step and begins at `start` (None: the first
-    positive step); on "linear" it begins at `start` (None: 0). It ends at the last step.
-
-    >>> spread([0, 10, 20, 30, 40, 80], 3).tolist()
-    [0, 1, 3, 5]
-    >>> spread([0, 10, 20, 30, 40, 80], 3, scale="linear").tolist()
-    [0, 4, 5]
+    >>> thinned(np.arange(0, 1001, 10), 5)
+    array([  0,   1,   5,  22, 100])
     """
-    step = np.asarray(steps)
-    positive = step[step > 0]
-    if len(step) <= count or not len(positive):
-        return np.arange(len(step))
-    if scale == "log":
-        wanted = np.geomspace(positive[0] if start is None else start, step[-1], count)
-    else:
-        wanted = np.linspace(start or 0.0, step[-1], count)
-    after = np.clip(np.searchsorted(step, wanted), 1, len(step) - 1)
-    nearest = after - (wanted - step[after - 1] <= step[after] - wanted)
-    return np.unique(np.append(nearest, 0))
+    if len(steps) <= count:
+        return np.arange(len(steps))
+    return nearest(steps, np.append(steps[0], np.geomspace(max(steps[1], 1), steps[-1], count - 1)))
+
+
+def nearest(steps: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Indices of the steps next to the wanted ones, increasing, each once.
+
+    >>> nearest(np.array([0, 10, 20]), np.array([1, 2, 18]))
+    array([0, 2])
+    """
+    return np.unique(np.abs(steps[:, None] - wanted).argmin(axis=0))
 
 
 def keep_extremes(curves: Sequence[npt.NDArray[np.floating]], most: int) -> npt.NDArray[np.int64]:

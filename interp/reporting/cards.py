@@ -8,14 +8,18 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
+import xarray as xr
 
 from interp.errors import InterpError, InvalidArgumentError
-from interp.plots.panels import STAGE, Panel, PanelContext
+from interp.plots.panels import STAGE, Panel, PanelContext, variable_of
 
-__all__ = ["Card", "Section", "check_panels", "draw_sections", "in_words"]
+if TYPE_CHECKING:
+    from interp.trajectory import Trajectory
+
+__all__ = ["Card", "Section", "check_panels", "draw_sections", "with_needs"]
 
 MANY_CURVES = 7
 """Entries of a legend beside the curves from which a panel is taller, so that none is cut."""
@@ -68,6 +72,30 @@ def check_panels(panels: Sequence[Panel], template: str) -> None:
             )
 
 
+def with_needs(traj: "Trajectory", data: xr.Dataset, panels: Sequence[Panel]) -> tuple[xr.Dataset, dict[str, str]]:
+    """The data with the measures that panels need besides, and by id of a panel why its measures are not there."""
+    from interp.analysis.measures import measure
+
+    logged, steps = set(traj.metrics.data_vars), data["step"].values.tolist()
+    failures = {}
+    for panel in panels:
+        for choice in panel.alternatives:
+            unknown = [one for one in choice if variable_of(one) not in {*data.data_vars, *logged}]
+            met = len(unknown) < len(choice)
+            for one in unknown:
+                if met and isinstance(one, str):
+                    continue  # another variable is enough
+                try:
+                    found = measure(traj, [one], steps=steps)
+                except Exception as error:  # also of a user's function; the other panels are shown all the same
+                    failures[panel.id] = _in_words(error)
+                else:
+                    data, met = data.assign({str(name): found[name] for name in found.data_vars}), True
+            if met:
+                failures.pop(panel.id, None)
+    return data, failures
+
+
 def draw_sections(
     panels: Sequence[Panel],
     context: PanelContext,
@@ -92,7 +120,7 @@ def draw_sections(
             if not reason and panel.applies(context):
                 cards.append(_card(panel, context))
         except Exception as error:  # a panel may be a user's own, and the others are shown all the same
-            reason = in_words(error)
+            reason = _in_words(error)
         if reason:
             omitted.append(f"The panel “{panel.id}” was left out: {reason}")
             warnings.warn(omitted[-1], stacklevel=4)
@@ -103,7 +131,7 @@ def draw_sections(
     ]
 
 
-def in_words(error: Exception) -> str:
+def _in_words(error: Exception) -> str:
     """The message of an error, with its type where the message is not ours to explain itself."""
     return str(error) if isinstance(error, InterpError) else f"{type(error).__name__}: {error}"
 

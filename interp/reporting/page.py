@@ -1,4 +1,4 @@
-"""One self-contained HTML file that shows a training run: the curves, the spectrum and the circle, moved by one slider.
+"""Report of a training run as a self-contained HTML file: curves, spectrum and circle, moved by one slider.
 
 The file asks nothing of any network (its content security policy forbids it), and nothing in a title, a label or a
 config can become markup or script: the page is rendered with autoescape, data stand in a JSON block without `<`, and
@@ -21,10 +21,10 @@ from interp.errors import InvalidArgumentError, NotAvailableError, StoreError
 from interp.milestones import Milestones, find
 from interp.milestones.words import Row, describe, headline
 from interp.plots.catalogue import PANELS
-from interp.plots.panels import Panel, PanelContext, merged, variable_of
+from interp.plots.panels import Panel, PanelContext, merged
 from interp.plots.structure import MAX_NUMBERED_TOKENS
 from interp.plots.style import Event, step_axis
-from interp.reporting.cards import check_panels, draw_sections, in_words
+from interp.reporting.cards import check_panels, draw_sections, with_needs
 from interp.reporting.payload import READOUTS, bands, dense_curves, payload_of, safe_json
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def report(
     check_panels(merged(PANELS, panels), _part("html.jinja"))
     if data is None:
         data = measure(traj, progress=progress)
-    data, failures = _with_needs(traj, data, panels)
+    data, failures = with_needs(traj, data, panels)
     try:
         agreement = key_frequency_votes(traj, int(data["step"].values[-1]))
     except NotAvailableError:  # the answer is no sum
@@ -147,8 +147,7 @@ def render(
         axis=axis,
         metrics=dense,
         events=lettered,
-        phases=found.ends,
-        changes=found.changes,
+        milestones=found,
     )
     sections = draw_sections(shown, context, asked=panels, failures=failures or {})
     cards = [card for section in sections for card in section.cards]
@@ -176,30 +175,6 @@ def render(
         payload=Markup(safe_json(payload)),
         plotly_js=Markup(get_plotlyjs().replace("</script", "<\\/script")),
     )
-
-
-def _with_needs(traj: "Trajectory", data: xr.Dataset, panels: Sequence[Panel]) -> tuple[xr.Dataset, dict[str, str]]:
-    """The data with the measures that panels need besides, and by id of a panel why its measures are not there."""
-    from interp.analysis.measures import measure
-
-    logged, steps = set(traj.metrics.data_vars), data["step"].values.tolist()
-    failures = {}
-    for panel in panels:
-        for choice in panel.alternatives:
-            unknown = [one for one in choice if variable_of(one) not in {*data.data_vars, *logged}]
-            met = len(unknown) < len(choice)
-            for one in unknown:
-                if met and isinstance(one, str):
-                    continue  # another variable is enough
-                try:
-                    found = measure(traj, [one], steps=steps)
-                except Exception as error:  # also of a user's function; the other panels are shown all the same
-                    failures[panel.id] = in_words(error)
-                else:
-                    data, met = data.assign({str(name): found[name] for name in found.data_vars}), True
-            if met:
-                failures.pop(panel.id, None)
-    return data, failures
 
 
 def _agreement(found: xr.Dataset | None) -> list[dict[str, Any]]:

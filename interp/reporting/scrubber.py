@@ -5,6 +5,8 @@ accuracy and loss. The figures are those of `plots`, alive; nothing is computed 
 each step is sent when it is asked for: `interp.report` writes the same as a file that needs none.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +14,10 @@ import numpy as np
 
 from interp import plots
 from interp.errors import InvalidArgumentError, NotAvailableError
+from interp.plots.panels import Panel, PanelContext
 from interp.plots.structure import component_pairs
-from interp.plots.style import COLOURS, StepAxis, step_axis
+from interp.plots.style import COLOURS, StepAxis, plain, step_axis
+from interp.reporting.cards import with_needs
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -27,26 +31,29 @@ __all__ = ["scrubber"]
 FILM_FRAMES = 150
 """Steps that a played film shows at most, so that it lasts about fifteen seconds."""
 FRAME_MILLISECONDS = 100
-CURVES = (  # figure, title, and the variables of which it needs one
-    (plots.accuracy_curves, "Accuracy", ("train_accuracy", "test_accuracy")),
-    (plots.loss_curves, "Loss", ("train_loss", "test_loss", "all_loss")),
-)
+CURVES = ("accuracy", "loss")
+"""Built-in panels beside the circle."""
 
 
-def scrubber(traj: "Trajectory", data: "xr.Dataset | None" = None) -> "ipywidgets.VBox":
-    """A slider through the checkpoints of a run, for JupyterLab: circle, spectrum, and a cursor in the curves.
+def scrubber(
+    traj: "Trajectory", data: "xr.Dataset | None" = None, *, panels: Sequence[Panel] = ()
+) -> "ipywidgets.VBox":
+    """Slider through the checkpoints of a run, for JupyterLab: circle, spectrum, and a cursor in the curves.
 
     Arguments:
         traj: a run, complete or still growing; a growing one is shown as far as it has come.
         data: measures that are already at hand (None: all that apply, from `interp.measure`). `embedding_coordinates`
             is needed; without `embedding_power` there is no spectrum, without a loss or an accuracy no such curve.
+        panels: further panels, of `interp.plots.PANELS` or of your own, below the others. Measures and functions of the
+            model among their needs are measured. Curves get a cursor; a panel of kind "still" follows the slider.
 
     Returns:
         A box; its first row holds the play button, the slider over checkpoints, the step and the choice of components.
 
     Raises:
         NotAvailableError: ipywidgets or anywidget is not installed.
-        InvalidArgumentError: `data` holds no `embedding_coordinates`, or no pair of components.
+        InvalidArgumentError: `data` holds no `embedding_coordinates`, or no pair of components, or not what a panel of
+            `panels` needs.
     """
     for package in ("ipywidgets", "anywidget"):
         if find_spec(package) is None:
@@ -71,11 +78,22 @@ def scrubber(traj: "Trajectory", data: "xr.Dataset | None" = None) -> "ipywidget
     last = int(steps[-1])
 
     circle = go.FigureWidget(_sized(plots.embedding_circle(data, last, components=pairs[0]), 470, 500))
-    curves = []
-    for draw, title, names in CURVES:
-        if any(name in data or name in metrics for name in names):
-            fig = _sized(draw(data, metrics, events=traj.events, axis=axis), 540, 250).update_layout(title_text=title)
-            curves.append(go.FigureWidget(_with_cursor(fig, axis, last)))
+    data, failures = with_needs(traj, data, panels)
+    context = PanelContext(data, axis=axis, metrics=metrics, events=traj.events)
+    built_in = [panel for panel in plots.PANELS if panel.id in CURVES and not panel.missing(context)]
+    drawn = []
+    for panel, width, height in [*((one, 540, 250) for one in built_in), *((one, 1010, 300) for one in panels)]:
+        if panel.id in failures or panel.missing(context):
+            reason = failures.get(panel.id) or f"there is no {panel.missing(context)}."
+            raise InvalidArgumentError(f"`data` must hold what the panel `{panel.id}` needs: {reason}")
+        fig = _sized(panel.draw(context), width, height)
+        if panel.kind in ("curve", "heat"):
+            fig = _with_cursor(fig, axis, last)
+        if panel.title:
+            fig.update_layout(title_text=plain(panel.title))
+        drawn.append(go.FigureWidget(fig))
+    curves, below = drawn[: len(built_in)], drawn[len(built_in) :]
+    stills = [(panel, widget) for panel, widget in zip(panels, below) if panel.kind == "still"]
     spectrum = None
     if "embedding_power" in data:
         spectrum = go.FigureWidget(_sized(plots.spectrum_bars(data, last), 1010, 260))
@@ -99,18 +117,20 @@ def scrubber(traj: "Trajectory", data: "xr.Dataset | None" = None) -> "ipywidget
         _take_over(circle, _sized(plots.embedding_circle(data, step, components=chosen.value), 470, 500))
         if spectrum is not None:
             _take_over(spectrum, _sized(plots.spectrum_bars(data, step), 1010, 260))
-        for curve in curves:
+        for widget in drawn:
             x = float(axis.place(step))
-            curve.update_shapes({"x0": x, "x1": x}, selector={"name": "cursor"})
+            widget.update_shapes({"x0": x, "x1": x}, selector={"name": "cursor"})
+        for panel, widget in stills:
+            _take_over(widget, _sized(panel.draw(replace(context, step=step)), 1010, 300))
 
     slider.observe(show, names="value")
     chosen.observe(show, names="value")
     rows = [ipywidgets.HBox([play, slider, label, chosen]), ipywidgets.HBox([circle, ipywidgets.VBox(curves)])]
-    return ipywidgets.VBox([*rows, *([spectrum] if spectrum is not None else [])])
+    return ipywidgets.VBox([*rows, *([spectrum] if spectrum is not None else []), *below])
 
 
 def _sized(fig: "go.Figure", width: int, height: int) -> "go.Figure":
-    """With a size of its own: a figure in a row of widgets cannot ask how much room there is."""
+    """Figure with a fixed size: in a row of widgets it cannot ask how much room there is."""
     title = {"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 12}}
     return fig.update_layout(width=width, height=height, margin={"l": 56, "r": 16, "t": 64, "b": 44}, title=title)
 
@@ -125,9 +145,12 @@ def _with_cursor(fig: "go.Figure", axis: StepAxis, step: int) -> "go.Figure":
 
 
 def _take_over(live: Any, fresh: "go.Figure") -> None:
-    """Give a figure that is shown the contents of another of the same kind; only what differs is sent."""
+    """Give a figure that is shown the contents of another of the same kind; differences alone are sent."""
     with live.batch_update():
-        for old, new in zip(live.data, fresh.data, strict=True):
+        if len(live.data) != len(fresh.data):
+            live.data = []
+            live.add_traces(fresh.data)
+        for old, new in zip(live.data, fresh.data):
             old.update(new.to_plotly_json())
         for part in ("title", "xaxis", "yaxis"):
             live.layout[part].update(fresh.layout[part].to_plotly_json())

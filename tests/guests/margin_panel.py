@@ -34,6 +34,6 @@ def margin_panel(traj) -> Panel:
         group="Robustness",
         needs=[training_margin(traj)],
         draw=draw,
-        note="Above 0 every training input is answered correctly; a margin that grows costs no more than weight norm.",
+        note="Where the least margin is above 0, every training input is answered correctly.",
         method="Logit of the right answer less the largest other logit.",
     )

@@ -7,8 +7,9 @@ import numpy as np
 import xarray as xr
 
 from interp.papers.ahmed.results import where
-from interp.papers.kit.curves import POINTS, thinned
+from interp.papers.kit.curves import POINTS
 from interp.plots.style import COLOURS, StepAxis, figure, plain, step_axis
+from interp.plots.thinning import thinned
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -11,9 +11,10 @@ import xarray as xr
 from interp.analysis.measures import measure
 from interp.errors import NotAvailableError
 from interp.papers.hu.runs import Cases, Label
-from interp.papers.kit.curves import POINTS, curve_of, tested, thinned
+from interp.papers.kit.curves import POINTS, curve_of, tested
 from interp.papers.kit.figure import Preset
 from interp.plots.style import COLOURS, figure, step_axis
+from interp.plots.thinning import thinned
 from interp.trajectory import Trajectory
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Curves of a run over its steps: their values, the step from which a level is sustained, and fewer points to draw.
+"""Curves of a run over its steps: their values, and the step from which a level is sustained.
 
 A run has memorised and generalised from the first evaluation at which its accuracy is 99 % on the training pairs and
 95 % on the held-out ones, and stays there for `HOLD` more evaluations (`interp.analysis.curves.sustained_step`).
@@ -22,11 +22,9 @@ __all__ = [
     "POINTS",
     "curve_of",
     "last_evaluation",
-    "nearest",
     "step_of",
     "sustained",
     "tested",
-    "thinned",
 ]
 
 MEMORISED, GENERALISED = 0.99, 0.95
@@ -73,23 +71,3 @@ def sustained(
     """Step from which values are sustained at the threshold; NaN where they never are."""
     found = sustained_step(steps, values, threshold, hold=hold, above=above) if len(steps) else None
     return math.nan if found is None else float(found)
-
-
-def thinned(steps: np.ndarray, count: int) -> np.ndarray:
-    """Indices of about `count` steps, evenly spaced on a logarithmic axis, the first and the last among them.
-
-    >>> thinned(np.arange(0, 1001, 10), 5)
-    array([  0,   1,   5,  22, 100])
-    """
-    if len(steps) <= count:
-        return np.arange(len(steps))
-    return nearest(steps, np.append(steps[0], np.geomspace(max(steps[1], 1), steps[-1], count - 1)))
-
-
-def nearest(steps: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Indices of the steps next to the wanted ones, increasing, each once.
-
-    >>> nearest(np.array([0, 10, 20]), np.array([1, 2, 18]))
-    array([0, 2])
-    """
-    return np.unique(np.abs(steps[:, None] - wanted).argmin(axis=0))

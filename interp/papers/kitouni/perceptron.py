@@ -8,10 +8,11 @@ import numpy as np
 import xarray as xr
 
 from interp.config import RunConfig, recipes
-from interp.papers.kit.curves import GENERALISED, MEMORISED, curve_of, sustained, thinned
+from interp.papers.kit.curves import GENERALISED, MEMORISED, curve_of, sustained
 from interp.papers.kit.figure import Preset
 from interp.papers.kitouni.picture import add_commutativity, add_seeds, commutative_accuracy
 from interp.plots.style import COLOURS, figure, step_axis
+from interp.plots.thinning import thinned
 from interp.trajectory import Trajectory
 
 if TYPE_CHECKING:

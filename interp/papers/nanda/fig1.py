@@ -10,10 +10,11 @@ import xarray as xr
 from interp.analysis.measures import key_frequencies, measure
 from interp.config import RunConfig, recipes
 from interp.milestones.phases import PHASES, phases
-from interp.papers.kit.curves import curve_of, nearest, sustained
+from interp.papers.kit.curves import curve_of, sustained
 from interp.papers.kit.figure import Claim, Figure, Preset
 from interp.papers.nanda import PAPER
 from interp.plots.style import COLOURS, SERIES, figure, mark_phases, step_axis
+from interp.plots.thinning import nearest
 from interp.trajectory import Trajectory
 
 if TYPE_CHECKING:
