@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from interp.analysis.llc import _batches, _sensitivity, calibrate, llc_over_steps, local_learning_coefficient
+from interp.analysis.llc import _batches, _sensitivity, calibrate, local_learning_coefficient
 from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.models.base import Network
 from interp.rng import generator
@@ -350,25 +350,6 @@ def test_calibration_says_why_there_is_nothing_to_choose():
             calibrate(regular(), *coins(8), step_sizes=grid)
 
 
-def test_steps_are_sampled_each_by_itself_with_the_same_settings():
-    model = quartic(4)
-    states = [(step, quartic(4, at=at).state_dict()) for step, at in [(0, 0.0), (40, 0.2), (50, 0.2)]]
-    settings = {"step_size": 1e-2, "inverse_temperature": 300.0, "chains": 3, "draws": 8, "burn_in": 2, "batch_size": 4}
-    steps, llc = llc_over_steps(model, iter(states), *coins(4), **settings)
-    assert steps.tolist() == [0, 40, 50]
-    assert llc.trace.shape == (3, 3, 8)
-    assert llc.value.shape == llc.healthy.shape == (3,)
-    alone = local_learning_coefficient(quartic(4, at=0.2), *coins(4), **settings)
-    for name in ("value", "standard_error", "by_chain", "acceptance", "drift", "diverged", "healthy"):
-        assert torch.equal(getattr(llc, name)[1], getattr(alone, name))
-    assert torch.equal(llc.trace[1], llc.trace[2])
-    assert model.weights[0].abs().max() == 0
-    with pytest.raises(InvalidArgumentError, match=r"(?s)that of step 7 is not: .*Missing key"):
-        llc_over_steps(model, [(7, {})], *coins(4), **settings)
-    with pytest.raises(InvalidArgumentError, match="at least one pair"):
-        llc_over_steps(model, [], *coins(4), **settings)
-
-
 def test_a_model_of_a_run_is_read_by_its_fast_pass_and_equals_its_plain_pass(toy_run):
     class LastPosition(nn.Module):
         def __init__(self, model):
@@ -392,15 +373,14 @@ def test_a_model_of_a_run_is_read_by_its_fast_pass_and_equals_its_plain_pass(toy
 
 @pytest.mark.slow
 def test_a_network_that_has_grokked_is_simpler_than_the_one_that_had_memorised(grokked_run):
-    task = grokked_run.task
-    states = [(step, grokked_run.state(step)) for step in (100, 1600)]  # train accuracy 1 at both, test 0.76 and 0.99
-    _, llc = llc_over_steps(
-        grokked_run.model(0), states, task.tokens[task.train], task.labels[task.train],
-        step_size=1e-4, chains=2, draws=100, burn_in=400,
-    )  # fmt: skip
-    memorised, grokked = llc.value
+    task, settings = grokked_run.task, {"step_size": 1e-4, "chains": 2, "draws": 100, "burn_in": 400}
+    train = task.tokens[task.train], task.labels[task.train]
+    found = [  # train accuracy 1 at both, test 0.76 and 0.99
+        local_learning_coefficient(grokked_run.model(step), *train, **settings) for step in (100, 1600)
+    ]
+    memorised, grokked = (one.value for one in found)
     assert 0 < 2 * grokked < memorised
-    assert memorised - grokked > 5 * llc.standard_error.norm()
+    assert memorised - grokked > 5 * torch.stack([one.standard_error for one in found]).norm()
 
 
 @pytest.mark.parametrize(

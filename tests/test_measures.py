@@ -24,6 +24,7 @@ from interp.analysis.requirements import with_implied
 from interp.config import Group, Parity, Sums, Symbolic
 from interp.errors import InvalidArgumentError, NotAvailableError, UnknownNameError
 from interp.models.transformer import TransformerNetwork
+from interp.theory.groups import finite_group, irreps
 from tests.runs import extend
 
 NEED_SUM = {name for name, item in MEASURES.items() if item.needs("answer is a sum")}
@@ -320,11 +321,38 @@ def test_a_group_is_measured_by_its_irreps(group_run):
     for what in ("logit_similarity", "embedding_share", "unembedding_share", "hidden_share"):
         assert data[f"{what}_by_irrep"].dims == ("step", "irrep")
     np.testing.assert_allclose(data.embedding_share_by_irrep.sum("irrep"), 1, rtol=1e-6)  # all functions on the group
+    assert (data.key_irrep == (data.logit_similarity_by_irrep > 0.005)).all()
     assert "embedding_power" not in data  # S_3 is not cyclic
     with pytest.raises(NotAvailableError, match="operands are residues"):
         interp.measure(group_run, ["embedding_power"])
     with pytest.raises(NotAvailableError, match=r"`logit_similarity` is defined for addition and subtraction.*S3 with"):
         interp.measure(group_run, ["logit_similarity"])
+
+
+def test_losses_of_irreps_by_explicit_projection(group_run):
+    """The neurons' means over the pairs of each product, projected on the functions that an irrep's entries span."""
+    names = ["restricted_loss_irreps", "excluded_loss_irreps", "irrep_variance_explained"]
+    names += [f"{name}_by_irrep" for name in names[:2]]
+    data = interp.measure(group_run, [*names, "key_irrep", "logit_similarity_by_irrep"], cache=False)
+    group, task, model = finite_group("symmetric", 3), group_run.task, group_run.model(8)
+    with torch.no_grad():
+        answer = model.answer(model.prepare(task.tokens))
+        A, W_L = (x.double().numpy() for x in (answer.neurons, answer.neuron_logit_map))
+    products, train = group.table.flatten(), task.train.numpy()
+    table = np.stack([A[products == w].mean(0) for w in range(6)])
+    bases = [irrep.basis for irrep in irreps(group)]
+    keys = data.key_irrep[-1].values
+    parts = [Q @ (Q.T @ table) for Q in bases]
+    together = sum((part for part, key in zip(parts, keys) if key), np.zeros_like(table))
+    everything = np.ones(36, bool)
+    for kept, restricted, excluded in (
+        (together, data.restricted_loss_irreps[-1], data.excluded_loss_irreps[-1]),
+        (parts[2], data.restricted_loss_irreps_by_irrep[-1, 2], data.excluded_loss_irreps_by_irrep[-1, 2]),
+    ):
+        np.testing.assert_allclose(restricted, mean_nll(kept[products] @ W_L, products, everything), rtol=1e-6)
+        np.testing.assert_allclose(excluded, mean_nll((A - kept[products]) @ W_L, products, train), rtol=1e-6)
+    explained = (data.logit_similarity_by_irrep[-1].values ** 2 * keys).sum()
+    np.testing.assert_allclose(data.irrep_variance_explained[-1], explained, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_every_variant_is_its_dense_definition(p, operation):
         "2d": progress.excluded_loss_2d(L, labels, train, keys, **options),
         "3d": progress.excluded_loss_3d(L, labels, train, keys, **options),
         "neuron": progress.excluded_loss_neuron(A, W_L, L, labels, train, keys, **options),
-        "hidden": progress.excluded_loss_hidden(A, W_L, labels, train, keys, **options),
+        "hidden": progress.excluded_loss_neuron(A, W_L, A @ W_L[:, None], labels, train, keys, **options),
     }
     for step in range(2):
         rows, hidden, W = L[step].reshape(p * p, p), A[step].reshape(p * p, 5), W_L[step]
@@ -157,7 +157,6 @@ def test_a_table_at_hand_changes_nothing(operation):
         lambda given: progress.restricted_loss_neuron(A, W_L, L, labels, train, [1, 3], **given),
         lambda given: progress.restricted_loss_hidden(A, W_L, labels, [1, 3], **given),
         lambda given: progress.excluded_loss_neuron(A, W_L, L, labels, train, [1, 3], **given).by_frequency,
-        lambda given: progress.excluded_loss_hidden(A, W_L, labels, train, [1, 3], **given).by_frequency,
     ):
         torch.testing.assert_close(call(at_hand), call(plain), rtol=0, atol=0)
         assert not torch.allclose(call({"operation": operation, "table": at_hand["table"].flip(-2)}), call(plain))

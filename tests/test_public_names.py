@@ -24,17 +24,9 @@ PUBLIC_API = {
 """Names that only something outside the sources calls, and the reason."""
 
 WITHOUT_DOOR = {
-    "interp.analysis.irreps.excluded_loss_hidden",
-    "interp.analysis.irreps.key_irreps",
-    "interp.analysis.irreps.logit_variance_explained",
-    "interp.analysis.irreps.restricted_loss_hidden",
-    "interp.analysis.llc.llc_over_steps",
     "interp.analysis.numerics.collapses",
-    "interp.analysis.numerics.norms_by_group",
     "interp.analysis.numerics.slingshots",
-    "interp.analysis.numerics.update_norms",
     "interp.analysis.parallelograms.parallelogram_set",
-    "interp.analysis.progress.excluded_loss_hidden",
     "interp.papers.beck.theory.gradient_flow.log_time_to_accuracy",
     "interp.theory.groups.conjugacy_classes",
     "interp.papers.beck.theory.proportional_limit.asymptotic_weight",

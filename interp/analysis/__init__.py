@@ -21,7 +21,11 @@
 These modules know neither models nor runs (`llc` takes a model, which it samples). Every result is float64 (or an
 integer, or a boolean) on the device of its input. On top of them stand
 
-    context         a run and a few of its checkpoints as arrays, each computed at its first use
+    operands        the order of the operands in which an operation adds
+    requirements    properties of a run, by name, that measures depend on
+    context         a run as far as it does not depend on the step: inputs, answers, axes, the network
+    batch           a few checkpoints as arrays, each computed at its first use
+    definitions     `Measure`: name, function of a batch, axes, requirements
     ablations       the network evaluated again without a part of it
     catalogue       the table of all measures
     measures        `measure`: the table evaluated over a run; `cache` stores the values

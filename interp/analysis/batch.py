@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.analysis import circuits, geometry, keys, llc, logits, progress, spectra, subspaces
+from interp.analysis import circuits, geometry, irreps, keys, llc, logits, progress, spectra, subspaces
 from interp.analysis.context import RunContext
 from interp.analysis.loss import cross_entropy_by_input
 from interp.analysis.requirements import suggested_requirement
@@ -334,9 +334,33 @@ class CheckpointBatch:
         if context.has_neurons:
             common |= {"table": self.neuron_table}
             losses["neuron"] = progress.excluded_loss_neuron(self.neurons, self.W_L, self.logits, **common)
-            # `excluded_loss_hidden`, which is this, would multiply neurons and W_L once more
             losses["hidden"] = progress.excluded_loss_neuron(self.neurons, self.W_L, self.neuron_logits, **common)
         return losses
+
+    # --- irreducible representations of a group -----------------------------------------------------------------------
+
+    @cached_property
+    def irrep_similarity(self) -> Float[Tensor, "step irrep"]:
+        """Cosine of the row-centred logits with the character chi(a b c^-1) of each irrep."""
+        self._require("irrep_similarity", "finite group")
+        return irreps.logit_similarity(self.logits, self.group)
+
+    @property
+    def key_irreps(self) -> Bool[Tensor, " irrep"]:
+        """Whether each irrep is key at the last stored step: the logits are similar to its character."""
+        self._require("key_irreps", "finite group")
+        return irreps.key_irreps(self.last.irrep_similarity)[0]
+
+    @cached_property
+    def restricted_loss_irreps(self) -> irreps.IrrepLoss:
+        """Loss of the neurons' parts in rho(a b), all inputs, in nats: of the key irreps, and of each irrep alone."""
+        return irreps.restricted_loss_hidden(self.neurons, self.W_L, self.group, self.key_irreps)
+
+    @cached_property
+    def excluded_loss_irreps(self) -> irreps.IrrepLoss:
+        """Loss without the neurons' parts in rho(a b), train inputs, in nats: the key irreps, and each irrep alone."""
+        trained = self.context.grid(self.context.train)
+        return irreps.excluded_loss_hidden(self.neurons, self.W_L, self.group, trained, self.key_irreps)
 
     def _require(self, attribute: str, *requires: str) -> None:
         """Raises NotAvailableError where the run does not admit `attribute`."""

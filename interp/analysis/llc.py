@@ -35,7 +35,7 @@ traces for these faults.
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -49,7 +49,7 @@ from interp.models.base import Batch, Network
 from interp.rng import generator
 from interp.tasks.objective import answer_loss
 
-__all__ = ["LLC", "Calibration", "calibrate", "llc_over_steps", "local_learning_coefficient"]
+__all__ = ["LLC", "Calibration", "calibrate", "local_learning_coefficient"]
 
 STEP_SIZES = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 """Step sizes that `calibrate` tries by default."""
@@ -265,50 +265,6 @@ def calibrate(
         cells=cells,
         sensitivity=sensitivity,
     )
-
-
-def llc_over_steps(
-    model: nn.Module,
-    checkpoints: Iterable[tuple[int, Mapping[str, Tensor]]],
-    inputs: Shaped[Tensor, "input ..."],
-    labels: Int[Tensor, " input"],
-    *,
-    step_size: float,
-    inverse_temperature: float | None = None,
-    **sampling: Any,
-) -> tuple[Int[Tensor, " step"], LLC]:
-    """The steps of `checkpoints`, pairs (step, state dict of `model`), and their estimates with the leading axis step.
-
-    Settings, noise and batches are equal at all steps, so that differences along a run come from the network: calibrate
-    once, at the last step, and pass `found.step_size` and `found.inverse_temperature` here. States are read one after
-    the other; `model` itself is not changed. `sampling`: the other keywords of `local_learning_coefficient`.
-
-    Raises `InvalidArgumentError` where there is no checkpoint or a state is not one of `model`.
-
-    >>> model = nn.Embedding(1, 2, _weight=torch.zeros(1, 2))
-    >>> states = [(0, {"weight": torch.zeros(1, 2)}), (10, {"weight": torch.ones(1, 2)})]    # a shift changes nothing
-    >>> at, answers = torch.zeros(2, dtype=torch.long), torch.arange(2)
-    >>> steps, llc = llc_over_steps(model, states, at, answers, step_size=1e-3, draws=20, burn_in=0)
-    >>> steps.tolist(), torch.allclose(llc.value[0], llc.value[1], rtol=1e-3)
-    ([0, 10], True)
-    """
-    model = copy.deepcopy(model)
-    steps, results = [], []
-    for step, state in checkpoints:
-        try:
-            model.load_state_dict(state)
-        except RuntimeError as error:
-            raise InvalidArgumentError(
-                f"`checkpoints` must hold state dicts of `model`; that of step {step} is not: {error}"
-            ) from error
-        result = local_learning_coefficient(
-            model, inputs, labels, step_size=step_size, inverse_temperature=inverse_temperature, **sampling
-        )
-        steps.append(step)
-        results.append(result)
-    if not steps:
-        raise InvalidArgumentError("`checkpoints` must hold at least one pair (step, state dict); got none.")
-    return torch.tensor(steps), _stack(results, (len(steps),))
 
 
 class _Objective:

@@ -19,58 +19,31 @@ Every arithmetic operation under test is done in the format under test, one at a
 of summation is torch's, and matters only within a rounding of the threshold.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.analysis.arrays import Array, as_floats
+from interp.analysis.arrays import Array
 from interp.analysis.curves import Curve, as_curve, sustained_step
 from interp.analysis.loss import Labels, Mask, as_logits, as_targets, cross_entropy
-from interp.analysis.norms import sum_of_squares_by_parameter
 from interp.errors import InvalidArgumentError
 from interp.literals import as_count, as_probability
 
 __all__ = [
     "Collapse",
-    "GroupNorms",
     "Slingshot",
     "collapses",
-    "norms_by_group",
     "precision_gap",
     "slingshots",
     "softmax_collapse",
-    "update_norms",
     "zero_loss_share",
 ]
 
-GROUPS = {
-    "embed": "embed",
-    "embed_b": "embed",
-    "pos_embed": "embed",
-    "attn": "attn",
-    "mlp": "mlp",
-    "rnn": "rnn",
-    "ln1": "norm",
-    "ln2": "norm",
-    "unembed": "unembed",
-}
-"""Group of a parameter, by the part of its name that names the layer."""
-
 RESOLUTION = 2.0**-23
 """Resolution of a float32 cross-entropy, in nats: ratios of smaller losses are meaningless."""
-
-
-@dataclass(frozen=True)
-class GroupNorms:
-    """L2 norm of all parameters of each group together, in the order of `names` (embed, attn, mlp, unembed)."""
-
-    names: tuple[str, ...]
-    value: Float[Tensor, "*steps group"]
 
 
 @dataclass(frozen=True)
@@ -172,52 +145,6 @@ def precision_gap(
     return (rounded.double() - cross_entropy(checked, labels, mask)).abs()
 
 
-def norms_by_group(parameters: Mapping[str, Array], *, leading: int = 0) -> GroupNorms:
-    """The L2 norm of each group of parameters: embeddings (token and position), attention, MLP, unembedding.
-
-    `parameters` maps names to arrays (weights, gradients, or updates) with common first `leading` axes. Over all
-    layers; the squares add up to the square of `norms.weight_norm`. Groups without a parameter are left out.
-
-    Raises `InvalidArgumentError` for a name that belongs to no group, and as `norms.weight_norm`.
-
-    >>> ones = {"embed.W_E": torch.ones(3, 3), "pos_embed.W_pos": torch.ones(7), "unembed.b_U": torch.ones(1)}
-    >>> norms_by_group(ones).names, norms_by_group(ones).value.tolist()
-    (('embed', 'unembed'), [4.0, 1.0])
-    """
-    squares = sum_of_squares_by_parameter(parameters, leading=leading)
-    return _grouped(squares.names, squares.value)
-
-
-def update_norms(weights: Mapping[str, Array], steps: Curve) -> GroupNorms:
-    """Norm of the update per optimiser step of each group: ||theta_j - theta_i|| / (j - i), from stored step i to j.
-
-    `weights` maps names to arrays whose first axis is the stored `steps`; the result has one entry less. Equal to the
-    applied update of the Muon study where every step is stored; otherwise the norm of the mean update, at most the mean
-    of the norms, since opposite updates cancel. Differences in float64.
-
-    Raises `InvalidArgumentError` for fewer than two steps, steps that do not increase or do not fit the arrays.
-
-    >>> update_norms({"unembed.W_U": torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 4.0]])}, [0, 10, 20]).value.tolist()
-    [[0.5], [0.0]]
-    """
-    step, _ = as_curve(steps, steps, "steps")
-    if len(step) < 2:
-        raise InvalidArgumentError(f"`steps` must be at least two, to have a step between; got {step.tolist()}.")
-    if not weights:
-        raise InvalidArgumentError("`weights` must hold at least one array; got none.")
-    squares = []
-    for name, array in weights.items():
-        x = as_floats(name, array, "*any")
-        if x.ndim < 1 or len(x) != len(step):
-            raise InvalidArgumentError(
-                f"`{name}` must have the {len(step)} steps as its first axis; got sizes {list(x.shape)}."
-            )
-        moved = [(after.double() - before.double()).norm().square() for before, after in pairwise(x)]
-        squares.append(torch.stack(moved))
-    between = torch.as_tensor(np.diff(step), device=squares[0].device)
-    return _grouped(tuple(weights), torch.stack(squares, dim=-1) / between.square()[:, None])
-
-
 def slingshots(
     steps: Curve,
     train_accuracy: Curve,
@@ -240,8 +167,7 @@ def slingshots(
 
     Memorisation is `curves.sustained_step(steps, train_accuracy, train_threshold, hold=hold)`. A spike counts once all
     evaluations of its windows exist, so that slingshots do not change as a run grows. `window` counts evaluations: it
-    should span a spike and its recovery, and less than half a cycle. Losses in nats, norms as from `norms_by_group`
-    (unembed).
+    should span a spike and its recovery, and less than half a cycle. Losses in nats.
 
     Raises `InvalidArgumentError` for curves that do not fit the steps, negative losses, or `multiple` <= 1.
 
@@ -341,19 +267,3 @@ def _softmax(
     z = z - z.amax(-1, keepdim=True)
     label = labels[mask].expand(z.shape[:-1])[..., None]
     return z.gather(-1, label).squeeze(-1), z.exp().sum(-1), checked
-
-
-def _grouped(names: tuple[str, ...], squares: Float[Tensor, "*steps parameter"]) -> GroupNorms:
-    """Norms of the groups from the sums of squares of the parameters."""
-    members: dict[str, list[int]] = {group: [] for group in GROUPS.values()}
-    for index, name in enumerate(names):
-        group = next((GROUPS[part] for part in name.split(".") if part in GROUPS), None)
-        if group is None:
-            raise InvalidArgumentError(
-                f"`{name}` must name its layer: one of {', '.join(GROUPS)} between its dots. Leave it out, or give it "
-                f"a HookedTransformer name."
-            )
-        members[group].append(index)
-    present = {group: indices for group, indices in members.items() if indices}
-    norms = torch.stack([squares[..., indices].sum(-1).sqrt() for indices in present.values()], dim=-1)
-    return GroupNorms(tuple(present), norms)

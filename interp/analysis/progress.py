@@ -16,6 +16,8 @@ Here each has its own name:
     excluded_loss_neuron     L - P_K A W_L                                      train inputs   TransformerLens demo
     excluded_loss_hidden     (A - P_K A) W_L: without the residual stream       train inputs   Chughtai et al.
 
+The last one is `excluded_loss_neuron` of the logits A W_L.
+
 References: Progress measures for grokking via mechanistic interpretability (Nanda et al., 2023), arXiv:2301.05217, and
 its code; Grokking_Demo of TransformerLens, https://github.com/TransformerLensOrg/TransformerLens; A Toy Model of
 Universality (Chughtai et al., 2023), arXiv:2302.03025. Losses are cross-entropies in nats, in float64. With
@@ -44,7 +46,6 @@ __all__ = [
     "ExcludedLoss",
     "excluded_loss_2d",
     "excluded_loss_3d",
-    "excluded_loss_hidden",
     "excluded_loss_neuron",
     "restricted_loss_hidden",
     "restricted_loss_logit",
@@ -223,29 +224,6 @@ def excluded_loss_neuron(
         return _bands(table[step], W_L[step].double())
 
     return _excluded(logits, removed, as_key_mask(keys, table), labels, train_mask, operation)
-
-
-def excluded_loss_hidden(
-    activations: Float[Array, "*steps p p neuron"],
-    W_L: Float[Array, "*steps neuron answer"],
-    labels: Labels,
-    train_mask: Mask,
-    keys: Keys,
-    *,
-    operation: Operation = "add",
-    table: Float[Array, "*steps p neuron"] | None = None,
-) -> ExcludedLoss:
-    """Excluded loss of Chughtai et al. (2023): logits (A - P_K A) W_L alone, on the train inputs.
-
-    >>> t = torch.arange(5)
-    >>> A = torch.cos(2 * torch.pi * (t[:, None] + t) / 5)[..., None]
-    >>> round(excluded_loss_hidden(A, torch.eye(5)[:1], (t[:, None] + t) % 5, torch.ones(5, 5) > 0, [1])
-    ...       .together.item(), 4)
-    1.6094
-    """
-    activations, W_L = as_neurons(activations, W_L)
-    logits = activations @ W_L.to(activations.dtype)[..., None, :, :]
-    return excluded_loss_neuron(activations, W_L, logits, labels, train_mask, keys, operation=operation, table=table)
 
 
 def trig_loss_ratio(
