@@ -116,12 +116,12 @@ class Trajectory:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is damaged or missing, as far as is seen without reading weights, one sentence each: see `verify`."""
+        """Damaged or missing parts, as far as is seen without reading weights, one sentence each: see `verify`."""
         return (*self._reader.problems, *self._shortfall("weights", self.steps))
 
     @property
     def run(self) -> dict[str, Any]:
-        """What run.json says: config, schedule, provenance, and for a replay its stretch."""
+        """Contents of run.json: config, schedule, provenance, and for a replay its stretch."""
         return self._reader.run
 
     @property
@@ -131,7 +131,7 @@ class Trajectory:
 
     @property
     def events(self) -> list[tuple[int, str]]:
-        """What changed in the course of the run, as (step, event in its written form); see `interp.config.events`."""
+        """Changes in the course of the run, as (step, event in its written form); see `interp.config.events`."""
         return [(int(step), str(what)) for step, what in self._reader.run.get("events", [])]
 
     @property
@@ -179,7 +179,7 @@ class Trajectory:
     # --- weights ------------------------------------------------------------------------------------------------------
 
     def param(self, name: str) -> "ParameterSteps":
-        """One parameter over all stored steps, `[step, ...]`, lazily.
+        """Parameter over all stored steps, `[step, ...]`, lazily.
 
         Raises:
             UnknownNameError: where the run has no parameter of that name.
@@ -191,7 +191,7 @@ class Trajectory:
         return ParameterSteps(self._reader, name, ("step", *self._axes(name)))
 
     def position(self, step: int | None = None) -> int:
-        """Where `step` lies in `steps`; None is the last one.
+        """Position of `step` in `steps`; None is the last one.
 
         Raises:
             UnknownNameError: where no weights are stored at that step; the message names the nearest ones.
@@ -246,7 +246,7 @@ class Trajectory:
                 )
 
     def full_state(self, step: int) -> dict[str, np.ndarray]:
-        """Everything needed to continue from `step`: `model/...` weights and `optimizer/...` arrays."""
+        """Full state to continue from `step`: `model/...` weights and `optimizer/...` arrays."""
         return self._reader.read_state(step)[0]
 
     @property
@@ -258,7 +258,7 @@ class Trajectory:
 
     @property
     def metrics(self) -> "xarray.Dataset":
-        """What was logged: train_loss, test_loss [nats], train_accuracy, test_accuracy over `step`; NaN where not.
+        """Logged metrics: train_loss, test_loss [nats], train_accuracy, test_accuracy over `step`; NaN elsewhere.
 
         `attrs["diverged"]` is there if the run has `diverged`, and `attrs["loss"]` says in words what the losses are
         where they are no cross-entropies of the answers alone: of codes, and of tasks with a closing token (whose
@@ -279,7 +279,7 @@ class Trajectory:
 
 
 class ParameterSteps:
-    """One parameter over the stored steps: an array `[step, ...]` that reads only what is sliced.
+    """Parameter over the stored steps: an array `[step, ...]` that reads only what is sliced.
 
     Index by position, or by step with `sel`; `numpy.asarray` reads it all. Slices within one stored segment are views
     of the file.
@@ -335,7 +335,7 @@ class ParameterSteps:
 
 
 def _positions(reader: RunReader, step: int | Sequence[int]) -> Any:
-    """Where the steps lie among the stored ones: an int for one, an array for several."""
+    """Positions of steps among the stored ones: an int for one step, an array for several."""
     steps, wanted = reader.steps, np.asarray(step, dtype=None if np.size(step) else int)
     if not len(steps):
         raise UnknownNameError(f"{reader.folder.name} has no checkpoint yet.")

@@ -15,6 +15,9 @@ GUIDES = ["README.md", "CONTRIBUTING.md"]
 
 PUBLIC_API = {
     "interp.cli.main": "the entry point of the command line",
+    "interp.tasks.base.split": "for tasks of a user's own",
+    "interp.tasks.base.tuples_of": "for tasks of a user's own",
+    "interp.tasks.declared.Sequences": "for tasks of a user's own",
     "interp.papers.ahmed.FIGURES": "looked up by the paper's name",
     "interp.papers.beck.FIGURES": "looked up by the paper's name",
     "interp.papers.hu.FIGURES": "looked up by the paper's name",

@@ -1,4 +1,4 @@
-"""What a run is, as a value: small frozen dataclasses, one per stage, composed in `RunConfig`.
+"""Configs: a run as a value, in small frozen dataclasses, one per stage, composed in `RunConfig`.
 
 Construction validates and does nothing else. A config never says where a run happens: device, paths and workers are
 arguments. Its canonical JSON names it: `run_id` is a readable slug and the first 8 hex digits of its SHA-256.

@@ -11,7 +11,7 @@ from interp.config.base import Record
 __all__ = ["Encoding", "ModelConfig", "TaskConfig"]
 
 Encoding = Literal["operands", "direct", "sentence", "symbolic", "bits", "tokens", "points"]
-"""How inputs are written: operands `a b`; direct `a b =`; sentence `<sos> a + b mod =`; symbolic as in openai/grok;
+"""Ways to write inputs: operands `a b`; direct `a b =`; sentence `<sos> a + b mod =`; symbolic as in openai/grok;
 bits; tokens of any other kind; points of R^d, which are no tokens."""
 _TOKENS: tuple[Encoding, ...] = ("operands", "direct", "sentence", "symbolic", "bits", "tokens")
 
@@ -25,7 +25,7 @@ class TaskConfig(Record):
     PLAIN_LOSS: ClassVar[str] = "cross-entropy (nats)"
     """Words for the loss of most tasks."""
     encoding: Any = "tokens"
-    """How inputs are written, an `Encoding`."""
+    """Way to write inputs, an `Encoding`."""
     split: Any = "own"
     """Recipe of the split; "stored" is that of an imported run's folder, "own" a task's own."""
     seed: int = 0

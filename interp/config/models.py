@@ -1,4 +1,4 @@
-"""What learns it: one config per architecture."""
+"""Configs of models, one per architecture."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -28,7 +28,7 @@ class Transformer(ModelConfig):
     d_mlp: int = 512
     activation: Literal["relu", "gelu"] = "relu"
     attention: Literal["causal", "bidirectional"] = "causal"
-    """Which positions a position attends to; for the last position of one layer the two are the same."""
+    """Positions that a position attends to; for the last position of one layer both settings agree."""
     attention_rate: float = added_field(1.0)
     """r in [0, 1]: a position attends with r * softmax + (1 - r), 1 being full attention and 0 the same weight 1 for
     all positions ("The Clock and the Pizza", Zhong et al., 2023, section 5)."""
@@ -80,12 +80,13 @@ class FeedForward(ModelConfig):
     """
 
     embedding: Literal["shared", "separate", "one-hot", "scalars"] = "shared"
-    """One table for both operands, or one each (`embed.W_E`, `embed_b.W_E`); one-hot: none, but then the rows of the
-    first layer's weights are the embedding; scalars: the tokens are read as numbers, '=' as p (encoding direct)."""
+    """Embedding of the operands. shared: one table for both; separate: one each (`embed.W_E`, `embed_b.W_E`); one-hot:
+    no table, and the rows of the first layer's weights are the embedding; scalars: the tokens are read as numbers, '='
+    as p (encoding direct)."""
     scalars: Literal["raw", "divided"] = added_field("divided")
-    """How numbers are read: as they are, or divided by the largest token, p."""
+    """Scale of numbers: as they are, or divided by the largest token, p."""
     combine: Literal["concatenate", "sum", "product"] = "concatenate"
-    """What the first layer reads of the two operands' embeddings; numbers are always concatenated."""
+    """Combination of the two operands' embeddings for the first layer; numbers are always concatenated."""
     d_model: int = 128
     """Width of an embedding; one-hot inputs and numbers have none."""
     d_hidden: tuple[int, ...] = (128,)
@@ -93,7 +94,7 @@ class FeedForward(ModelConfig):
     activation: Literal["relu", "gelu"] = "relu"
     biases: Biases = "trainable"
     init: Literal[Init, "fan-in"] = "torch"
-    """As of a transformer; fan-in: embeddings N(0, 1/d_model), weights N(0, 1/d_in)."""
+    """Initialisation as of a `Transformer`; fan-in: embeddings N(0, 1/d_model), weights N(0, 1/d_in)."""
     init_stream: Literal["seed", "split"] = "seed"
     """seed: initial weights come from the run's seed. split: they continue the random stream that shuffled the pairs,
     as in a script with a single torch.manual_seed, which rebuilds such a script's initial weights exactly."""
@@ -141,14 +142,14 @@ class Recurrent(ModelConfig):
     embedding: Literal["learned", "scalars"] = "learned"
     """scalars: the tokens are read one by one as numbers, '=' as p (encoding direct)."""
     scalars: Literal["raw", "divided"] = "divided"
-    """How numbers are read: as they are, or divided by the largest token, p."""
+    """Scale of numbers: as they are, or divided by the largest token, p."""
     d_model: int = 128
     """Width of an embedding; numbers have none."""
     d_hidden: int = 128
     """Width of a state."""
     n_layers: int = 1
     nonlinearity: Literal["tanh", "relu"] = "tanh"
-    """Of the RNN; the LSTM has its own."""
+    """Non-linearity of the RNN; the LSTM has its own."""
     dropout: float = 0.0
     """Share of the last state's entries that a training pass sets to 0, the others being divided by 1 - dropout."""
     init_scale: float = 1.0

@@ -1,4 +1,4 @@
-"""How weights change, and what may be done to an update besides."""
+"""Configs of optimisers, and of interventions in an update."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -20,8 +20,8 @@ class _Optimizer(Record):
     loss_precision: Literal["float64", "float32"] = "float64"
     """Precision of the log-softmax; float32 makes late training unstable (Nanda et al., appendix)."""
     loss: Literal["cross-entropy", "stablemax", "exponential"] = added_field("cross-entropy")
-    """What is minimised; stablemax: cross-entropy with StableMax for the softmax ("Grokking at the edge of numerical
-    stability", Prieto et al., 2025); exponential: e^z, of the logit z of points (Beck et al.). Others than
+    """Loss that is minimised; stablemax: cross-entropy with StableMax for the softmax ("Grokking at the edge of
+    numerical stability", Prieto et al., 2025); exponential: e^z, of the logit z of points (Beck et al.). Others than
     cross-entropy are logged as batch_loss: train_loss and test_loss are cross-entropies always."""
     anneal_steps: int | None = added_field(None)
     """Updates, after the warm-up, in which half a cosine leads from lr to anneal_to * lr; None: lr stays."""
@@ -29,7 +29,7 @@ class _Optimizer(Record):
     """Share of lr that is left in the end, in [0, 1]; 0.1 is that of github.com/openai/grok."""
 
     decay = "to_zero"
-    """What weight decay does: a field of AdamW alone."""
+    """Form of weight decay: a field of AdamW alone."""
 
     @property
     def relative_lr(self) -> float:
@@ -64,7 +64,7 @@ class AdamW(Adam):
 
     weight_decay: float = 1.0
     decay: Literal["to_zero", "to_init", "jiggle"] = added_field("to_zero")
-    """What weight decay does to a parameter W, as in github.com/openai/grok: to_zero is W (1 - lr wd); to_init draws it
+    """Effect of weight decay on a parameter W, as in github.com/openai/grok: to_zero is W (1 - lr wd); to_init draws it
     to its initial value, W + lr wd (W_0 - W); jiggle is W exp(lr wd x) with one x of N(0, 1) per tensor and update."""
 
 
@@ -113,7 +113,7 @@ class Muon(_Optimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class Interventions(Record):
-    """What is done to an update beyond its optimiser; with the defaults, nothing."""
+    """Interventions in an update besides its optimiser; none by default."""
 
     update_noise: float = 0.0
     """nu: every update becomes W - lr (Delta + nu e), e of N(0, 1) ("Grokking", Power et al., 2022, appendix A.1.2)."""

@@ -42,9 +42,9 @@ class Recipe:
 
     config: RunConfig
     summary: str
-    """One line: what is seen."""
+    """Summary of what is seen, in one line."""
     source: str
-    """Where the values come from, and which were chosen here because the source is silent."""
+    """Source of the values, and which were chosen here because the source is silent."""
 
 
 def get(name: str) -> RunConfig:
@@ -93,7 +93,7 @@ def _fields(name: str) -> dict[str, Any]:
 
 
 def _default(config: RunConfig, path: str) -> Any:
-    """What a config has in a field that its JSON leaves out; None where it has no such field."""
+    """Value of a field that a config's JSON leaves out; None where there is no such field."""
     value: Any = config
     for part in path.split("."):
         value = getattr(value, part, None)

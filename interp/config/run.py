@@ -19,7 +19,7 @@ __all__ = ["Log", "RunConfig", "Save"]
 
 @dataclass(frozen=True, kw_only=True)
 class Save(Record):
-    """What is stored when: weights densely, the full state (optimiser moments too) sparsely."""
+    """Schedules of storage: weights densely, the full state (optimiser moments too) sparsely."""
 
     weights: Schedule = Every(1, until=100) | Every(10)
     state: Schedule = Every(1000)
@@ -30,7 +30,7 @@ class Save(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Log(Record):
-    """What is measured when: the training pass yields loss and accuracy for nothing; the test pass costs a forward."""
+    """Schedules of metrics: the training pass yields loss and accuracy for nothing; the test pass costs a forward."""
 
     train: Schedule = Every(1)
     test: Schedule = Every(10)
@@ -125,7 +125,7 @@ class RunConfig(Record):
 
     @property
     def draws(self) -> tuple[str, ...]:
-        """What `seed` decides; where that is nothing, runs of any seed are the same run.
+        """Draws that `seed` decides; without any, runs of all seeds are one and the same run.
 
         >>> RunConfig().draws
         ('initial weights',)

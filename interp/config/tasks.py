@@ -1,4 +1,4 @@
-"""What is learned: one config per task, with the rules that its values obey."""
+"""Configs of tasks, with the rules that their values obey."""
 
 import math
 import re
@@ -40,8 +40,8 @@ class _Split(TaskConfig):
     train_fraction: float = 0.3
     """Share of all pairs that is trained on, in (0, 1)."""
     split: Literal[Split, "numpy-choice"] = "torch-randperm"
-    """How pairs are shuffled before the first ones become the training set; stored: no recipe, but the split that
-    the folder of an imported run holds (all pairs on both sides where nothing is known of it)."""
+    """Recipe that shuffles the pairs before the first ones become the training set; stored: no recipe, but the split
+    that the folder of an imported run holds (all pairs on both sides where nothing is known of it)."""
     seed: int = 0
     """Seed of the split, and of the draws of a task that has others."""
 
@@ -67,7 +67,7 @@ class _Pairs(_Split):
     """Tasks on pairs of operands, with a way to write a pair down."""
 
     split: Split = "torch-randperm"
-    """How pairs are shuffled before the first ones become the training set, or stored."""
+    """Recipe that shuffles the pairs before the first ones become the training set, or stored."""
     encoding: Literal["direct", "operands", "sentence"] = "direct"
     """Tokens of a pair: direct is (a, b, =) with vocabulary p+1; operands is (a, b) with vocabulary p; sentence is
     (<sos>, a, +, b, mod, =) with vocabulary p+4, one sign for whatever the operation is ("Grokking in neural networks
@@ -95,9 +95,9 @@ class Modular(_Pairs):
     p: int = 113
     """Modulus: the numbers are 0 .. p-1."""
     operation: str = "add"
-    """What the answer is, mod p: add, subtract, multiply, divide, or a polynomial in the operands x and y with whole
-    coefficients: x2+xy+y2 is a^2+ab+b^2, 2x3y-5y+1 is 2a^3b-5b+1. Three have two cases: divide_subtract is a/b for odd
-    b and else a-b, add_multiply is a+b for even a and else ab, add_subtract is a+b for even a and else a-b."""
+    """Operation of the answer, mod p: add, subtract, multiply, divide, or a polynomial in the operands x and y with
+    whole coefficients: x2+xy+y2 is a^2+ab+b^2, 2x3y-5y+1 is 2a^3b-5b+1. Three have two cases: divide_subtract is a/b
+    for odd b and else a-b, add_multiply is a+b for even a and else ab, add_subtract is a+b for even a and else a-b."""
 
     def _rules(self) -> None:
         self._require("p", self.p >= 3, "a modulus >= 3")
@@ -202,7 +202,7 @@ class Symbolic(_Split):
     """Share of all equations that is trained on, in (0, 1); the code's own default is 5 %, with which nothing
     generalises."""
     split: Split = "numpy-shuffle"
-    """How equations are shuffled before the first ones become the training set; with seed 0 the default is the
+    """Recipe that shuffles the equations before the first ones become the training set; with seed 0 the default is the
     published split, whatever the seed of the run."""
     noisy_answers: int = 0
     """Outliers: the answers of so many training equations, the first after the shuffle, are exchanged for those of
@@ -271,7 +271,7 @@ class Sums(_Split):
     train_fraction: float = 45 / 55
     """Share of all pairs that is trained on, in (0, 1)."""
     split: Literal[Split, "numpy-choice"] = "numpy-choice"
-    """How pairs are shuffled before the first ones become the training set; the default is that of
+    """Recipe that shuffles the pairs before the first ones become the training set; the default is that of
     github.com/ejmichaud/grokking-squared, which draws it behind the codes in one random stream."""
     encoding: Literal["direct", "operands"] = "operands"
     """Tokens of a pair: operands is (a, b) with vocabulary p; direct is (a, b, =) with vocabulary p+1."""
@@ -334,7 +334,7 @@ class Parity(_Split):
     train_fraction: float = 0.5
     """Share of the samples that is trained on, in (0, 1)."""
     split: Split = "torch-randperm"
-    """How samples are shuffled before the first ones become the training set, or stored."""
+    """Recipe that shuffles the samples before the first ones become the training set, or stored."""
 
     operation = "parity"
     encoding = "bits"

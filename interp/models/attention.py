@@ -31,7 +31,7 @@ __all__ = ["Attention", "plus"]
 
 @dataclass(frozen=True)
 class Attention:
-    """Which positions attend to which, and how. Weights are those of a block's `attn`; its biases may be None.
+    """Attention of a layer: its heads, mask and rate. Weights are those of a block's `attn`; its biases may be None.
 
     Example:
         >>> attn = nn.Module()  # all scores 0, values and outputs the stream itself

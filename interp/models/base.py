@@ -1,4 +1,4 @@
-"""What every model provides, and the two pieces that the fast passes share: prepared batches and table look-up."""
+"""Networks: their passes and declarations, and what the fast passes share: prepared batches and table look-up."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -50,7 +50,7 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What the last position computes: logits = neurons @ neuron_logit_map + residual_logits."""
+    """Logits at the last position in two parts: logits = neurons @ neuron_logit_map + residual_logits."""
 
     logits: Float[Tensor, "batch d_vocab_out"]
     neurons: Float[Tensor, "batch neuron"]
@@ -58,7 +58,7 @@ class Answer:
     neuron_logit_map: Float[Tensor, "neuron d_vocab_out"]
     """W_L of Nanda et al. (2023): what a neuron adds to each logit."""
     residual_logits: Float[Tensor, "batch d_vocab_out"]
-    """What reaches the logits around the last hidden layer, biases included."""
+    """Part of the logits that bypasses the last hidden layer, biases included."""
 
 
 class Sizes(NamedTuple):
@@ -337,7 +337,7 @@ def is_stacked(x: Tensor) -> bool:
 
 
 def in_front(members: int, in_dims: tuple[int | None, ...], inputs: tuple[Tensor | None, ...]) -> list[Tensor | None]:
-    """What a function of tensors gets from vmap, with the axis of the members in front of every tensor."""
+    """Inputs of a function under vmap, with the axis of the members in front of every tensor."""
     return [
         x if x is None else x.expand(members, *x.shape) if at is None else x.movedim(at, 0)
         for x, at in zip(inputs, in_dims, strict=True)

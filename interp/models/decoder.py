@@ -35,7 +35,7 @@ from interp.models.prefixes import PrefixBatch, prefix_batch
 __all__ = ["DecoderNetwork"]
 
 EPS = 1e-5
-"""What torch's LayerNorm adds to the variance."""
+"""Number that torch's LayerNorm adds to the variance."""
 
 
 class DecoderNetwork(NeuronNetwork):

@@ -158,7 +158,7 @@ class FeedForwardNetwork(NeuronNetwork):
         return self.unembed.W_U
 
     def _operands(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_operand"]:
-        """What is read at each position."""
+        """Operands as they are read, at each position."""
         match self.config.embedding:
             case "one-hot":
                 return F.one_hot(tokens, self.d_vocab).to(self.unembed.W_U.dtype)
@@ -184,7 +184,7 @@ class FeedForwardNetwork(NeuronNetwork):
         return pre.relu_() if self.config.activation == "relu" else activate(self.config.activation, pre)
 
     def _rows(self, first: Any) -> list[Float[Tensor, "token neuron"]]:
-        """What each token adds to the first layer, at either position; the bias is part of the first."""
+        """Contribution of each token to the first layer, at either position; the first one includes the bias."""
         W_in = self.embed.W_E if first.W_in is None else first.W_in
         halves = W_in.chunk(2) if self.config.combine == "concatenate" else (W_in, W_in)
         rows = [*halves] if first.W_in is None else [table @ half for table, half in zip(self._tables, halves)]

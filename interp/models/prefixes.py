@@ -19,14 +19,14 @@ __all__ = ["Level", "PrefixBatch", "Rows", "prefix_batch", "whole_batch"]
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Which row of a table is meant, for each of several rows."""
+    """Indices of rows of a table."""
 
     index: Int[Tensor, " row"]
     incidence: Float[Tensor, "entry row"] | None
     """1 where a row takes an entry, on CUDA, as in `Batch`; None on the CPU."""
 
     def of(self, table: Float[Tensor, "entry *d"]) -> Float[Tensor, "row *d"]:
-        """These rows of `table`."""
+        """Rows of `table` at these indices."""
         return rows_of(table, self.index, self.incidence)
 
     def select(self, indices: Int[Tensor, " some"]) -> "Rows":
@@ -58,7 +58,7 @@ class Level:
         return Level(len(indices), self.first, tokens, None if self.parent is None else self.parent.select(indices))
 
     def continuing(self, before: "Level") -> "Level":
-        """This level and the one before as a single one, which shares nothing between its rows."""
+        """Union of this level and the one before, which shares nothing between its rows."""
         assert self.parent is not None
         old = before.select(self.parent.index)
         return Level(self.n_rows, old.first, old.tokens + self.tokens, old.parent)

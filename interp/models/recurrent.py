@@ -201,7 +201,7 @@ class RecurrentNetwork(NeuronNetwork):
 
     @property
     def _inputs(self) -> Float[Tensor, "token d_in"]:
-        """What a token feeds into the first layer."""
+        """Input of the first layer for each token."""
         if self.embed is not None:
             return self.embed.W_E
         return numbers_of_tokens(self.d_vocab, self.config.scalars, self.unembed.W_U)[:, None]

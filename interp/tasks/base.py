@@ -45,9 +45,9 @@ class Examples:
     test: Bool[Tensor, " input"]
     """Inputs held out."""
     inputs: Inputs
-    """How the inputs are made: tuples of operands, sequences, bits or points."""
+    """Set of inputs: tuples of operands, sequences, bits or points."""
     answers: Alphabet
-    """What the answers are taken from."""
+    """Alphabet of the answers."""
     d_vocab: int
     """Number of tokens."""
     d_vocab_out: int
@@ -57,8 +57,8 @@ class Examples:
     classes: Int[Tensor, " answer"]
     """Class of each answer; 0 .. size-1, but in openai/grok's dictionary. Labels are among them."""
     operation: str = ""
-    """How the answer comes from the operands: add, subtract, multiply, divide (as residues or as numbers), product (of
-    group elements); empty for anything else."""
+    """Operation that makes the answer of the operands: add, subtract, multiply, divide (as residues or as numbers),
+    product (of group elements); empty for anything else."""
     objective: Objective = field(default_factory=CrossEntropy)
     """Loss that is minimised, and when an answer is correct."""
 

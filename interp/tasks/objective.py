@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 STEP = 0.005
-"""Of the trapezoidal rule over the population; its error falls faster than any power of it."""
+"""Step of the trapezoidal rule over the population; its error falls faster than any power of it."""
 
 
 class Objective(ABC):
@@ -322,7 +322,7 @@ def population_numbers(
 
 
 class _SignedLog(torch.autograd.Function):
-    """With its slope 1 / (1 + |z|) in one piece: `torch.where` of two halves makes the loss three times slower."""
+    """Signed logarithm, its slope 1 / (1 + |z|) in one piece: `torch.where` of two halves is three times slower."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor) -> Tensor:
@@ -337,7 +337,7 @@ class _SignedLog(torch.autograd.Function):
 
 @contextlib.contextmanager
 def _distinct_places() -> Iterator[None]:
-    """Where nothing is written twice, any order of writing gives the same.
+    """Context of writes to distinct places, whose order does not matter.
 
     What torch does instead on CUDA, asked to be deterministic, asks the device for the range of the indices, which
     nothing in a captured step may.
