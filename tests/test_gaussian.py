@@ -152,7 +152,7 @@ def test_runs_resume_replay_and_are_measured(toy_run, tmp_path):
     assert data.positive_share.sel(step=60) == pytest.approx(
         (traj.task.tokens.double() @ traj.state(60)["S"] > 0).double().mean().item()
     )
-    with pytest.raises(NotAvailableError, match="`train_loss` needs inputs that are pairs of operands"):
+    with pytest.raises(NotAvailableError, match="`train_loss` needs outputs that are logits of classes"):
         interp.measure(traj, ["train_loss"])
     with pytest.raises(NotAvailableError, match="`bias` is defined for logistic regression on points"):
         interp.measure(toy_run, ["bias"])
