@@ -299,9 +299,9 @@ PANELS: Final[tuple[Panel, ...]] = (
     curve_panel(
         "collapse",
         {"softmax_collapse": "softmax exactly one-hot", "zero_loss_share": "loss exactly 0"},
-        title="Training pairs that float32 no longer tells apart", y="share of training pairs", bounds=SHARE,
+        title="Training inputs that float32 no longer tells apart", y="share of training inputs", bounds=SHARE,
         group="Numerics",
-        note="Prieto et al. (2025): with a loss in float32 such a pair has no gradient left.",
+        note="Prieto et al. (2025): with a loss in float32 such an input has no gradient left.",
     ),
     curve_panel(
         "precision", {"precision_gap": "|float32 − float64|", "train_loss": "training loss"},

@@ -82,7 +82,7 @@ def loss_curves(
     if own is not None:
         data = data.drop_vars([name for name in names if name in data])
     fig = figure(f"Loss on train and test {inputs_of(data)}", y=(own or "cross-entropy (nats)").partition(",")[0])
-    fig.update_yaxes(type="log", exponentformat="power")
+    fig.update_yaxes(type="log", exponentformat="power", nticks=5)
     return _measured(fig, data, metrics, names, events, phases, axis, changes)
 
 
