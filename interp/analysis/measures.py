@@ -116,7 +116,6 @@ def measure(
             _warn_if_not_finite(item, found, coords["step"])
     cyclic = context.unmet(("answers are residues",)) is None
     attrs: dict[str, Any] = {"run": traj.folder.name, "p": context.p, "cyclic": int(cyclic)}
-    attrs["inputs"] = str(traj.task.inputs)
     if not traj.task.held_out:  # as of some imported runs: then all inputs are both, and no number is a test's
         attrs["held_out"] = 0
     if any("frequency" in item.dims for item in chosen):

@@ -69,7 +69,7 @@ def report(
     check_panels(merged(PANELS, panels), _part("html.jinja"))
     if data is None:
         data = measure(traj, progress=progress)
-    data, failures = with_needs(traj, data, panels)
+    data, failures = with_needs(traj, data.assign_attrs(inputs=str(traj.task.inputs)), panels)
     try:
         agreement = key_frequency_votes(traj, int(data["step"].values[-1]))
     except NotAvailableError:  # the answer is no sum

@@ -78,7 +78,7 @@ def scrubber(
     last = int(steps[-1])
 
     circle = go.FigureWidget(_sized(plots.embedding_circle(data, last, components=pairs[0]), 470, 500))
-    data, failures = with_needs(traj, data, panels)
+    data, failures = with_needs(traj, data.assign_attrs(inputs=str(traj.task.inputs)), panels)
     context = PanelContext(data, axis=axis, metrics=metrics, events=traj.events)
     built_in = [panel for panel in plots.PANELS if panel.id in CURVES and not panel.missing(context)]
     drawn = []
