@@ -10,8 +10,8 @@ import xarray as xr
 from interp.analysis.measures import measure
 from interp.config import RunConfig
 from interp.config.events import parse_event
+from interp.milestones.sources import CURVES, curves
 from interp.papers.ahmed.runs import TIMES, decay_after, net_of, task_of
-from interp.papers.kit.curves import tested
 from interp.papers.kit.figure import Preset
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def over_training(trajs: Sequence["Trajectory"], preset: Preset, *, panel: Calla
 
 def _curves(traj: "Trajectory") -> xr.Dataset:
     """Four logged curves at the steps of the test evaluations, and two measures at the stored ones."""
-    return tested(traj).merge(measure(traj, STORED), join="outer", combine_attrs="drop").astype(np.float32)
+    return curves(traj, CURVES).merge(measure(traj, STORED), join="outer", combine_attrs="drop").astype(np.float32)
 
 
 def scaling(configs: Sequence[RunConfig]) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from interp.config import SGD, RunConfig
+from interp.milestones.sources import CURVES, curves
 from interp.papers.beck import PAPER
 from interp.papers.beck.claims import largest, limit_error, median, medians, values_at
 from interp.papers.beck.picture import axis_titles, line, panel_grid, shade
@@ -23,7 +24,6 @@ from interp.papers.beck.sets import (
 )
 from interp.papers.beck.theory import two_points
 from interp.papers.beck.theory.gradient_flow import flow
-from interp.papers.kit.curves import tested
 from interp.papers.kit.figure import Bounds, Claim, Figure, Preset, bounds
 from interp.plots.style import COLOURS, SERIES
 from interp.theory.separability import (
@@ -59,7 +59,7 @@ def results(trajs: Sequence["Trajectory"], preset: Preset) -> xr.Dataset:
     for traj in trajs:
         points = traj.task.tokens.numpy()[None] / SIGMA
         columns.append(renamed(flow_of_sets(points, log_times(sizes), SIGMA).isel(set=0, drop=True), "flow_{}"))
-        run = tested(traj)
+        run = curves(traj, CURVES)
         states = xr.Dataset(
             {
                 "S_norm": ("step", SIGMA * np.linalg.norm(np.asarray(traj.param("S")), axis=1)),

@@ -8,9 +8,10 @@ import xarray as xr
 
 from interp.config import SGD, Adam, Gaussian, Log, Logistic, RunConfig, Save
 from interp.config.schedule import Every, LogSpaced
+from interp.milestones.sources import CURVES, curves
 from interp.papers.beck.presets import LEVEL, SIZES
 from interp.papers.beck.theory.gradient_flow import bump
-from interp.papers.kit.curves import sustained, tested
+from interp.papers.kit.curves import sustained
 from interp.papers.kit.figure import Preset
 from interp.theory.separability import margin
 
@@ -48,7 +49,7 @@ def adam_config(preset: Preset, lambda_: float, seed: int, optimizer: SGD | Adam
 
 def adam_summary(traj: "Trajectory", last: int) -> xr.Dataset:
     """Curves of a run on a logarithmic grid, and its numbers; NaN if its points are on the wrong side of the edge."""
-    run = tested(traj)
+    run = curves(traj, CURVES)
     data = run.interp(step=np.unique(np.geomspace(1, last, 50).astype(int)))
     fitted = step_of(run["train_accuracy"])
     then = run["test_accuracy"].sel(step=fitted, method="nearest") if fitted > 0 else math.nan

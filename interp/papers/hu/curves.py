@@ -10,8 +10,9 @@ import xarray as xr
 
 from interp.analysis.measures import measure
 from interp.errors import NotAvailableError
+from interp.milestones.sources import CURVES, curves
 from interp.papers.hu.runs import Cases, Label
-from interp.papers.kit.curves import POINTS, curve_of, tested
+from interp.papers.kit.curves import POINTS, curve_of
 from interp.papers.kit.figure import Preset
 from interp.plots.style import COLOURS, figure, step_axis
 from interp.plots.thinning import thinned
@@ -32,7 +33,9 @@ def over_training(
     """
 
     def compute(trajs: Sequence[Trajectory], preset: Preset) -> xr.Dataset:
-        runs = [xr.merge([tested(t), accuracy_by_mirror(t)], join="outer") if mirrors else tested(t) for t in trajs]
+        runs = [curves(traj, CURVES) for traj in trajs]
+        if mirrors:
+            runs = [xr.merge([run, accuracy_by_mirror(traj)], join="outer") for run, traj in zip(runs, trajs)]
         return labelled([label for label, _ in cases(preset)], runs).assign(p=trajs[0].task.p)
 
     return compute

@@ -9,11 +9,12 @@ import numpy as np
 import xarray as xr
 
 from interp.config import AdamW, Interventions
+from interp.milestones.sources import CURVES, curves
 from interp.papers.hu import PAPER, P
 from interp.papers.hu.claims import MODULUS, ONE_SEED, OneRun, over_seeds
 from interp.papers.hu.curves import accuracy_by_mirror, add_commutativity, labelled, panels
 from interp.papers.hu.runs import DIRECT, SEEDS, Cases, configs, direct_cases, recorded, transformer
-from interp.papers.kit.curves import MEMORISED, last_evaluation, step_of, tested
+from interp.papers.kit.curves import MEMORISED, last_evaluation, step_of
 from interp.papers.kit.figure import Claim, Figure, Preset
 from interp.plots.style import SERIES
 from interp.trajectory import Trajectory
@@ -68,7 +69,8 @@ def results(trajs: Sequence[Trajectory], preset: Preset) -> xr.Dataset:
     """Best accuracies within the budget and steps to memorise, over optimiser, fraction, seed; and `p`."""
     found = []
     for traj in trajs:
-        run = xr.merge([tested(traj), accuracy_by_mirror(traj)], join="outer").sel(step=slice(0, UPDATES[preset]))
+        run = xr.merge([curves(traj, CURVES), accuracy_by_mirror(traj)], join="outer")
+        run = run.sel(step=slice(0, UPDATES[preset]))
         best = {f"best_{name}": run[name].max() for name in run.data_vars if str(name).startswith("test_accuracy")}
         memorised = step_of(run, "train_accuracy", MEMORISED)
         found.append(xr.Dataset({**best, "memorised_step": memorised, "last_step": last_evaluation(run)}))

@@ -8,11 +8,12 @@ import numpy as np
 import xarray as xr
 from scipy.stats import spearmanr
 
+from interp.milestones.sources import CURVES, curves
 from interp.papers.hu import PAPER
 from interp.papers.hu.claims import ONE_SEED, over_seeds
 from interp.papers.hu.curves import labelled
 from interp.papers.hu.runs import DIRECT, Cases, configs, direct_cases, laptop_ends, symbolic_cases
-from interp.papers.kit.curves import GENERALISED, last_evaluation, step_of, tested
+from interp.papers.kit.curves import GENERALISED, last_evaluation, step_of
 from interp.papers.kit.figure import Claim, Figure, Preset
 from interp.plots.style import SERIES, figure
 from interp.trajectory import Trajectory
@@ -32,7 +33,7 @@ def _cases(preset: Preset) -> Cases:
 def results(trajs: Sequence[Trajectory], preset: Preset) -> xr.Dataset:
     """Steps to generalise and the last step of each run, over encoding, fraction, seed; `p` over encoding."""
     labels = [label for label, _ in _cases(preset)]
-    runs = [tested(traj) for traj in trajs]
+    runs = [curves(traj, CURVES) for traj in trajs]
     found = [
         xr.Dataset({"generalised_step": step_of(run, "test_accuracy", GENERALISED), "last_step": last_evaluation(run)})
         for run in runs

@@ -1,19 +1,17 @@
-"""Curves of a run over its steps: their values, and the step from which a level is sustained.
+"""Steps from which curves of results are sustained at a level, as numbers for claims: NaN or infinite where never.
 
-A run has memorised and generalised from the first evaluation at which its accuracy is 99 % on the training pairs and
-95 % on the held-out ones, and stays there for `HOLD` more evaluations (`interp.analysis.curves.sustained_step`).
+Levels of runs that have memorised and generalised, and the number of evaluations for which they must be held, are the
+defaults of `interp.milestones`; another one stands in the file of its figure. Where the curves of a run come from is
+decided by `interp.milestones.curve`.
 """
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
 from interp.analysis.curves import sustained_step
-
-if TYPE_CHECKING:
-    from interp.trajectory import Trajectory
+from interp.milestones import criterion
 
 __all__ = [
     "GENERALISED",
@@ -24,24 +22,20 @@ __all__ = [
     "last_evaluation",
     "step_of",
     "sustained",
-    "tested",
 ]
 
-MEMORISED, GENERALISED = 0.99, 0.95
-HOLD = 5
-"""Further evaluations for which a threshold must be held."""
+HOLD = criterion.HOLD
+"""Further evaluations for which a level must be held."""
+MEMORISED = criterion.MEMORISED.level
+"""Train accuracy of a run that has memorised."""
+GENERALISED = criterion.GENERALISED.level
+"""Test accuracy of a run that has generalised."""
 POINTS = 2000
 """Maximum number of points per picture, about (keeps the file small)."""
 
 
-def tested(traj: "Trajectory") -> xr.Dataset:
-    """Losses and accuracies over the training set and the held-out pairs, at the steps of the test evaluations."""
-    metrics = traj.metrics[["train_loss", "test_loss", "train_accuracy", "test_accuracy"]]
-    return metrics.dropna("step", subset=["test_accuracy"])
-
-
 def curve_of(run: xr.Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of a curve where it was evaluated; empty where the run lacks it."""
+    """Steps and values of a curve of results, NaN left out; empty where the results lack it."""
     series = run[name].dropna("step") if name in run else xr.DataArray([], {"step": []}, "step")
     return series["step"].values, series.values
 

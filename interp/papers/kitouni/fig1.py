@@ -9,7 +9,8 @@ import xarray as xr
 
 from interp.analysis.geometry import angular_order, circularity_of_pair, embedding_pca
 from interp.config import RunConfig
-from interp.papers.kit.curves import GENERALISED, curve_of, sustained
+from interp.milestones import curve
+from interp.papers.kit.curves import GENERALISED, sustained
 from interp.papers.kit.figure import Claim, Figure, Preset
 from interp.papers.kitouni import LEARNED, PAPER
 from interp.papers.kitouni.picture import add_commutativity, add_plane, add_seeds, commutative_accuracy
@@ -42,7 +43,7 @@ def results(trajs: Sequence[Trajectory], preset: Preset) -> xr.Dataset:
         final = angular_order(last[-1])
         k = int(final.frequency)
         order_last, order_own = (angular_order(plane, frequency=k).resultant.numpy() for plane in (last, own))
-        evaluation, accuracy = curve_of(traj.metrics, "test_accuracy")
+        evaluation, accuracy = curve(traj, "test_accuracy")
         rows.append(
             {
                 "test_accuracy": ("evaluation", accuracy),

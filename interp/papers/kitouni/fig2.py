@@ -10,7 +10,8 @@ import xarray as xr
 
 from interp.analysis.geometry import angular_order, angular_order_null, embedding_pca, plane_of_frequency
 from interp.analysis.spectra import embedding_power
-from interp.papers.kit.curves import GENERALISED, curve_of
+from interp.milestones import curve
+from interp.papers.kit.curves import GENERALISED
 from interp.papers.kit.figure import Claim, Figure, Preset
 from interp.papers.kitouni import LEARNED, PAPER
 from interp.papers.kitouni.picture import add_plane
@@ -40,7 +41,7 @@ def results(trajs: Sequence[Trajectory], preset: Preset) -> xr.Dataset:
         own = [own_order(W_E[0], int(f)) for f in frequencies]
         rows.append(
             {
-                "test_accuracy": ((), curve_of(traj.metrics, "test_accuracy")[1][-1]),
+                "test_accuracy": ((), curve(traj, "test_accuracy")[1][-1]),
                 "order_start": ((), float(order[0])),
                 "order_end": ((), float(order[1])),
                 "order_start_dominant": ((), float(of_k[0])),

@@ -10,7 +10,8 @@ import xarray as xr
 from interp.analysis.geometry import angular_order, embedding_pca
 from interp.analysis.measures import key_frequencies
 from interp.config import RunConfig
-from interp.papers.kit.curves import GENERALISED, curve_of
+from interp.milestones import curve
+from interp.papers.kit.curves import GENERALISED
 from interp.papers.kit.figure import Claim, Figure, Preset
 from interp.papers.kitouni import LEARNED, PAPER
 from interp.papers.kitouni.picture import add_plane
@@ -63,7 +64,7 @@ def results(trajs: Sequence[Trajectory], preset: Preset) -> xr.Dataset:
                 "p": ((), p),
                 "d_model": ((), W_E.shape[-1]),
                 "seed": ((), traj.config.seed),
-                "test_accuracy": ((), curve_of(traj.metrics, "test_accuracy")[1][-1]),
+                "test_accuracy": ((), curve(traj, "test_accuracy")[1][-1]),
                 "order": ("pair", order.resultant.numpy()),
                 "frequency": ("pair", order.frequency.numpy()),
                 "stride": ("pair", order.stride.numpy()),

@@ -8,7 +8,8 @@ import numpy as np
 import xarray as xr
 
 from interp.config import RunConfig, recipes
-from interp.papers.kit.curves import GENERALISED, MEMORISED, curve_of, sustained
+from interp.milestones import curve
+from interp.papers.kit.curves import GENERALISED, MEMORISED, sustained
 from interp.papers.kit.figure import Preset
 from interp.papers.kitouni.picture import add_commutativity, add_seeds, commutative_accuracy
 from interp.plots.style import COLOURS, figure, step_axis
@@ -45,7 +46,7 @@ def results(trajs: Sequence[Trajectory], preset: Preset) -> xr.Dataset:
     """Accuracies by weight decay and seed, thinned for the picture, and the steps from which each is sustained."""
     rows: dict[float, list[xr.Dataset]] = {}
     for traj in trajs:
-        curves = {side: curve_of(traj.metrics, f"{side}_accuracy") for side in ("train", "test")}
+        curves = {side: curve(traj, f"{side}_accuracy") for side in ("train", "test")}
         row = xr.Dataset(
             {
                 "memorised_step": sustained(*curves["train"], MEMORISED),

@@ -10,6 +10,7 @@ import xarray as xr
 from interp.analysis.measures import key_frequencies, measure
 from interp.config import RunConfig, recipes
 from interp.milestones.phases import PHASES, phases
+from interp.milestones.sources import curves
 from interp.papers.kit.curves import curve_of, sustained
 from interp.papers.kit.figure import Claim, Figure, Preset
 from interp.papers.nanda import PAPER
@@ -67,16 +68,15 @@ def results(trajs: Sequence[Trajectory], preset: Preset) -> xr.Dataset:
     data = measure(traj, OVER_STEPS, steps=_chosen_steps(traj.steps).tolist())
     last = measure(traj, AT_THE_END, steps=[int(traj.steps[-1])]).isel(step=0, drop=True)
     keys = key_frequencies(traj)
-    logged = traj.metrics[["train_accuracy", "test_accuracy", "test_loss"]].dropna("step")
-    curves = [logged[str(name)].values for name in logged]
-    found = phases(logged["step"].values, *curves)
+    evaluated = curves(traj, ["train_accuracy", "test_accuracy", "test_loss"])
+    found = phases(evaluated["step"].values, *(evaluated[str(name)].values for name in evaluated))
     of_the_end = {
         "embedding_norm": ("frequency", np.sqrt(last["embedding_power"].values)),
         "key": ("frequency", np.isin(last["frequency"].values, keys)),
         "neuron_logit_rank": float(last["neuron_logit_rank"]),
         "neuron_logit_key_share": float(last["neuron_logit_key_share"]),
         "tuned_neurons": float((last["neuron_frequency_share"] > TUNED).mean()),
-        "generalised_step": sustained(*curve_of(logged, "test_accuracy"), GENERALISED),
+        "generalised_step": sustained(*curve_of(evaluated, "test_accuracy"), GENERALISED),
     }
     ends = {name: math.nan if (end := getattr(found, name)) is None else float(end) for name in PHASES}
     data = data.assign(of_the_end).assign(ends).assign_coords(frequency=last["frequency"].values)
