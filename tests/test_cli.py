@@ -132,6 +132,8 @@ WRONG = {
     "unknown command": (["trian"], r"interp: There is no command `trian`. Did you mean `train`?"),
     "no such command": (["zzz"], "interp: There is no command `zzz`. Known: compare, demo, import, list"),
     "unknown option": (["--verbose"], "interp: Unrecognized options: --verbose."),
+    "import nothing": (["list", "--import"], "interp: `--import` needs the name of a module, such as my_package"),
+    "import no module": (["--import", "nowhere_at_all", "list"], "`--import` nowhere_at_all failed: ModuleNotFound"),
     "unknown recipe": (["train", "nandaa"], "interp: There is no recipe `nandaa`. Did you mean `nanda`?"),
     "flags before the recipe": (["train", "--steps", "4"], "interp train: Unrecognized options: --steps, 4."),
     "type": (["train", "nanda", "--steps", "x"], "interp train nanda: `--steps` must be a whole number; got 'x'."),

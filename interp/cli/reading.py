@@ -26,7 +26,7 @@ __all__ = ["import_modules", "parse"]
 _ABOUT = (
     "Train small networks, store every step of how they grok, and look inside. "
     "Start with `interp demo`; `interp COMMAND --help` explains a command, `interp --version` names this version; "
-    "`--import MODULE` imports your own tasks, models and measures."
+    "`--import MODULE` imports a module of your own, whose task or model a run is made of."
 )
 _TRAIN = (
     "Train this recipe and store its trajectory. Every field of its config is a flag below; `--optimizer "
@@ -48,7 +48,8 @@ _REWRITES = (
 def import_modules(words: list[str]) -> list[str]:
     """Import the modules that `--import` names, anywhere among the words, and return the other words.
 
-    They hold a user's own tasks, models and measures. The current folder is searched as well, as with `python -m`.
+    They hold the user's own tasks and models that stored runs name. The current folder is searched as well, as with
+    `python -m`.
 
     Raises:
         ConfigError: a module cannot be imported.
@@ -67,10 +68,13 @@ def import_modules(words: list[str]) -> list[str]:
     if modules and "" not in sys.path:
         sys.path.insert(0, "")
     for module in modules:
+        if not module:
+            raise ConfigError("`--import` needs the name of a module, such as my_package.my_task.")
         try:
             importlib.import_module(module)
         except Exception as error:  # whatever a user's module does when it is imported
-            raise ConfigError(f"`--import` {module or 'nothing'} failed: {type(error).__name__}: {error}") from error
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ConfigError(f"`--import` {module} failed: {reason}") from error
     return left
 
 
