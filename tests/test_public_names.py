@@ -27,7 +27,6 @@ PUBLIC_API = {
 """Names that only something outside the sources calls, and the reason."""
 
 WITHOUT_DOOR = {
-    "interp.analysis.numerics.collapses",
     "interp.analysis.numerics.slingshots",
     "interp.analysis.parallelograms.parallelogram_set",
     "interp.papers.beck.theory.gradient_flow.log_time_to_accuracy",

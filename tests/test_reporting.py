@@ -437,6 +437,21 @@ def test_a_curve_that_begins_above_the_threshold_says_nothing_of_when_it_passed(
     assert marks(late) == [(270, "test accuracy reaches 95 %")]
 
 
+def test_a_run_that_loses_its_solution_again_says_so():
+    once = accuracies([1] * 20, [0, *[1] * 8, 0.5, *[1] * 10])
+    assert "After that, test accuracy collapsed once at step 90 (lowest value 0.50)." in describe(once)
+    train = [*[1] * 9, 0.8, *[1] * 10]
+    assert "(lowest value 0.50), and so did train accuracy." in " ".join(
+        describe(accuracies(train, [0, *[1] * 8, 0.5, *[1] * 10]))
+    )
+    twice = accuracies(train, [0, *[1] * 8, 0.5, 1, 1, 0.25, 0.5, *[1] * 6])
+    sentence = (
+        "After that, test accuracy collapsed 2 times, first at step 90 (lowest value 25 %); train accuracy did in 1"
+    )
+    assert any(said.startswith(sentence) for said in describe(twice))
+    assert not any("collapsed" in said for said in describe(accuracies([1] * 20, [0, 1, 0.5, *[1] * 17])))
+
+
 def test_a_run_without_held_out_pairs_has_no_test_accuracy():
     data = accuracies([0, *[1] * 6], [0, *[1] * 6]).assign_attrs(held_out=0)
     assert describe(data) == [

@@ -33,6 +33,7 @@ from interp.errors import InvalidArgumentError
 from interp.literals import as_count, as_probability
 
 __all__ = [
+    "BELOW",
     "Collapse",
     "Slingshot",
     "collapses",
@@ -42,6 +43,8 @@ __all__ = [
     "zero_loss_share",
 ]
 
+BELOW = 0.9
+"""Test accuracy below which a network that had grokked has collapsed (the Muon study)."""
 RESOLUTION = 2.0**-23
 """Resolution of a float32 cross-entropy, in nats: ratios of smaller losses are meaningless."""
 
@@ -215,8 +218,8 @@ def collapses(
     test_accuracy: Curve,
     *,
     reached: float = 0.95,
-    below: float = 0.9,
-    hold: int = 5,
+    below: float = BELOW,
+    hold: int | None = 5,
 ) -> tuple[Collapse, ...]:
     """Collapses of the test accuracy below `below` in a run that had grokked; accuracies in [0, 1].
 

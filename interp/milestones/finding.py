@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from interp.analysis.curves import first_step, sustained_step
+from interp.analysis.numerics import BELOW, Collapse, collapses
 from interp.errors import InvalidArgumentError
 from interp.milestones.changepoints import Boundary, phase_boundaries
 from interp.milestones.criterion import GENERALISED, HOLD, MEMORISED, Criterion, Lag, Transition, lag
@@ -76,6 +77,8 @@ class Milestones:
     """The last value of each of `train_loss`, `test_loss` (nats, or see `loss`), `train_accuracy`, `test_accuracy`."""
     loss: str | None = None
     """The kind of loss, in words, where it is not the cross-entropy of the answers alone."""
+    collapses: tuple[Collapse, ...] = ()
+    """Stretches after generalising with a test accuracy below 0.9 (or below the criterion, if that is less)."""
     last_step: int = 0
     """The last step at which anything was evaluated."""
     diverged: int | None = None
@@ -157,6 +160,7 @@ def find(
         held_out=source.held_out,
         last={name: float(values[-1]) for name, (_, values) in held.items()},
         last_step=max((int(steps[-1]) for steps, _ in held.values()), default=0),
+        collapses=_collapses(source, generalised),
         loss=logged_loss(source.logged),
         diverged=source.diverged,
     )
@@ -176,6 +180,16 @@ def _passage(steps: np.ndarray, values: np.ndarray, criterion: Criterion) -> Pas
         last=float(values[-1]),
         best=float(values.max()),
     )
+
+
+def _collapses(source: Evaluations, generalised: Criterion) -> tuple[Collapse, ...]:
+    """Collapses of the test accuracy after its criterion was met, where both accuracies were evaluated."""
+    shared = curves(source, ["train_accuracy", "test_accuracy"])
+    if not source.held_out or not shared.sizes["step"]:
+        return ()
+    train, test = shared["train_accuracy"].values, shared["test_accuracy"].values
+    level, below = generalised.level, min(BELOW, generalised.level)
+    return collapses(shared["step"].values, train, test, reached=level, below=below, hold=generalised.hold)
 
 
 def _with_phases(found: Milestones, source: Evaluations, hold: int | None) -> Milestones:

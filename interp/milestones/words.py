@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from interp.analysis.keys import named_key_frequencies
+from interp.analysis.numerics import Collapse
 from interp.milestones.finding import Milestones, Passage
 from interp.milestones.phases import PHASES
 
@@ -112,9 +113,22 @@ def _accuracies(found: Milestones) -> list[str]:
     ]
     if not found.held_out:
         said.append("No pair is known to have been held out: accuracy is over all of them.")
+    if found.collapses:
+        said.append(_collapsed(found.collapses))
     if test is not None and "test" in reached and test.last < test.criterion.level:
         said.append(f"Test accuracy has since fallen to {_share(test.last)}.")
     return said
+
+
+def _collapsed(collapses: Sequence[Collapse]) -> str:
+    """The sentence about stretches in which a run that had generalised did not."""
+    count, first = len(collapses), collapses[0]
+    lowest, joint = min(one.lowest_test for one in collapses), sum(one.joint for one in collapses)
+    times = "once" if count == 1 else f"{count} times, first"
+    also = (
+        "" if not joint else ", and so did train accuracy" if count == 1 else f"; train accuracy did in {joint} of them"
+    )
+    return f"After that, test accuracy collapsed {times} at step {first.start:,} (lowest value {_share(lowest)}){also}."
 
 
 def _both(train: Passage, test: Passage) -> str:
