@@ -18,7 +18,6 @@ UNFINISHED = {
     "analysis/measures.py",
     "cli/",
     "config/",
-    "importers/",
     "papers/",
     "store/",
     "theory/two_points/",

@@ -1,7 +1,8 @@
-"""Somebody else's checkpoints become a trajectory that every measure and the report accept.
+"""Importers of foreign checkpoints: they become a trajectory that every measure and the report accept.
 
-Files are read as plain data (`files`), the layout of their weights is recognised and undone (`layouts`), the run's own
-losses are computed again as a proof (`proof`), and a normal run folder is written (`importing`).
+Files are read as plain data (`files`), the layout of their weights is recognised and undone (`layouts`), operation,
+split and steps are determined (`reading`, `splits`), the stored losses are computed again as a proof (`proof`), and a
+normal run folder is written (`importing`).
 """
 
 from interp.importers.importing import import_checkpoints

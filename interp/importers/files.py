@@ -1,18 +1,16 @@
-"""Files of checkpoints as plain data: tensors, numbers and text, and never a line of the code that wrote them.
+"""Files of checkpoints as plain data: tensors, numbers and text, without running the code that wrote them.
 
 Every file goes through torch's restricted unpickler (`weights_only=True`), which rebuilds tensors and containers and
-refuses all else. Published files hold a few objects more (the Grokking demo its configuration, rep-theory whole
-modules): for classes of those names, and no others, an inert class of ours stands in, which keeps the attributes that
-the file lists and can do nothing.
+refuses everything else. Published files contain a few other objects (the Grokking demo's configuration, rep-theory's
+modules): an inert class stands in for a few class names, keeps the attributes in the file, and runs no code.
 
-A *dump* is what the files say before their weights are understood: state dicts by epoch, losses by epoch, indices of
-the split, and whatever configuration lies inside or beside them.
+A *dump* is the content of the files before their weights are interpreted: state dicts by epoch, losses by epoch,
+indices of the split, and the configuration inside or beside the files.
 
-What an epoch's number counts differs. Of the files known here by what they hold, the Grokking demo's,
-full_run_data.pth and those of Nanda et al.'s Trainer.save_epoch (transformers.py in
-github.com/mechanistic-interpretability-grokking/progress-measures-paper) give the index, from 0, of the update that was
-just made. A name with "step" in it, and the place in a list, count updates. What a bare number in a file's name counts,
-only the layout of its weights can tell (`layouts`).
+Scripts number epochs differently. The Grokking demo's file, full_run_data.pth and the files of Nanda et al.'s
+Trainer.save_epoch (transformers.py in github.com/mechanistic-interpretability-grokking/progress-measures-paper) have
+the index, from 0, of the update just made. A name with "step" in it, and the place in a list, count updates. For a
+bare number in a file's name, the layout of the weights decides (`layouts`).
 """
 
 import csv
@@ -37,8 +35,9 @@ from interp.errors import ForeignFormatError
 __all__ = ["Checkpoint", "Dump", "digest_of", "read_dump", "source_files"]
 
 STAND_INS = ("HookedTransformerConfig", "Config", "OneLayerMLP", "HookPoint", "ReLU")
-"""Classes, by the last part of their name, whose attributes are of use and whose code is not."""
+"""Names of foreign classes that an inert class replaces."""
 SUFFIXES = (".pt", ".pth", ".pkl")
+"""Suffixes of files with weights."""
 CURVES = {
     "train_losses": "train_loss",
     "test_losses": "test_loss",
@@ -51,33 +50,33 @@ CURVES = {
     "test_acc": "test_accuracy",
     "val_acc": "test_accuracy",
 }
-"""What others call a metric, and what it is called here."""
+"""Names of metrics in this package, by foreign name."""
 
 State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights under the number that the file gives them."""
+    """Weights and their number in the file."""
 
     epoch: int | None
-    """None where the file gives none."""
+    """Number in the file; None for weights without a number."""
     load: Callable[[], State]
     file: str
-    """Name of the file that holds them."""
+    """Name of the file."""
     updates: int | None = None
-    """How many updates it has seen, where it has no number and that is known: after all of them."""
+    """Updates of weights without a number, where known: the end of training."""
 
 
 @dataclass(frozen=True)
 class Dump:
-    """What files hold, before their weights are understood."""
+    """Content of files before their weights are interpreted."""
 
     checkpoints: tuple[Checkpoint, ...]
-    """By increasing epoch."""
+    """Checkpoints by increasing epoch."""
     script: str | None
-    """Whose files these are, where an `epoch` is the index, from 0, of the update that was just made; empty where it
-    counts updates. None: a file is named by a number alone, which does not tell."""
+    """Script whose `epoch` is the index, from 0, of the update just made; empty where epochs count updates. None: files
+    named by a number alone, which does not decide."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """The configuration inside or beside the files."""
     curves: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
@@ -88,12 +87,12 @@ class Dump:
 
 
 class Inert:
-    """Stands in for a class of other people's code: keeps what the file says of an object, and can do nothing."""
+    """Inert stand-in for a foreign class: keeps an object's attributes and runs no code."""
 
     def __init__(self, *_: object) -> None:
         self.attributes: dict[str, Any] = {}
 
-    def __new__(cls, *_: object) -> "Inert":  # however the file says that it is made
+    def __new__(cls, *_: object) -> "Inert":  # accepts any arguments in the file
         made = super().__new__(cls)
         made.attributes = {}
         return made
@@ -103,10 +102,10 @@ class Inert:
 
 
 def source_files(path: Path) -> list[Path]:
-    """The files that an import of `path` reads, those that lie beside the checkpoints included.
+    """The files that an import of `path` reads, including configurations and metrics beside the checkpoints.
 
     Raises:
-        ForeignFormatError: there is nothing, or no checkpoint in the folder.
+        ForeignFormatError: the path does not exist, or the folder has no checkpoint.
     """
     if path.is_file():
         stem = re.sub(r"^model_", "config_", path.stem)
@@ -138,7 +137,7 @@ def digest_of(files: Sequence[Path]) -> str:
 
 
 def read_dump(files: Sequence[Path]) -> Dump:
-    """What the files say; of many checkpoints, each is read only when it is asked for.
+    """The content of the files; each of several checkpoint files is read at its first use.
 
     Raises:
         ForeignFormatError: a file cannot be read without running foreign code, or holds no weights.
@@ -190,10 +189,10 @@ def load_plain(path: Path) -> Any:
     """
     try:
         unknown = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-    except Exception:  # of a file that may be anything; what is wrong with it, `torch.load` says below
+    except Exception:  # for any kind of file; `torch.load` below reports the fault
         unknown = []
     allowed: list[Any] = [(Inert, name) for name in unknown if name.rpartition(".")[2] in STAND_INS]
-    for value in (np.float64(0), np.zeros(0)):  # what rebuilds numbers and arrays, under the names of numpy 1 and 2
+    for value in (np.float64(0), np.zeros(0)):  # constructors of numbers and arrays, under the names of numpy 1 and 2
         part: Any = value.__reduce__()[0]
         allowed += [(part, f"numpy.{core}.multiarray.{part.__name__}") for core in ("core", "_core")]
     allowed += [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?"))]
@@ -206,8 +205,8 @@ def load_plain(path: Path) -> Any:
         known |= {part[1] for part in allowed if isinstance(part, tuple)}
         if refused := sorted(set(unknown) - known):
             raise ForeignFormatError(
-                f"{path} holds objects of {', '.join(refused)}, and to rebuild them is to run foreign code. Where that "
-                "code is at home, save plain data instead: torch.save(model.state_dict(), PATH)."
+                f"{path} holds objects of {', '.join(refused)}, and rebuilding them would run foreign code. Save plain "
+                "data where that code is installed: torch.save(model.state_dict(), PATH)."
             ) from None
         raise ForeignFormatError(f"{path} is no torch file that can be read safely; {_line(error)}") from None
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, OSError) as error:
@@ -263,12 +262,12 @@ def _weights_of_file(path: Path) -> State:
 
 
 def _weights(contents: Any, path: Path) -> State:
-    """The one state dict in what a file holds."""
+    """The state dict in the content of a file."""
     if isinstance(contents, Mapping):
         for key in ("model", "state_dict", "model_state_dict"):
             if isinstance(contents.get(key), Mapping):
                 return _weights(contents[key], path)
-        if isinstance(contents.get("_parameters"), Mapping):  # a whole module, of which only this is of use
+        if isinstance(contents.get("_parameters"), Mapping):  # the parameters of a whole module
             contents = contents["_parameters"]
         if contents and all(isinstance(value, Tensor) for value in contents.values()):
             return {str(name): value.detach() for name, value in contents.items()}
@@ -281,7 +280,7 @@ def _weights(contents: Any, path: Path) -> State:
 
 
 def _curves(contents: Mapping[str, Any]) -> dict[str, dict[int, float]]:
-    """Losses and accuracies by epoch; one that was taken more rarely than the longest is spread over its epochs."""
+    """Losses and accuracies by epoch; a curve with fewer values than the longest is spread evenly over its epochs."""
     lists = {CURVES[key]: list(x) for key, x in contents.items() if key in CURVES and not _is_scalar(x) and len(x)}
     longest = max(map(len, lists.values()), default=0)
     curves = {}
@@ -297,7 +296,7 @@ def _curves(contents: Mapping[str, Any]) -> dict[str, dict[int, float]]:
 
 
 def _table(path: Path) -> dict[str, dict[int, float]]:
-    """The columns of a metrics.csv; its accuracies are in percent if one exceeds 1. A torn last line is left out."""
+    """The columns of a metrics.csv; accuracies are in percent if any exceeds 1. A torn last line is left out."""
     curves: dict[str, dict[int, float]] = {}
     with path.open(newline="") as stream:
         for row in csv.DictReader(stream):
@@ -323,7 +322,7 @@ def _end(
     load: Callable[[], State],
     path: Path,
 ) -> Checkpoint:
-    """The weights that a file holds without a number: after its last loss, of its `epoch`, or after all epochs."""
+    """The weights without a number of their own: after the last loss, at the file's `epoch`, or after all epochs."""
     if _history(curves):
         last = max(max(values) for values in curves.values())
         return Checkpoint(last, load, path.name, last + 1)
@@ -334,25 +333,25 @@ def _end(
 
 
 def _later(end: Checkpoint, last: int) -> bool:
-    """Whether the weights without a number come after the last that has one."""
+    """Whether the weights without a number come after the `last` numbered checkpoint."""
     epoch = end.updates - 1 if end.epoch is None and end.updates is not None else end.epoch
     return epoch is not None and epoch > last
 
 
 def _script(contents: Any, curves: Mapping[str, Mapping[int, float]]) -> str:
-    """Whose file this is, where the number of its weights is the index of the update just made."""
+    """Script of a file whose number of weights is the index of the update just made; empty for all others."""
     if isinstance(contents, Mapping) and {"model", "train_loss", "test_loss", "epoch"} <= contents.keys():
         return "progress-measures-paper's Trainer.save_epoch"
     return "a loop that logs one loss before each update" if _history(curves) else ""
 
 
 def _history(curves: Mapping[str, Mapping[int, float]]) -> bool:
-    """Whether losses are those of many epochs, and not of the weights that they lie beside."""
+    """Whether the losses cover many epochs, not just the weights beside them."""
     return any(len(values) > 1 for values in curves.values())
 
 
 def _about(contents: Any) -> dict[str, Any]:
-    """The configuration that a file holds."""
+    """The configuration in the content of a file."""
     found = contents.get("config", contents.get("cfg")) if isinstance(contents, Mapping) else None
     return {str(key): value for key, value in found.items()} if isinstance(found, Mapping) else {}
 
@@ -366,7 +365,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The same with dicts of attributes in the place of stand-ins."""
+    """The value with dicts of attributes in place of stand-ins."""
     if isinstance(value, Inert):
         return {key: _plain(item) for key, item in value.attributes.items()}
     if isinstance(value, dict):
@@ -375,7 +374,7 @@ def _plain(value: Any) -> Any:
 
 
 def _number(path: Path) -> int | None:
-    """The one number in a file's name: 300 for epoch_300.pt, None for model_18c9ev5v5p.pt."""
+    """The number in a file's name: 300 for epoch_300.pt, None for model_18c9ev5v5p.pt, which has several."""
     match = re.fullmatch(r"\D*?(\d+)", path.stem)
     return int(match[1]) if match else None
 
@@ -391,5 +390,5 @@ def _is_scalar(value: Any) -> bool:
 
 
 def _line(error: Exception) -> str:
-    """The first line of somebody else's message."""
+    """The first line of an error's message."""
     return str(error).strip().partition("\n")[0][:200] or type(error).__name__

@@ -1,22 +1,22 @@
-"""How others name and lay out the weights of the same networks, and what their configurations say about the run.
+"""Layouts of foreign weights: names, shapes, and the meaning of the configurations beside them.
 
-A layout is known by names and shapes. With p numbers, heads i, and Python's order of axes:
+A layout is recognised by names and shapes. With p numbers, heads i, and Python's order of axes:
 
     hooked-transformer   embed.W_E [token, d_model]   attn.W_Q [i, d_model, d_head]   attn.W_O [i, d_head, d_model]
     progress-measures    embed.W_E [d_model, token]   attn.W_Q [i, d_head, d_model]   attn.W_O [d_model, i d_head]
-    pizza                the same for two tokens without '=', every position attending to both
+    pizza                as progress-measures, for two tokens without '=', every position attending to both
     simple-grokking      embedding.weight [p, d], fc1.weight [neuron, 2 d], readout.weight [p, neuron], with biases
     group-mlp            W_x [p, d], W_y [p, d], W [2 d, neuron], W_U [neuron, p]
 
 In order: TransformerLens and its Grokking demo; "Progress measures for grokking" (Nanda et al., 2023); "The Clock and
 the Pizza" (Zhong et al., 2023); github.com/okitouni/simple-grokking; "A Toy Model of Universality" (Chughtai et al.,
 2023).
-Only the first two agree on names and not on shapes, and `attn.W_O`, with its two or three axes, tells them apart.
+The first two agree in names and differ in shapes: `attn.W_O`, with three or two axes, decides.
 
-Two of these repositories write folders of files with nothing but a number in their names, and both write them after
-`optimizer.step()` under the index of that update, from 0, so that file e has seen e + 1 updates: simple-grokking
-(<epoch>.pt, by train.py and log.py) and that of the group MLPs, github.com/bilal-chughtai/rep-theory-mech-interp
-(epoch_<epoch>.pt, by rep_theory/train_with_checkpoints.py). Of anybody else's files a number is that of the updates.
+Two of these repositories write folders of files that are named by a number, after `optimizer.step()` under the index of
+the update, from 0, so that file e has seen e + 1 updates: simple-grokking (<epoch>.pt, by train.py and log.py) and
+github.com/bilal-chughtai/rep-theory-mech-interp, for group MLPs (epoch_<epoch>.pt, by
+rep_theory/train_with_checkpoints.py). In all other files the number counts updates.
 """
 
 import re
@@ -40,43 +40,43 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Description:
-    """A run as well as its files describe it."""
+    """A run as described by its files."""
 
     config: RunConfig
     knows_operation: bool = False
     knows_split: bool = False
-    """Whether the task's split is that of the run, and no guess."""
+    """Whether the task's split is the run's split, not a guess."""
     unshuffled: bool = False
     """Whether the first pairs, in lexicographic order, are the training set."""
     assumed: tuple[str, ...] = ()
-    """What the files do not say and was taken from the recipe of the same kind."""
+    """Facts that the files lack and that were taken from the recipe for this kind of run."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Somebody's way to write weights down."""
+    """A foreign layout of weights: how to recognise it, translate it, and describe its run."""
 
     name: str
     meaning: str
     matches: Callable[[State], bool]
     translate: Callable[[State], dict[str, Tensor]]
-    """The same parameters under the names and in the shapes of this package's models."""
+    """Translation of the parameters to the names and shapes of this package's models."""
     describe: Callable[[State, Mapping[str, Any]], Description]
-    """The run, from the translated weights of its last checkpoint and the configuration beside them."""
+    """Description of the run, from the translated weights of its last checkpoint and the configuration beside them."""
     tests_after_update: bool
     """Whether a test loss belongs to the weights after the update whose loss is the train loss of the same number."""
     script: str = ""
-    """The script that numbers its folders' files by the update just made, from 0; none is known to do so if empty."""
+    """Script that numbers the files of its folders by the update just made, from 0; empty if no script does."""
 
 
 def detect(state: State, about: Mapping[str, Any], name: str | None = None) -> Layout:
-    """The layout of a state dict; `name` demands one.
+    """The layout of a state dict; `name` requires a certain layout.
 
     Raises:
-        ForeignFormatError: it is none that is known, or not the one that was demanded.
+        ForeignFormatError: the layout is unknown, or not the required layout.
     """
     found = [layout for layout in LAYOUTS.values() if layout.matches(state)]
-    if len(found) > 1:  # the same names and shapes: only the number of tokens and the configuration tell
+    if len(found) > 1:  # equal names and shapes: the number of tokens and the configuration decide
         two_tokens = state["pos_embed.W_pos"].shape[0] == 2 or "attn_coeff" in about
         found = [LAYOUTS["pizza" if two_tokens else "progress-measures"]]
     if name is not None and name not in LAYOUTS:
@@ -104,7 +104,7 @@ def _same(state: State) -> dict[str, Tensor]:
 
 
 def _transposed(state: State) -> dict[str, Tensor]:
-    """From matrices that act from the left, W x, to matrices that act from the right, x W."""
+    """Parameters with matrices that act from the left, W x, transposed to act from the right, x W."""
     out = {}
     for name, x in _same(state).items():
         match name.rpartition(".")[2]:
@@ -151,7 +151,7 @@ def _progress_measures(state: State, about: Mapping[str, Any]) -> Description:
     imported = from_state_dict(state, activation=_activation(about.get("act_type", "ReLU")))
     task = _numbers(imported.d_vocab, imported.n_ctx, imported.d_vocab_out, published)
     if int(about.get("p", task.p)) != task.p:
-        raise ForeignFormatError(f"`p` of the configuration must be that of the weights, {task.p}; got {about['p']}.")
+        raise ForeignFormatError(f"`p` of the configuration must agree with the weights, {task.p}; got {about['p']}.")
     operations: dict[str, Operation] = {"add": "add", "subtract": "subtract", "x2xyy2": "x2+xy+y2"}
     fn_name = about.get("fn_name", "add")
     if fn_name not in operations:
@@ -180,8 +180,8 @@ def _pizza(state: State, about: Mapping[str, Any]) -> Description:
         )
     if about.get("diff_vocab"):
         raise ForeignFormatError(
-            "`diff_vocab` of the configuration must be false: with tokens of its own for the second number the model "
-            "has two embeddings, and the transformer of this package one."
+            "`diff_vocab` of the configuration must be false: with separate tokens for the second number the model has "
+            "two embeddings, and the transformer of this package has one."
         )
     imported = from_state_dict(
         state,
@@ -193,7 +193,7 @@ def _pizza(state: State, about: Mapping[str, Any]) -> Description:
     formula = str(about.get("funcs", f"(x[0]+x[1])%{task.p}")).replace(" ", "")
     match = re.search(r"\(x\[0\]([+*-])x\[1\]\)%(\d+)$", formula)
     if not match or int(match[2]) != task.p:
-        raise ForeignFormatError(f"`funcs` must be (x[0]+x[1])%{task.p}, or the same with - or *; got {formula}.")
+        raise ForeignFormatError(f"`funcs` must be (x[0]+x[1])%{task.p}, or with - or * for +; got {formula}.")
     operations: dict[str, Operation] = {"+": "add", "-": "subtract", "*": "multiply"}
     task = replace(task, operation=operations[match[1]], train_fraction=float(about.get("frac", 0.8)))
     config = RunConfig(
@@ -205,12 +205,12 @@ def _pizza(state: State, about: Mapping[str, Any]) -> Description:
 
 
 def _numbers(d_vocab: int, n_ctx: int, d_vocab_out: int, task: Modular) -> Modular:
-    """The task on as many numbers as these sizes say: with three positions the last token is '='."""
+    """The task with the modulus of these sizes: with three positions the last token is '='."""
     p = d_vocab - (n_ctx == 3)
     if n_ctx not in (2, 3) or d_vocab_out not in (p, d_vocab) or p < 3:
         raise ForeignFormatError(
-            "A transformer on a b = must have 3 positions, p + 1 tokens and p or p + 1 classes, one on a b 2 positions "
-            f"and p of both; got {n_ctx} positions, {d_vocab} tokens and {d_vocab_out} classes."
+            "A transformer on a b = must have 3 positions, p + 1 tokens and p or p + 1 classes, a transformer on a b 2 "
+            f"positions, p tokens and p classes; got {n_ctx} positions, {d_vocab} tokens and {d_vocab_out} classes."
         )
     return replace(
         task,
@@ -230,7 +230,7 @@ def _activation(name: object) -> Any:
 
 
 def _from_linear(state: State) -> dict[str, Tensor]:
-    """nn.Linear acts from the left as well."""
+    """Parameters of nn.Linear, which acts from the left, transposed to act from the right."""
     return {
         "embed.W_E": state["embedding.weight"],
         "blocks.0.mlp.W_in": _axes("fc1.weight", state["fc1.weight"], 2).T.contiguous(),
@@ -261,8 +261,8 @@ def _group_mlp(state: State, about: Mapping[str, Any]) -> Description:
     group = about.get("group", "CyclicGroup")
     if group != "CyclicGroup":
         raise ForeignFormatError(
-            f"`group` of the configuration must be CyclicGroup, addition mod p; got {group!r}, whose elements the "
-            "script numbers in an order of its own."
+            f"`group` of the configuration must be CyclicGroup, addition mod p; got {group!r}, whose elements have "
+            "another order in the script."
         )
     seed = int(about.get("seed", 0))
     task = Modular(
@@ -295,18 +295,18 @@ def _group_mlp(state: State, about: Mapping[str, Any]) -> Description:
     )
 
 
-# --- what all of them share -------------------------------------------------------------------------------------------
+# --- common parts -----------------------------------------------------------------------------------------------------
 
 
 def _recipe(name: str) -> tuple[RunConfig, Modular]:
-    """A recipe of the literature, and its task."""
+    """A recipe of the literature and its task."""
     config = RECIPES[name].config
     assert isinstance(config.task, Modular)
     return config, config.task
 
 
 def _optimizer(config: RunConfig, about: Mapping[str, Any]) -> RunConfig:
-    """The run with the optimiser's values that a configuration gives."""
+    """The run with the hyper-parameters of the optimiser in a foreign configuration."""
     given = {key: about[key] for key in ("lr", "weight_decay", "betas") if key in about}
     return config.replace({f"optimizer.{key}": value for key, value in given.items()})
 

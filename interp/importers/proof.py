@@ -1,14 +1,14 @@
-"""Whether weights were read rightly: do they give the losses that their own file stores?
+"""Proof of an import: the imported weights must reproduce the losses stored in their own file.
 
-A file of weights that was read with a wrong layout, operation or split still has the right shapes. But most files hold
-the run's losses and accuracies too, and a loss depends on every weight, on the answers, and on which pairs were trained
-on. So the numbers are computed again at the first, the middle and the last checkpoint and compared with those stored.
+Weights read with a wrong layout, operation or split still have plausible shapes. But most files also have the run's
+losses and accuracies, and a loss depends on every weight, on the answers, and on the training pairs. So the metrics are
+computed again at the first, the middle and the last checkpoint and compared with the stored metrics.
 
-Published loops differ in what stands at one index. All take the train loss from the pass that makes the update, so that
+Published loops index their metrics differently. All take the train loss from the pass that makes the update, so that
 `train[i]` belongs to the weights after i updates; a test loss is taken before or after the update, and a checkpoint e
 is written before or after update number e. With s and t in {0, 1} such that checkpoint e has `train[e + s]` and
-`test[e + t]`, the checkpoint has seen e + s updates, and `test[i]` belongs to i + s - t. Both are found by comparison;
-where a file holds only its last checkpoint, the layout's own loop decides.
+`test[e + t]`, the checkpoint has seen e + s updates, and `test[i]` belongs to i + s - t. Comparison determines s and t;
+for a file with its last checkpoint only, the published loop of the layout decides.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,55 +23,55 @@ from interp.tasks.objective import answer_loss
 __all__ = ["Proof", "evaluate", "prove"]
 
 TOLERANCE = 1e-2
-"""Largest difference at which numbers agree, relative to the stored one (or to FLOOR, where that is larger)."""
+"""Largest relative difference at which numbers agree; differences are relative to the stored number, at least FLOOR."""
 ROUNDING = 1e-4
-"""Differences below this say nothing."""
+"""Relative differences below it are rounding."""
 LOOSE = 0.5
-"""The same where the stored number is known to be one update older than the weights."""
+"""Tolerance where the stored number is one update older than the weights."""
 FLOOR = 1e-4
-"""A loss below this is not known to better than this much times the tolerance: logits are float32."""
+"""Smallest denominator of a relative difference: the logits are float32."""
 
 Curves = Mapping[str, Mapping[int, float]]
 
 
 @dataclass(frozen=True)
 class Proof:
-    """How the numbers of a file compare with those that the imported weights give."""
+    """Comparison of the stored metrics of a file with the metrics of the imported weights."""
 
     compared: int
-    """How many stored numbers were computed again; 0 where the file holds none, or no split to compute them on."""
+    """Number of stored metrics that were computed again; 0 where the file has no metrics, or no split is known."""
     difference: float
-    """Largest difference, relative to the stored number (of those of the very weights, if there are any)."""
+    """Largest relative difference (among metrics of exactly these weights, if there are any)."""
     example: str
-    """That number, in words."""
+    """Metric with the largest difference, in words."""
     agrees: bool
     updates: int
-    """s: checkpoint e has seen e + s updates."""
+    """Offset s: checkpoint e has seen e + s updates."""
     tells_updates: bool
-    """Whether the comparison told s, and no habit of a script."""
+    """Whether the comparison, not a script's convention, determined s."""
     test_lag: int
-    """s - t: entry i of the test metrics belongs to the weights after i + s - t updates."""
+    """Offset s - t: entry i of the test metrics belongs to the weights after i + s - t updates."""
 
 
 def evaluate(logits: Float[Tensor, "pair d_vocab_out"], task: Examples, precision: str) -> dict[str, float]:
     """Loss [nats] and accuracy on both sides of the split, under the names of the run's metrics."""
     numbers = {}
     for side, mask in (("train", task.train), ("test", task.test)):
-        loss, right = answer_loss(logits[mask], task.labels[mask], precision)
-        numbers[f"{side}_loss"], numbers[f"{side}_accuracy"] = float(loss), float(right.double().mean())
+        loss, correct = answer_loss(logits[mask], task.labels[mask], precision)
+        numbers[f"{side}_loss"], numbers[f"{side}_accuracy"] = float(loss), float(correct.double().mean())
     return numbers
 
 
 def prove(
     samples: Sequence[tuple[int, Mapping[str, float]]], curves: Curves, *, updates: int, tests_after_update: bool
 ) -> Proof:
-    """Compare the numbers of checkpoints with the stored curves, and find out what their indices mean.
+    """Compare the metrics of checkpoints with the stored curves, and determine the meaning of their indices.
 
     Arguments:
         samples: the epoch of a checkpoint, and its metrics as computed from the imported weights.
         curves: stored metrics by epoch.
-        updates: s where the comparison does not tell.
-        tests_after_update: whether s - t is 1 where the comparison does not tell.
+        updates: s where the comparison does not determine it.
+        tests_after_update: whether s - t is 1 where the comparison does not determine it.
 
     Example:
         >>> curves = {"train_loss": {0: 4.0, 1: 2.0, 2: 1.0}}
@@ -92,9 +92,9 @@ def prove(
 def _shift(
     side: str, samples: Sequence[tuple[int, Mapping[str, float]]], curves: Curves, usual: int
 ) -> tuple[int, bool, list[tuple[float, float, str]]]:
-    """The shift at which a side's numbers agree best, whether they tell, and their differences.
+    """The shift at which a side's metrics agree best, whether they determine it, and their differences.
 
-    A difference is (difference, allowed, in words).
+    A difference is (difference, tolerance, in words).
     """
     at = {
         shift: [
@@ -111,7 +111,7 @@ def _shift(
         best = min((0, 1), key=lambda shift: (errors[shift], shift != usual))
         return best, errors[0] != errors[1], at[best]
     older = side == "train" and any(difference > allowed for difference, allowed, _ in at[0])
-    if (usual == 1 or older) and at[0] and not at[1]:  # the loss of its own weights was never computed
+    if (usual == 1 or older) and at[0] and not at[1]:  # the run never computed the loss of these weights
         return 1, False, [(difference, LOOSE, f"{text}, one update older") for difference, _, text in at[0]]
     return usual, False, at.get(usual, [])
 

@@ -1,0 +1,160 @@
+"""The train split of an imported run: stored by its files, rebuilt from a recipe, or found by the stored losses."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.config import Modular
+from interp.config.tasks import Split
+from interp.errors import ForeignFormatError
+from interp.importers.files import Dump
+from interp.importers.proof import TOLERANCE, Proof
+from interp.tasks import Examples, build_task
+
+__all__ = ["SplitReading", "read_split"]
+
+PUBLISHED_SEEDS = (598, 0, 1, 2, 42)
+"""Seeds of published splits, tried first where a file has the pairs or only their losses."""
+WRONG_SEED = 3_141_592_653
+"""Seed that nobody has published: where its split reproduces the losses as well, they do not determine the split."""
+SEEDS_TRIED = 100
+"""Number of further seeds that are tried where a file has the pairs."""
+RECIPES_TRIED: tuple[Split, ...] = ("torch-randperm", "python-shuffle", "numpy-shuffle")
+"""Recipes of splits that are tried."""
+
+
+@dataclass(frozen=True)
+class SplitReading:
+    """A task with the split that was found for it, and the proof of the losses under this split."""
+
+    task: Modular
+    examples: Examples
+    proof: Proof
+    origin: str
+    """Source of the split, in words that begin with "rebuilt", "stored" or "not known"."""
+
+    @property
+    def needs_mask(self) -> bool:
+        """Whether no recipe gives the split, so that its pairs have to be stored."""
+        return self.origin.startswith(("not known", "stored"))
+
+
+def read_split(
+    task: Modular,
+    dump: Dump,
+    *,
+    unshuffled: float,
+    known: bool,
+    prove_with: Callable[[Examples], Proof],
+    unproven: Proof,
+) -> SplitReading:
+    """The split of `task`: stored pairs first, then the recipe that is `known`, then a search by the stored losses.
+
+    Arguments:
+        unshuffled: share of the pairs, the first in lexicographic order, that are the training set; 0 if shuffled.
+        known: whether the split of `task` is given by a configuration or by the user.
+        prove_with: the proof of the stored losses under a split.
+        unproven: the proof of nothing.
+
+    Raises:
+        ForeignFormatError: stored indices are out of range, overlap, or leave a side empty.
+    """
+    examples = _stored_split(dump, task, unshuffled)
+    if examples is not None:
+        task, origin = _recipe_of(examples, task)
+        return SplitReading(task, examples, prove_with(examples), origin)
+    if known:
+        examples = build_task(task)
+        return SplitReading(task, examples, prove_with(examples), f"rebuilt: {task.split} with seed {task.seed}")
+    return _split_that_agrees(task, prove_with, unproven, bool(dump.curves))
+
+
+def _stored_split(dump: Dump, task: Modular, unshuffled: float) -> Examples | None:
+    """The examples split by the pairs that the file lists, or unshuffled as by its script; None without either."""
+    full = build_task(task)
+    defined = full.train | full.test
+    if dump.train is None:
+        if not unshuffled:
+            return None
+        train = torch.zeros_like(defined)
+        train[: int(unshuffled * len(train))] = True
+        return replace(full, train=train, test=defined & ~train)
+    train = _mask("train", dump.train, full)
+    test = defined & ~train if dump.test is None else _mask("test", dump.test, full)
+    if (train & test).any() or not train.any() or not test.any():
+        raise ForeignFormatError(
+            f"The stored indices must name train and test pairs without overlap; got {int(train.sum())} and "
+            f"{int(test.sum())}, of which {int((train & test).sum())} are both."
+        )
+    return replace(full, train=train, test=test)
+
+
+def _mask(side: str, listed: Sequence[Any], full: Examples) -> Tensor:
+    """Mask of the listed pairs, which are numbers a p + b, pairs (a, b) or inputs (a, b, =)."""
+    indices = torch.as_tensor(np.asarray([np.asarray(item) for item in listed]))
+    if indices.ndim == 2 and indices.shape[1] in (2, 3):
+        indices = indices[:, 0] * full.p + indices[:, 1]
+    if (
+        indices.ndim != 1
+        or indices.is_floating_point()
+        or not 0 <= int(indices.min()) <= int(indices.max()) < full.p**2
+    ):
+        raise ForeignFormatError(f"The stored {side} indices must lie in 0 .. {full.p**2 - 1}, for p = {full.p}.")
+    mask = torch.zeros(full.p**2, dtype=torch.bool)
+    mask[indices.long()] = True
+    return mask
+
+
+def _recipe_of(full: Examples, task: Modular) -> tuple[Modular, str]:
+    """The task whose recipe draws exactly these training pairs, if a recipe that is tried does; and the origin."""
+    n, n_train = int((full.train | full.test).sum()), int(full.train.sum())
+    shares = [task.train_fraction, *(round(n_train / n, digits) for digits in (1, 2, 3, 4)), n_train / n]
+    for recipe, seed in _recipes(task):
+        for share in shares:
+            if not (0 < share < 1 and int(share * n) == n_train):
+                continue
+            candidate = task.replace({"split": recipe, "seed": seed, "train_fraction": share})
+            if torch.equal(build_task(candidate).train, full.train):
+                return candidate, f"rebuilt: {recipe} with seed {seed} draws the stored pairs"
+            break
+    return task, "stored: no recipe that was tried draws these pairs"
+
+
+def _split_that_agrees(
+    task: Modular, prove_with: Callable[[Examples], Proof], unproven: Proof, has_curves: bool
+) -> SplitReading:
+    """The published split that alone reproduces the stored losses, or all pairs as both sides."""
+
+    def sharply(proof: Proof) -> bool:
+        return proof.agrees and proof.difference <= TOLERANCE  # a loose agreement fits other splits, too
+
+    everything = _all_pairs(build_task(task))
+    proof_of_all = prove_with(everything)
+    wrong = build_task(task.replace({"split": "torch-randperm", "seed": WRONG_SEED}))
+    # the losses of a network that answers all pairs alike agree with every split
+    decides = not sharply(proof_of_all) and not sharply(prove_with(wrong))
+    for recipe, seed in _recipes(task, seeds=0) if has_curves and decides else ():
+        candidate = task.replace({"split": recipe, "seed": seed})
+        proof = prove_with(found := build_task(candidate))
+        if proof.compared and sharply(proof):
+            origin = f"rebuilt: {recipe} with seed {seed} reproduces the stored numbers"
+            return SplitReading(candidate, found, proof, origin)
+    proof = replace(proof_of_all if sharply(proof_of_all) else unproven, compared=0)
+    return SplitReading(task, everything, proof, "not known: all pairs are both")
+
+
+def _recipes(task: Modular, seeds: int = SEEDS_TRIED) -> list[tuple[Split, int]]:
+    """Recipes and seeds in the order of trial: first the task's own."""
+    tried = [(task.split, task.seed)]
+    tried += [(recipe, seed) for seed in (task.seed, *PUBLISHED_SEEDS) for recipe in RECIPES_TRIED]
+    tried += [(recipe, seed) for seed in range(seeds) for recipe in RECIPES_TRIED]
+    return list(dict.fromkeys(tried))
+
+
+def _all_pairs(full: Examples) -> Examples:
+    defined = full.train | full.test
+    return replace(full, train=defined, test=defined)
