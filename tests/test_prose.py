@@ -20,7 +20,6 @@ UNFINISHED = {
     "config/",
     "papers/",
     "store/",
-    "theory/two_points/",
     "training/",
 }
 """Files and folders whose docstrings are not rewritten yet."""

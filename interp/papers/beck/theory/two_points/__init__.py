@@ -1,7 +1,7 @@
 """Grokking at the edge of separability in one dimension: two points, solved in closed form.
 
 The points x_1 = -sigma and x_2 = sigma delta stand for a sample of N points in d = lambda N dimensions, with
-delta = 1 - 2 lambda in [-1, 1], and N(0, sigma^2) for the population. All have one label, and f(x) = S x + b is right
+delta = 1 - 2 lambda in [-1, 1], and N(0, sigma^2) for the population. All have one label, and f(x) = S x + b is correct
 where f < 0. For delta > 0 the origin lies between the points (*inseparable*), for delta < 0 they are separable with
 margin M = sigma |delta|. With l(S) = (e^(-sigma S) + e^(delta sigma S))/2, gradient flow of the exponential loss
 L = e^b l(S) is, in conformal time tau(t) = int_0^t e^b dt,
@@ -20,13 +20,13 @@ sigma^2 tau/2; C, delta = -1: u = u_0 + sigma^2 tau.
     limits  S_inf, l*, margins and accuracies for t -> infinity
     path    gradient flow in time and in conformal time
     clock   the bias as the clock of that flow
-    times   when losses and accuracy pass a threshold, and the ratio of these times
+    times   times at which losses and accuracy pass a threshold, and their ratio
 
 References: Grokking at the Edge of Linear Separability (Beck, Levi, Bar-Sinai, 2024), arXiv:2410.04489, section 4 and
-appendix E: cases A, B, C are its equations 33-37. The general solution is in own form; general sigma and real times
-beyond case B are extensions of this project, and so are times by a threshold of the accuracy. In many dimensions, for
-N -> infinity, S_inf diverges as a power (`proportional_limit`), not as the logarithm that is exact here.
-Arguments broadcast against each other; times go in and come out as logarithms, -inf for the start, inf for never.
+appendix E: cases A, B, C are its equations 33-37. The form of the general solution, general sigma, real times beyond
+case B, and times of the accuracy are extensions of this project. In many dimensions, for N -> infinity, S_inf diverges
+as a power (`proportional_limit`), not as the logarithm that is exact here. Arguments broadcast against each other;
+times are given and returned as logarithms, -inf for the start, inf for never.
 """
 
 from interp.papers.beck.theory.two_points.limits import (

@@ -1,6 +1,6 @@
 """The bias as the clock of gradient flow on two points: beta = b_0 - b goes monotonically from 0 to infinity.
 
-S is explicit in it, and the time is
+S is an explicit function of beta, and the time is
 
     t = e^(-b_0) int_0^beta e^beta'/l d beta',
 
@@ -27,16 +27,16 @@ _BLOCK = 2**12  # states whose quadratures are held in memory at once
 
 @dataclass(frozen=True, eq=False)
 class BiasClock:
-    """The exponential loss by the bias, for cases of one shape, in s = sigma S.
+    """Gradient flow of the exponential loss by the bias, for cases of one shape, in s = sigma S.
 
-    `delta`, `rate` and `s0` are those of the two points exchanged where s would fall: `turn` times s always rises.
-    Its coordinate is x: s itself for delta <= 0, and ln(-ln(1 - z)) for delta > 0, as s comes so near to its limit that
+    Where s would fall, `delta`, `rate` and `s0` belong to the exchanged points: `turn` times s always rises. The
+    coordinate x is s itself for delta <= 0, and ln(-ln(1 - z)) for delta > 0, since s comes so near to its limit that
     the distance, e^(-e^x), is lost to rounding.
     """
 
     delta: Float[np.ndarray, "*cases"]
     rate: Float[np.ndarray, "*cases"]
-    """sigma^2, or (delta sigma)^2 for points exchanged."""
+    """Rate sigma^2, or (delta sigma)^2 for exchanged points."""
     s0: Float[np.ndarray, "*cases"]
     turn: Float[np.ndarray, "*cases"]
 
@@ -53,31 +53,31 @@ class BiasClock:
 
     @property
     def x0(self) -> Float[np.ndarray, "*cases"]:
-        """x at the start; inf where it is at rest."""
+        """Coordinate x at the start; inf where it is at rest."""
         return self._x(self.s0)
 
     @property
     def log_l0(self) -> Float[np.ndarray, "*cases"]:
-        """ln l at the start."""
+        """Logarithm of l at the start."""
         return self.log_l(self.s0)
 
     def log_l(self, s: Float[np.ndarray, "*cases"]) -> Float[np.ndarray, "*cases"]:
-        """ln l(S) of the risen s."""
+        """Logarithm of l(S) at the rising s."""
         return np.logaddexp(-s, self.delta * s) - np.log(2)
 
     def s(self, x: Float[np.ndarray, "*cases"]) -> Float[np.ndarray, "*cases"]:
-        """The risen s at x."""
+        """The rising s at x."""
         log_z = np.log(-np.expm1(-np.exp(np.where(self.delta > 0, x, 0.0))))
         return np.where(self.delta > 0, (log_z - self._log_delta) / self._opening, x)
 
     def beta(self, x: Float[np.ndarray, "*cases"]) -> tuple[Float[np.ndarray, "*cases"], Float[np.ndarray, "*cases"]]:
-        """beta = [s - s_0 - ln((1 - z)/(1 - z_0))/delta]/rate at x, and its slope."""
+        """The clock beta = [s - s_0 - ln((1 - z)/(1 - z_0))/delta]/rate at x, and its slope."""
         value, slope = self._term(x)
         start, _ = self._term(self.x0)
         return (self.s(x) - self.s0 + value - start) / self.rate, (self._ds(x) + slope) / self.rate
 
     def at_beta(self, beta: Float[np.ndarray, "*cases"]) -> Float[np.ndarray, "*cases"]:
-        """x at beta >= 0."""
+        """Coordinate x at beta >= 0."""
         y = self.s0 + np.exp(self.s0) + beta * self.rate  # s + e^s, if delta were 0
         s = np.where(y < -40, y, np.log(wrightomega(np.maximum(y, -40.0)).real))
         x0 = self.x0
@@ -96,7 +96,7 @@ class BiasClock:
         return found
 
     def at_conformal_time(self, tau: Float[np.ndarray, "*cases"]) -> Float[np.ndarray, "*cases"]:
-        """x at conformal time tau >= 0: the inverse of F, in logarithms."""
+        """Coordinate x at conformal time tau >= 0: the inverse of F, in logarithms."""
         x0 = self.x0
         elementary = (self.delta == 0) | (self.delta == -1)
         u = np.exp(self.s0) + self.rate * tau * np.where(self.delta == -1, 1.0, 0.5)
@@ -116,7 +116,7 @@ class BiasClock:
         return found
 
     def log_F(self, x: Float[np.ndarray, "*cases"]) -> tuple[Float[np.ndarray, "*cases"], Float[np.ndarray, "*cases"]]:
-        """ln F = ln(2 u H) at x, and its slope ds/dx/((1 - z) H), where H is the hypergeometric function."""
+        """Logarithm of F = 2 u H at x, and its slope ds/dx/((1 - z) H), where H is the hypergeometric function."""
         s, a = self.s(x), 1 / self._opening
         ell = np.exp(np.where(self.delta > 0, x, 0.0))  # -ln(1 - z)
         z = np.where(self.delta > 0, -np.expm1(-ell), self.delta * np.exp((1 + self.delta) * s))
@@ -132,15 +132,15 @@ class BiasClock:
         return np.log(2 * H) + s, slope / H
 
     def log_time(self, beta: Float[np.ndarray, "*cases"]) -> Float[np.ndarray, "*cases"]:
-        """ln(e^b_0 l_0 t) at beta > 0: beta + ln int_0^beta e^(beta' - beta) l_0/l d beta'."""
+        """Logarithm of the time e^b_0 l_0 t at beta > 0: beta + ln int_0^beta e^(beta' - beta) l_0/l d beta'."""
         return beta + self.log_kernel(beta)
 
     def weight(self, beta: Float[np.ndarray, "*cases"]) -> Float[np.ndarray, "*cases"]:
-        """sigma S at beta, of the points as they were given."""
+        """The weight sigma S at beta, for the points as given."""
         return self.s(self.at_beta(beta)) / self.turn
 
     def log_kernel(self, beta: Float[np.ndarray, "*cases"]) -> Float[np.ndarray, "*cases"]:
-        """ln int_0^beta e^(beta' - beta) l_0/l d beta', by Gauss and Legendre between halvings towards the start."""
+        """Logarithm of int_0^beta e^(beta' - beta) l_0/l d beta', by Gauss-Legendre on halvings towards the start."""
         flat = beta.ravel()
         clock = BiasClock(*(value.ravel() for value in (self.delta, self.rate, self.s0, self.turn)))
         # for delta < 0, 1/l grows at least as e^(M^2 beta'); otherwise by a bounded factor in all
@@ -164,7 +164,7 @@ class BiasClock:
             return (result + np.log(span)).reshape(beta.shape)
 
     def beta_at(self, theta: Float[np.ndarray, "*cases"]) -> Float[np.ndarray, "*cases"]:
-        """beta at theta = ln(1 + e^b_0 l_0 t); theta is not below beta, as l falls, and nearly linear in it."""
+        """The clock beta at theta = ln(1 + e^b_0 l_0 t); theta >= beta, as l falls, and nearly linear in beta."""
 
         def theta_of(beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             scaled = np.logaddexp(-beta, self.log_kernel(beta))
@@ -175,7 +175,7 @@ class BiasClock:
 
     @property
     def _opening(self) -> Float[np.ndarray, "*cases"]:
-        """1 + delta, by which nothing is divided where it is 0."""
+        """The divisor 1 + delta, or 1 where it is 0."""
         return np.where(self.delta == -1, 1.0, 1 + self.delta)
 
     @property
@@ -193,7 +193,7 @@ class BiasClock:
         return np.where(self.delta > 0, ell / np.expm1(ell) / self._opening, 1.0)
 
     def _term(self, x: Float[np.ndarray, "*cases"]) -> tuple[Float[np.ndarray, "*cases"], Float[np.ndarray, "*cases"]]:
-        """-ln(1 - z)/delta and its slope."""
+        """The term -ln(1 - z)/delta and its slope."""
         y = self._log_delta + (1 + self.delta) * x
         size = np.where(self.delta == 0, 1.0, np.abs(self.delta))
         rising = np.exp(np.where(self.delta > 0, x, 0.0)) / size

@@ -1,4 +1,4 @@
-"""Where the two points end: late weights, losses and accuracies, and the hard margin, in closed form.
+"""Limits of the two points for t -> infinity: weights, losses, accuracies, and the hard margin, in closed form.
 
 For delta > 0, S_inf = ln(1/delta)/(sigma (1 + delta)) and b = -ln(l* t), so that the training loss is 1/t. For
 delta < 0, (S, b) goes as ln t times the point of the feasible set next to 0. Beck et al. (2024), Table 1.
@@ -36,9 +36,9 @@ class HardMargin:
 
 
 def asymptotic_weight(delta: Reals, sigma: Reals = 1.0) -> Float[np.ndarray, "*cases"]:
-    """S_inf = ln(1/delta)/(sigma (1 + delta)), to which the weight of inseparable points goes.
+    """The limit S_inf = ln(1/delta)/(sigma (1 + delta)) of the weight of inseparable points.
 
-    Beck et al. (2024), Table 1. It is also their bound of appendix D, (1/D) ln[(1 - e)/e] with the diameter
+    Beck et al. (2024), Table 1. It equals the bound of appendix D, (1/D) ln[(1 - e)/e] with the diameter
     D = sigma (1 + delta) and e = delta/(1 + delta) the share of the point at -sigma: in one dimension it is attained.
     Raises `InvalidArgumentError` for `delta` outside (0, 1] (at 0 the weight diverges), `sigma` not above 0.
 
@@ -50,7 +50,7 @@ def asymptotic_weight(delta: Reals, sigma: Reals = 1.0) -> Float[np.ndarray, "*c
 
 
 def asymptotic_loss(delta: Reals) -> Float[np.ndarray, "*cases"]:
-    """l* = inf l = (1 + delta) delta^(-delta/(1 + delta))/2, in [1/2, 1]: the training loss e^b l* is 1/t late.
+    """The minimum l* = (1 + delta) delta^(-delta/(1 + delta))/2 of l, in [1/2, 1]: late, the training loss is 1/t.
 
     Raises `InvalidArgumentError` for `delta` outside [0, 1]: separable points have l* = 0.
 
@@ -62,7 +62,7 @@ def asymptotic_loss(delta: Reals) -> Float[np.ndarray, "*cases"]:
 
 
 def margin(delta: Reals, sigma: Reals = 1.0) -> Float[np.ndarray, "*cases"]:
-    """M = -sigma delta = sigma (2 lambda - 1): how far the nearer of two separable points is from the origin.
+    """The margin M = -sigma delta = sigma (2 lambda - 1), the distance of the nearer separable point from the origin.
 
     1.6 to 2 times the margin of a Gaussian sample of the same lambda (`proportional_limit.margin`). Raises
     `InvalidArgumentError` for `delta` outside [-1, 0], `sigma` not above 0.
@@ -75,7 +75,7 @@ def margin(delta: Reals, sigma: Reals = 1.0) -> Float[np.ndarray, "*cases"]:
 
 
 def limiting_accuracy(delta: Reals, sigma: Reals = 1.0) -> Float[np.ndarray, "*cases"]:
-    """Generalisation accuracy for t -> infinity: Phi(1/(sigma M)) of separable points, 1 of others, also at delta = 0.
+    """Generalisation accuracy for t -> infinity: Phi(1/(sigma M)) for separable points, 1 for others and at delta = 0.
 
     Beck et al. (2024), equation 13. Raises `InvalidArgumentError` for `delta` outside [-1, 1], `sigma` not above 0.
 
@@ -123,7 +123,7 @@ def late_time(log_t: Reals, delta: Reals, sigma: Reals = 1.0) -> State:
 
 
 def margin_offset(delta: Reals, sigma: Reals = 1.0) -> Float[np.ndarray, "*cases"]:
-    """What S - M ln t/(1 + M^2) goes to, from zero, for two separable points of different norm.
+    """The limit of S - M ln t/(1 + M^2), from zero, for two separable points of different norm.
 
     With m = |delta| and M = sigma m it is [ln((1 + m)/m) + M sigma ln((1 + M^2)/2)]/(sigma (1 + M^2)), and S + M b
     goes to ln((1 + m)/m)/sigma. As m -> 0 the first is ln(1/m)/sigma, the S_inf of delta = m: Beck et al. (2024),

@@ -1,4 +1,4 @@
-"""The two points and what is measured on them: their state, training loss and accuracy, and the cases that there are.
+"""The two points: state, training loss and accuracy, and checks of the parameters.
 
 Of the population N(0, sigma^2) the losses and accuracies are those of `separability`, at |S| in one dimension.
 """
@@ -37,7 +37,7 @@ def train_accuracy(S: Reals, b: Reals, delta: Reals, sigma: Reals = 1.0) -> Floa
 def log_train_loss(
     S: Reals, b: Reals, delta: Reals, sigma: Reals = 1.0, *, loss: Loss = "exponential"
 ) -> Float[np.ndarray, "*cases"]:
-    """ln of the mean of e^f or, as "cross-entropy", of log(1 + e^f) over the two points. Beck et al. (2024), 1 and 8.
+    """Logarithm of the mean of e^f or, as "cross-entropy", log(1 + e^f) over the two points: Beck et al. (2024), 1, 8.
 
     Raises `InvalidArgumentError` for `delta` outside [-1, 1], `sigma` not above 0, another `loss`, values that are not
     finite.
@@ -52,7 +52,7 @@ def log_train_loss(
 
 
 def as_cases(delta: Reals, sigma: Reals, S0: Reals, b0: Reals) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Checked, as arrays: delta, sigma and the start."""
+    """The parameters delta, sigma and the start as checked arrays."""
     return (
         as_delta(delta, "the two points"),
         np.asarray(as_positive("sigma", sigma)),
@@ -62,7 +62,7 @@ def as_cases(delta: Reals, sigma: Reals, S0: Reals, b0: Reals) -> tuple[np.ndarr
 
 
 def as_delta(delta: Reals, quantity: str, allowed: str = "[-1, 1]") -> Float[np.ndarray, "*cases"]:
-    """delta in an interval, written as in "(0, 1]", outside which the quantity does not exist."""
+    """Checked delta in an interval, written as in "(0, 1]", outside which the quantity does not exist."""
     array = np.asarray(delta, dtype=np.float64)
     low, high = (float(end) for end in allowed[1:-1].split(","))
     inside = (array > low if allowed[0] == "(" else array >= low) & (

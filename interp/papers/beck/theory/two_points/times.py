@@ -1,7 +1,7 @@
-"""When the two points are fitted and generalised: times at which losses and accuracy pass a threshold, and their ratio.
+"""Times at which losses and accuracy of the two points pass a threshold, and their ratio.
 
-Late, the training loss is 1/t and the generalisation loss e^(sigma^2 S^2/2)/(l* t): the ratio of the times at which
-they pass any one threshold is
+Late, the training loss is 1/t and the generalisation loss e^(sigma^2 S^2/2)/(l* t): the ratio of their times at any
+threshold is
 
     ln(t_gen/t_train) = (sigma S_inf)^2/2 - ln l*,
 
@@ -36,14 +36,14 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class GrokkingTimes:
-    """ln t at which the losses come down through the threshold for the last time: -inf always below, inf never."""
+    """Logarithms of the times at which the losses last fall below the threshold: -inf always below, inf never."""
 
     log_train: Float[np.ndarray, "*cases"]
     log_generalisation: Float[np.ndarray, "*cases"]
 
     @property
     def log_ratio(self) -> Float[np.ndarray, "*cases"]:
-        """ln(t_gen/t_train)."""
+        """Grokking ratio ln(t_gen/t_train)."""
         return self.log_generalisation - self.log_train
 
 
@@ -56,7 +56,7 @@ def grokking_times(
     S0: Reals = 0.0,
     b0: Reals = 0.0,
 ) -> GrokkingTimes:
-    """When the training and the generalisation loss come down through `epsilon` for the last time.
+    """Times at which the training and the generalisation loss last fall below `epsilon`.
 
     Beck et al. (2024), section 4.1 and appendix E.3, without their approximations (`log_grokking_ratio`). The losses of
     the flow are measured by the same `loss`. For delta < 0 the generalisation loss diverges. Raises
@@ -91,11 +91,11 @@ def accuracy_time(
     S0: Reals = 0.0,
     b0: Reals = 0.0,
 ) -> Float[np.ndarray, "*cases"]:
-    """ln of the last time at which the generalisation accuracy is below `accuracy`, in (1/2, 1).
+    """Logarithm of the last time at which the generalisation accuracy is below `accuracy`, in (1/2, 1).
 
-    The right panel of Fig. 3 of Beck et al. (2024) has it for 0.95. It saturates in sigma and as delta -> 0, where it
-    is finite: -b grows linearly with conformal time and S like its logarithm. -inf where the accuracy is above from the
-    start on, inf where the `limiting_accuracy` is not above `accuracy`. Raises `InvalidArgumentError` for `accuracy`
+    Beck et al. (2024), right panel of Fig. 3, for 0.95. It saturates in sigma and as delta -> 0, where it is finite:
+    -b grows linearly with conformal time and S like its logarithm. -inf where the accuracy is above from the start on,
+    inf where the `limiting_accuracy` is not above `accuracy`. Raises `InvalidArgumentError` for `accuracy`
     outside (1/2, 1), `delta` outside [-1, 1], `sigma` not above 0, another `loss`, values that are not finite.
 
     >>> accuracy_time(0.95, np.array([0.01, -1.0]), sigma=5.0).round(2).tolist()
@@ -112,9 +112,9 @@ def accuracy_time(
 
 
 def log_grokking_ratio(delta: Reals) -> Float[np.ndarray, "*cases"]:
-    """ln(t_gen/t_train) = (sigma S_inf)^2/2 - ln l*, the same for every small threshold of the losses and every sigma.
+    """Grokking ratio ln(t_gen/t_train) = (sigma S_inf)^2/2 - ln l*, for every small threshold of the losses and sigma.
 
-    Its square root goes as |ln delta|/sqrt 2: Beck et al. (2024), equations 16 and 44. When it holds: see the module.
+    Its square root goes as |ln delta|/sqrt 2: Beck et al. (2024), equations 16 and 44. Its range: see the module.
     Raises `InvalidArgumentError` for `delta` outside (0, 1].
 
     >>> np.sqrt(log_grokking_ratio(np.array([1e-1, 1e-2, 1e-3, 1e-4]))).round(3).tolist()
@@ -157,7 +157,7 @@ def _last_crossing(
     cases: tuple[np.ndarray, ...],
     loss: Loss,
 ) -> Float[np.ndarray, "*cases"]:
-    """ln t after which `excess` of (sigma S, b) stays at or below 0; inf for cases that are `never`."""
+    """Logarithm of the time after which `excess` of (sigma S, b) stays at or below 0; inf for `never`."""
     level, never, *broadcast = np.broadcast_arrays(level, never, *cases)
     log_t = np.full(never.shape, np.inf)
     level, delta, sigma, S0, b0 = (value[~never] for value in (level, *broadcast))
@@ -184,7 +184,7 @@ def _last_crossing(
 def _excess_after(
     excess: Callable[..., np.ndarray], level: float, case: tuple[float, ...]
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """`excess` as a function of theta, by an integration that is done again where it is asked for later times."""
+    """The function `excess` of theta, by an integration that is repeated for later times."""
     reached = 64.0
     state = cross_entropy_flow(reached, *case)
 
@@ -200,7 +200,7 @@ def _excess_after(
 
 
 def _last_positive(function: Callable[[np.ndarray], np.ndarray], first: np.ndarray) -> Float[np.ndarray, "*cases"]:
-    """The last sign change, from `first` on, of functions of time that end below 0; 0 where there is none."""
+    """The last sign change, from `first` on, of functions of time that end below 0; 0 without any."""
     upper = np.full(first.shape, 64.0)
     while (above := function(upper) > 0).any():
         upper = np.where(above, 2 * upper, upper)
