@@ -13,6 +13,9 @@ from interp.errors import InvalidArgumentError
 from interp.papers.beck.theory import proportional_limit as limit
 from interp.papers.beck.theory.proportional_limit import inseparable, projection_cdf, projection_density, separable
 
+CRITICAL_COEFFICIENT = np.sqrt(np.pi**2 / 16 + np.log(2) ** 2 / 2)
+"""sqrt(q), the limit of S sqrt(1/2 - lambda) for lambda -> 1/2."""
+
 
 def mean(function, S):
     """E f(g), in pieces that are short next to the bend."""
@@ -95,18 +98,18 @@ def test_the_edge_from_below():
     assert c == pytest.approx(np.exp((np.log(2) - np.euler_gamma) / 2))
     log_g = 2 * quad(lambda g: np.log(g) * norm.pdf(g), 0, 12, epsabs=1e-12)[0]  # E ln|g|
     q = (np.pi**2 / 8 + (log_g - np.log(c)) ** 2) / 2
-    assert q == pytest.approx(limit.CRITICAL_COEFFICIENT**2, rel=1e-9)
+    assert q == pytest.approx(CRITICAL_COEFFICIENT**2, rel=1e-9)
     found = inseparable(0.5 - 1e-7)
     assert found.kappa / found.S == pytest.approx(c, rel=1e-3)
     assert found.fraction_positive == pytest.approx(norm.sf(c), rel=2e-3)
     assert found.loss == pytest.approx(norm.pdf(0) / c, rel=2e-3)
-    assert float(found.S) == pytest.approx(limit.asymptotic_weight(0.5 - 1e-7), rel=1e-3)
+    assert float(found.S) == pytest.approx(CRITICAL_COEFFICIENT / np.sqrt(1e-7), rel=1e-3)
     rising = inseparable(np.linspace(0.02, 0.498, 40))
     assert (np.diff(rising.S) > 0).all()
     for falling in (rising.loss, rising.fraction_positive, rising.mean_positive):
         assert (np.diff(falling) < 0).all()
     assert (rising.fraction_positive > 0.1446).all()
-    assert limit.log_grokking_ratio(0.5 - 1e-6) * 1e-6 == pytest.approx(limit.CRITICAL_COEFFICIENT**2 / 2, rel=2e-3)
+    assert limit.log_grokking_ratio(0.5 - 1e-6) * 1e-6 == pytest.approx(CRITICAL_COEFFICIENT**2 / 2, rel=2e-3)
 
 
 def test_the_margin_solves_gardners_equation():
@@ -197,7 +200,6 @@ def test_limiting_accuracy():
         (lambda: inseparable(0.5), r"`lambda_` = d/N must lie in \(0, 1/2\) for the asymptotic weight .* got \[0.5\]"),
         (lambda: inseparable(np.array([0.1, 0.0])), r"got \[0.0\]"),
         (lambda: limit.log_grokking_ratio(0.7), "for the asymptotic weight to exist"),
-        (lambda: limit.asymptotic_weight(0.5), "for the asymptotic weight to exist"),
         (lambda: separable(0.49), r"must lie in \[1/2, inf\) for the margin to exist; got \[0.49\]"),
         (lambda: projection_cdf(0.0, -1.0), r"must lie in \(0, inf\) for the distribution of the projections"),
         (lambda: projection_density(np.nan, 0.3), "`value` must be finite"),

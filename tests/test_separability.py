@@ -157,7 +157,8 @@ def test_wendel_is_one_half_at_the_edge_and_a_step_for_large_n():
     for size, bound in ((100, 1.5e-3), (400, 3.5e-4), (2400, 6e-5)):
         d = np.arange(1, size + 1)
         exact = separability.separation_probability(size, d)
-        assert np.abs(separability.separation_probability_asymptotic(size, d) - exact).max() < bound
+        normal = norm.cdf(2 * np.sqrt(size) * (d / size - 0.5))  # eq. 20
+        assert np.abs(normal - exact).max() < bound
         assert (np.diff(exact) >= 0).all()
 
 
@@ -354,7 +355,7 @@ def test_norm_bound_by_all_vertices():
         (lambda: separability.training_loss(gaussian(3, 2), np.ones(2), np.inf), "`S` and `b` must be finite"),
         (lambda: separability.separation_probability(0, 1), "`n` must be whole numbers >= 1; got 0"),
         (lambda: separability.separation_probability(3, 1.5), "`d` must be whole numbers >= 1; got 1.5"),
-        (lambda: separability.separation_probability_asymptotic(4, 0), "`d` must be whole numbers >= 1; got 0"),
+        (lambda: separability.separation_probability(4, 0), "`d` must be whole numbers >= 1; got 0"),
         (lambda: margin(np.ones(3)), r"axes \[\*sets N d\] with N >= 1 and d >= 1; got sizes \[3\]"),
         (lambda: margin(np.ones((0, 3))), r"N >= 1 and d >= 1; got sizes \[0, 3\]"),
         (lambda: margin(np.array([[1.0, np.nan]])), "`points` must be finite; got 1 values"),

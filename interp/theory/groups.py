@@ -40,7 +40,6 @@ __all__ = [
     "Group",
     "Irrep",
     "alternating",
-    "conjugacy_classes",
     "cyclic",
     "dihedral",
     "finite_group",
@@ -181,16 +180,6 @@ def alternating(n: int) -> Group:
     permutations = np.array(list(itertools.permutations(range(n))))
     permutations = permutations[_sign(permutations) > 0]
     return _permutation_group("alternating", n, permutations, n - 2, _one_line(permutations))
-
-
-def conjugacy_classes(group: Group) -> Int[np.ndarray, " element"]:
-    """The conjugacy class {g x g^-1} of each element, numbered from 0 in the order of their first elements.
-
-    >>> conjugacy_classes(symmetric(3)).tolist()             # the identity, transpositions, rotations
-    [0, 1, 1, 2, 2, 1]
-    """
-    conjugates = group.table[group.table, group.inverse[:, None]]  # g x g^-1 at [g, x]
-    return np.unique(conjugates.min(axis=0), return_inverse=True)[1]
 
 
 def irreps(group: Group) -> tuple[Irrep, ...]:

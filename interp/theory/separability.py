@@ -58,7 +58,6 @@ __all__ = [
     "log_softplus",
     "margin",
     "separation_probability",
-    "separation_probability_asymptotic",
     "training_accuracy",
     "training_loss",
     "weight_norm_bound",
@@ -280,16 +279,6 @@ def separation_probability(n: np.ndarray | int, d: np.ndarray | int) -> Float[np
     """
     n, d = _as_sizes(n, d)
     return np.asarray(binom.cdf(d - 1, n - 1, 0.5))
-
-
-def separation_probability_asymptotic(n: np.ndarray | int, d: np.ndarray | int) -> Float[np.ndarray, "*sets"]:
-    """`separation_probability` for large n, Phi(2 sqrt(n) (d/n - 1/2)): eq. 20. Off by at most 3e-4 at n = 400.
-
-    >>> separation_probability_asymptotic(400, 210).round(6).item()              # Phi(1)
-    0.841345
-    """
-    n, d = _as_sizes(n, d)
-    return ndtr(2 * np.sqrt(n) * (d / n - 0.5))
 
 
 def margin(points: Float[np.ndarray, "*sets N d"]) -> Margin:

@@ -33,7 +33,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.integrate import RK45
-from scipy.special import expit, ndtri
+from scipy.special import expit
 
 from interp.errors import InvalidArgumentError
 from interp.theory.separability import Loss, as_loss, as_points, as_positive
@@ -46,7 +46,6 @@ __all__ = [
     "crossing_times",
     "flow",
     "log_time_ratio",
-    "log_time_to_accuracy",
 ]
 
 Direction = Literal["up", "down"]
@@ -236,24 +235,6 @@ def log_time_ratio(
     """
     s, l_star = _as_limit(S_norm, loss, sigma)
     return s**2 / 2 - np.log(l_star)
-
-
-def log_time_to_accuracy(
-    accuracy: float, S_norm: Float[np.ndarray, "*sets"], loss: Float[np.ndarray, "*sets"], sigma: float
-) -> Float[np.ndarray, "*sets"]:
-    """log t at which A_gen reaches an accuracy q in (0, 1): Phi^-1(q) sigma |S_inf| - log l*, linear in |S_inf|.
-
-    From A_gen = Phi(-b/(sigma |S|)) with S = S_inf and b = -log(l* t): right to 0.05 (q = 0.95) for the exponential
-    loss where S arrives first, sigma large; the cross-entropy, whose p_i saturate at 1 until then, takes longer by 0.1
-    to 0.25. Not in the paper. Raises `InvalidArgumentError` for values outside their range.
-
-    >>> log_time_to_accuracy(0.5, 3.0, np.exp(-1), 5.0).item()                   # b = 0
-    1.0
-    """
-    if not 0 < accuracy < 1:
-        raise InvalidArgumentError(f"`accuracy` must lie between 0 and 1; got {accuracy!r}.")
-    s, l_star = _as_limit(S_norm, loss, sigma)
-    return ndtri(accuracy) * s - np.log(l_star)
 
 
 def _flow(

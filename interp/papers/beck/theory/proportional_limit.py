@@ -37,11 +37,9 @@ from scipy.special import ndtr, wrightomega
 from interp.errors import InvalidArgumentError
 
 __all__ = [
-    "CRITICAL_COEFFICIENT",
     "CRITICAL_RATIO",
     "Inseparable",
     "Separable",
-    "asymptotic_weight",
     "inseparable",
     "limiting_accuracy",
     "log_grokking_ratio",
@@ -54,8 +52,6 @@ Reals = float | np.ndarray
 
 CRITICAL_RATIO = float(np.sqrt(2 * np.exp(-np.euler_gamma)))
 """c, the limit of kappa/S for lambda -> 1/2."""
-CRITICAL_COEFFICIENT = float(np.sqrt(np.pi**2 / 16 + np.log(2) ** 2 / 2))
-"""sqrt(q), the limit of S sqrt(1/2 - lambda) for lambda -> 1/2."""
 
 _STEPS = np.linspace(-1.0, 1.0, 601)
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
@@ -156,17 +152,6 @@ def projection_density(value: Reals, lambda_: Reals) -> Float[np.ndarray, "*case
     tilt = kappa * np.exp(np.minimum(S * value, 300.0))  # phi is 0 long before
     below = _phi(value + tilt / S) * (1 + tilt)
     return np.where(lambda_ < 0.5, below, np.where(value < -M, _phi(value), 0.0))
-
-
-def asymptotic_weight(lambda_: Reals) -> Float[np.ndarray, "*cases"]:
-    """sqrt(q) (1/2 - lambda)^(-1/2), the leading term of S next to 1/2: 1 % above at S = 50.
-
-    Raises `InvalidArgumentError` for `lambda_` outside (0, 1/2).
-
-    >>> asymptotic_weight(0.49).round(3).tolist()
-    9.258
-    """
-    return CRITICAL_COEFFICIENT / np.sqrt(0.5 - _as_lambda(lambda_, "the asymptotic weight", "(0, 1/2)"))
 
 
 def log_grokking_ratio(lambda_: Reals) -> Float[np.ndarray, "*cases"]:

@@ -34,19 +34,13 @@ from interp.papers.beck.theory.two_points.limits import (
     asymptotic_loss,
     asymptotic_weight,
     hard_margin,
-    late_time,
-    limiting_accuracy,
-    margin,
-    margin_offset,
 )
-from interp.papers.beck.theory.two_points.model import State, log_train_loss, train_accuracy
+from interp.papers.beck.theory.two_points.model import State, log_train_loss
 from interp.papers.beck.theory.two_points.path import conformal_flow, flow
 from interp.papers.beck.theory.two_points.times import (
     GrokkingTimes,
     accuracy_time,
-    conformal_delay,
     grokking_times,
-    late_accuracy_time,
     log_grokking_ratio,
 )
 
@@ -57,17 +51,10 @@ __all__ = [
     "accuracy_time",
     "asymptotic_loss",
     "asymptotic_weight",
-    "conformal_delay",
     "conformal_flow",
     "flow",
     "grokking_times",
     "hard_margin",
-    "late_accuracy_time",
-    "late_time",
-    "limiting_accuracy",
     "log_grokking_ratio",
     "log_train_loss",
-    "margin",
-    "margin_offset",
-    "train_accuracy",
 ]

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from interp.errors import InvalidArgumentError
 from interp.theory.separability import Loss, Reals, as_loss, as_positive, log_softplus
 
-__all__ = ["State", "as_cases", "as_delta", "as_reals", "log_train_loss", "train_accuracy"]
+__all__ = ["State", "as_cases", "as_delta", "as_reals", "log_train_loss"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,18 +20,6 @@ class State:
 
     S: Float[np.ndarray, "*cases"]
     b: Float[np.ndarray, "*cases"]
-
-
-def train_accuracy(S: Reals, b: Reals, delta: Reals, sigma: Reals = 1.0) -> Float[np.ndarray, "*cases"]:
-    """The share of the two points at which f < 0: 0, 1/2 or 1. Beck et al. (2024), equation 2.
-
-    Raises `InvalidArgumentError` for `delta` outside [-1, 1], `sigma` not above 0, values that are not finite.
-
-    >>> train_accuracy(1.0, np.array([0.0, -0.4, -0.6]), 0.5).tolist()          # f = -1 + b and 1/2 + b
-    [0.5, 0.5, 1.0]
-    """
-    first, second = _logits(S, b, delta, sigma)
-    return ((first < 0) + 1.0 * (second < 0)) / 2
 
 
 def log_train_loss(

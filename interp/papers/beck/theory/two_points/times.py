@@ -27,9 +27,7 @@ from interp.theory.separability import Loss, Reals, as_loss, as_positive, log_ge
 __all__ = [
     "GrokkingTimes",
     "accuracy_time",
-    "conformal_delay",
     "grokking_times",
-    "late_accuracy_time",
     "log_grokking_ratio",
 ]
 
@@ -95,7 +93,7 @@ def accuracy_time(
 
     Beck et al. (2024), right panel of Fig. 3, for 0.95. It saturates in sigma and as delta -> 0, where it is finite:
     -b grows linearly with conformal time and S like its logarithm. -inf where the accuracy is above from the start on,
-    inf where the `limiting_accuracy` is not above `accuracy`. Raises `InvalidArgumentError` for `accuracy`
+    inf where the limit of the accuracy is not above `accuracy`. Raises `InvalidArgumentError` for `accuracy`
     outside (1/2, 1), `delta` outside [-1, 1], `sigma` not above 0, another `loss`, values that are not finite.
 
     >>> accuracy_time(0.95, np.array([0.01, -1.0]), sigma=5.0).round(2).tolist()
@@ -122,32 +120,6 @@ def log_grokking_ratio(delta: Reals) -> Float[np.ndarray, "*cases"]:
     """
     delta = as_delta(delta, "the grokking ratio", "(0, 1]")
     return 0.5 * np.square(asymptotic_weight(delta)) - np.log(asymptotic_loss(delta))
-
-
-def late_accuracy_time(accuracy: Reals, delta: Reals) -> Float[np.ndarray, "*cases"]:
-    """ln t at which -ln(l* t) = -Phi^-1(accuracy) sigma S_inf: linear in S_inf, where the ratio of losses is quadratic.
-
-    An extension, the limit of `accuracy_time` for large sigma. Raises `InvalidArgumentError` for `accuracy` outside
-    (1/2, 1), `delta` outside (0, 1].
-
-    >>> late_accuracy_time(0.95, np.array([1e-3, 1e-4])).round(2).tolist()
-    [12.04, 15.84]
-    """
-    level, delta = ndtri(_as_accuracy(accuracy)), as_delta(delta, "the late accuracy time", "(0, 1]")
-    return level * asymptotic_weight(delta) - np.log(asymptotic_loss(delta))
-
-
-def conformal_delay(delta: Reals) -> Float[np.ndarray, "*cases"]:
-    """tau_gen - tau_train = [(sigma S_inf)^2/2 - ln l*]/l*, as b = const - l* tau late; for every small threshold.
-
-    ln(delta)^2 + 2 ln 2 as delta -> 0. Beck et al. (2024), equations 45-46; the half of it that is printed in the
-    later version of the article takes b = -tau, where the loss with its mean over two points has b = -tau/2, and is not
-    confirmed. Raises `InvalidArgumentError` for `delta` outside (0, 1].
-
-    >>> conformal_delay(1e-3).round(2).tolist()
-    48.61
-    """
-    return log_grokking_ratio(delta) / asymptotic_loss(delta)
 
 
 def _last_crossing(
