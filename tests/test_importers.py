@@ -452,7 +452,7 @@ def test_a_pizza(layers, act_fn, act, tmp_path):
         ({"diff_vocab": 1}, "`diff_vocab` of the configuration must be false"),
         (
             {"funcs": "lambda x: __import__('os')"},
-            r"`funcs` must be \(x\[0\]\+x\[1\]\)%7, or the same with - or \*; got",
+            r"`funcs` must be \(x\[0\]\+x\[1\]\)%7, or with - or \* for \+; got",
         ),
         ({"act_fn": "Tanh"}, "activation of the configuration must be relu or gelu; got 'Tanh'"),
     ],
