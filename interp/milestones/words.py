@@ -125,9 +125,9 @@ def _collapsed(collapses: Sequence[Collapse]) -> str:
     count, first = len(collapses), collapses[0]
     lowest, joint = min(one.lowest_test for one in collapses), sum(one.joint for one in collapses)
     times = "once" if count == 1 else f"{count} times, first"
-    also = (
-        "" if not joint else ", and so did train accuracy" if count == 1 else f"; train accuracy did in {joint} of them"
-    )
+    also = ""
+    if joint:
+        also = ", and so did train accuracy" if count == 1 else f"; train accuracy did in {joint} of them"
     return f"After that, test accuracy collapsed {times} at step {first.start:,} (lowest value {_share(lowest)}){also}."
 
 
