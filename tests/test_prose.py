@@ -9,25 +9,6 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "interp"
 
-UNFINISHED = {
-    "analysis/ablations.py",
-    "analysis/cache.py",
-    "analysis/catalogue.py",
-    "analysis/batch.py",
-    "analysis/context.py",
-    "analysis/definitions.py",
-    "analysis/operands.py",
-    "analysis/requirements.py",
-    "analysis/keys.py",
-    "analysis/measures.py",
-    "cli/",
-    "config/",
-    "papers/",
-    "store/",
-    "training/",
-}
-"""Files and folders whose docstrings are not rewritten yet."""
-
 PRONOUN = re.compile(
     r"""(?x)
     (The\ (same|ones?|others?) | Th(at|ose|is|ese|ey) | Its? | One | What | Who(se)? | Which | Where | When
@@ -56,14 +37,9 @@ def without_subject(source: str) -> list[str]:
     return [f"{line}: {text.splitlines()[0]}" for line, text in docstrings(source) if PRONOUN.match(text)]
 
 
-def unfinished(path: Path) -> bool:
-    """Whether a file, or the folder that it lies in, is on the list of the unfinished."""
-    return path.relative_to(PACKAGE).as_posix().startswith(tuple(UNFINISHED))
-
-
 @pytest.mark.parametrize(
     "path",
-    [path for path in sorted(PACKAGE.rglob("*.py")) if not unfinished(path)],
+    sorted(PACKAGE.rglob("*.py")),
     ids=lambda path: path.relative_to(PACKAGE).as_posix(),
 )
 def test_docstrings_name_their_subject(path):

@@ -41,7 +41,7 @@ class MeasureCache:
         self._folder, self._enabled = folder / "measures", enabled
 
     def read(self, name: str, setting: str, fingerprints: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Which of these checkpoints have a value, as positions, and their values `[position, ...]`."""
+        """Positions of the checkpoints that have a value, and their values `[position, ...]`."""
         path = self._path(name)
         nothing = np.empty(0, dtype=int), np.empty(0)
         if not self._enabled or not path.exists():

@@ -1,4 +1,4 @@
-"""Everything about a run that measures need and that does not depend on the step: inputs, answers, axes, the network.
+"""Context of a run for measures, independent of the step: inputs, answers, axes, the network.
 
 The properties that measures require of a run (`requirements`) are answered here, from what task and model declare.
 """

@@ -50,19 +50,19 @@ class Measure:
     compute: Callable[[CheckpointBatch], Any]
     """Function of a few checkpoints; returns `[step, ...]`, a tensor, an array or a list with an entry per step."""
     meaning: str = ""
-    """One line for reports: definition, source, unit. Default: the first line of the docstring of `compute`."""
+    """Meaning in one line, for reports: definition, source, unit. Default: the first line of `compute`'s docstring."""
     _: KW_ONLY
     dims: tuple[str | EllipsisType, ...] = ("step",)
     """Names of the axes, `step` first; a final `...` stands for any further axes, called `<name>_0` and so on."""
     requires: tuple[str | Requirement, ...] = ()
-    """What a run must have for the measure to be defined: names in `requirements.REQUIREMENTS`, or a `Requirement`."""
+    """Requirements on a run for the measure to be defined: names in `requirements.REQUIREMENTS`, or a `Requirement`."""
     inputs: Inputs = "activations"
-    """What is held in memory for it, which decides how many checkpoints are computed at once: the embedding, all
-    weights, or activations and logits of all inputs."""
+    """Arrays held in memory, which limit how many checkpoints are computed at once: the embedding, all weights, or
+    activations and logits of all inputs."""
     coords: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """Coordinates along its own dimensions. Dimensions of built-in measures, such as `frequency`, have theirs."""
     relative_to: Literal["last", "before"] | None = None
-    """Another stored step that every value depends on: the last one, or the one before."""
+    """Reference step, stored too, on which every value depends: the last step of the run, or the step before."""
     opt_in: bool = False
     """Whether it is computed only when asked for by name, because it takes long."""
     revision: int | str = 0

@@ -366,7 +366,7 @@ def _warn_if_not_finite(item: Measure, values: np.ndarray, steps: np.ndarray) ->
 
 
 def _positions(traj: Trajectory, steps: Sequence[int] | slice | None) -> np.ndarray:
-    """Where the wanted steps lie among the stored ones, increasing."""
+    """Positions of the wanted steps among the stored steps, increasing."""
     if steps is None:
         return np.arange(len(traj.steps))
     if isinstance(steps, Integral):

@@ -49,7 +49,7 @@ class AtEpoch:
 
 @dataclass(frozen=True)
 class Threshold:
-    """One step after a metric was first logged at or above `value` (sign ">="), or at or below it ("<=").
+    """The step after a metric was first logged at or above `value` (sign ">="), or at or below it ("<=").
 
     >>> Threshold("test_accuracy", ">=", 0.99).met_by({"train_accuracy": 1.0, "test_accuracy": 0.99})
     True

@@ -28,7 +28,7 @@ class Schedule(ABC):
         """Whether `step` belongs to the schedule in a run that ends at step `last`; the last step always does."""
 
     def resolve(self, bytes_per_checkpoint: int, last: int) -> "Schedule":
-        """This schedule with every budget in bytes turned into steps."""
+        """The schedule with every budget in bytes turned into steps."""
         return self
 
     def steps(self, last: int) -> list[int]:
@@ -123,7 +123,7 @@ class Steps(Schedule):
 
 @dataclass(frozen=True)
 class Dense(Schedule):
-    """As many evenly spaced checkpoints as fit into `budget_bytes`; the trainer knows the size of a checkpoint.
+    """Evenly spaced checkpoints, as many as fit into `budget_bytes`; the trainer knows the size of a checkpoint.
 
     >>> Dense(1000).resolve(bytes_per_checkpoint=100, last=99)
     Every(k=11, until=None)

@@ -84,7 +84,7 @@ class RunJson(NamedTuple):
     """Description of the run by its writer."""
     complete: bool
     holdings: Holdings | None
-    """None where the run is not complete, or was completed by an older version, which listed nothing."""
+    """Inventory of a complete run; None for incomplete runs, and for runs completed by versions without inventories."""
 
 
 class SealedFile:

@@ -377,7 +377,7 @@ class RunWriter:
         self._check_failure()
 
     def _write(self, steps: list[int], buffers: dict[str, np.ndarray], lines: list[bytes]) -> None:
-        """In the background thread: commit one segment and append lines of metrics."""
+        """Commit one segment and append lines of metrics, in the background thread."""
         if self._failure is not None:  # a later segment must not land behind a gap
             return
         try:

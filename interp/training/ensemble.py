@@ -48,7 +48,7 @@ def require_equal_inputs(runs: Sequence[TrainState]) -> None:
 
 
 def shape_of(config: RunConfig) -> str:
-    """Everything in which the members of an ensemble must agree, as text: configs with equal texts can be batched.
+    """Key of the fields in which the members of an ensemble must agree: configs with equal keys can be batched.
 
     Example:
         >>> config = RunConfig()

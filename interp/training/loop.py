@@ -90,7 +90,7 @@ class Plan(ABC):
 
 @dataclass(frozen=True)
 class WholeRun(Plan):
-    """From step `first` to the end of a run, by the schedules of its config; `weights` is that of weights, resolved."""
+    """Plan from step `first` to the end of a run by its config's schedules; `weights` is resolved, without budgets."""
 
     config: RunConfig
     weights: Schedule
