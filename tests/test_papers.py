@@ -101,6 +101,19 @@ def test_a_figure_is_found_by_its_file_alone(tmp_path, monkeypatch):
     assert found[1:] == ("third", "last")
 
 
+def test_the_written_table_has_the_claims_of_its_figures():
+    """REPRODUCTIONS.md was written by these claims, intervals, titles and notes: whoever changes one writes it anew."""
+    text = (Path(__file__).parent.parent / "REPRODUCTIONS.md").read_text()
+    sections = re.findall(r"^### (\w+) · (.*?)$(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert len(sections) >= 39
+    for label, title, section in sections:
+        figure = figures()[label]
+        assert title == figure.title
+        assert figure.notes in section
+        rows = re.findall(r"^\| (.*?) \| [^|]* \| [✓✗–] \w", section, re.MULTILINE)
+        assert rows == [f"{claim.text.replace('|', chr(92) + '|')} | {claim.expected}" for claim in figure.claims]
+
+
 def test_a_claim_that_excludes_nothing_is_refused():
     with pytest.raises(InvalidArgumentError, match="must exclude something"):
         Claim(text="anything goes", measure=float)

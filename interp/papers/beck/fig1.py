@@ -14,23 +14,12 @@ from interp.papers.beck.claims import largest, limit_error, median, medians, val
 from interp.papers.beck.picture import axis_titles, line, panel_grid, shade
 from interp.papers.beck.presets import SIGMA, SIZES
 from interp.papers.beck.runs import descent_config, step_of
-from interp.papers.beck.sets import (
-    chosen_sets,
-    flow_of_sets,
-    limits_over_lambda,
-    log_times,
-    renamed,
-    scan_over_lambda,
-)
+from interp.papers.beck.sets import chosen_sets, flow_of_sets, limits_over_lambda, log_times, renamed, scan_over_lambda
 from interp.papers.beck.theory import two_points
 from interp.papers.beck.theory.gradient_flow import flow
 from interp.papers.kit.figure import Bounds, Claim, Figure, Preset, bounds
 from interp.plots.style import COLOURS, SERIES
-from interp.theory.separability import (
-    asymptotic_weights,
-    generalisation_loss,
-    weight_norm_bound,
-)
+from interp.theory.separability import asymptotic_weights, generalisation_loss, weight_norm_bound
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

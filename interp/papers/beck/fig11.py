@@ -12,9 +12,7 @@ from interp.papers.beck.edge import edge_sets, series, series_picture, steps_of
 from interp.papers.beck.presets import SIGMA, SIZES
 from interp.papers.beck.sets import flow_of_sets, log_times, renamed
 from interp.papers.kit.figure import Claim, Figure, Preset
-from interp.theory.separability import (
-    asymptotic_weights,
-)
+from interp.theory.separability import asymptotic_weights
 
 if TYPE_CHECKING:
     from interp.trajectory import Trajectory

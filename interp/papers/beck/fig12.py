@@ -10,11 +10,7 @@ from interp.papers.beck import PAPER
 from interp.papers.beck.claims import largest, median, medians
 from interp.papers.beck.edge import edge_sets, series, series_picture, steps_of
 from interp.papers.beck.presets import SIGMA, SIZES
-from interp.papers.beck.sets import (
-    flow_of_sets,
-    log_times,
-    renamed,
-)
+from interp.papers.beck.sets import flow_of_sets, log_times, renamed
 from interp.papers.kit.figure import Claim, Figure, Preset
 
 if TYPE_CHECKING:

@@ -13,17 +13,12 @@ from interp.papers.beck import PAPER
 from interp.papers.beck.claims import largest, median, medians
 from interp.papers.beck.picture import axis_titles, line, panel_grid
 from interp.papers.beck.presets import LN10, SIZES, Sizes
-from interp.papers.beck.sets import (
-    chosen_sets,
-)
+from interp.papers.beck.sets import chosen_sets
 from interp.papers.beck.theory import proportional_limit
 from interp.papers.beck.theory.gradient_flow import conformal_time_bound, flow
 from interp.papers.kit.figure import Claim, Figure, Preset
 from interp.plots.style import COLOURS, SERIES
-from interp.theory.separability import (
-    asymptotic_weights,
-    margin,
-)
+from interp.theory.separability import asymptotic_weights, margin
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

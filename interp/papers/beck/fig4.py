@@ -12,15 +12,10 @@ from interp.papers.beck.claims import largest
 from interp.papers.beck.picture import axis_titles, line, panel_grid, shade
 from interp.papers.beck.presets import LN10, SIGMA
 from interp.papers.beck.ratios import SLOPE_CLAIM, add_ratios, ratios
-from interp.papers.beck.sets import (
-    scan_over_lambda,
-)
+from interp.papers.beck.sets import scan_over_lambda
 from interp.papers.beck.theory import two_points
 from interp.papers.kit.figure import Claim, Figure, Preset
-from interp.theory.separability import (
-    generalisation_accuracy,
-    log_generalisation_loss,
-)
+from interp.theory.separability import generalisation_accuracy, log_generalisation_loss
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

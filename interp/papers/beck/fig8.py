@@ -15,9 +15,7 @@ from interp.papers.beck.ratios import SLOPE_CLAIM, add_ratios, ratios
 from interp.papers.beck.theory import two_points
 from interp.papers.kit.figure import Claim, Figure, Preset
 from interp.plots.style import COLOURS
-from interp.theory.separability import (
-    log_generalisation_loss,
-)
+from interp.theory.separability import log_generalisation_loss
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

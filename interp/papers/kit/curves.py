@@ -13,16 +13,7 @@ import xarray as xr
 from interp.analysis.curves import sustained_step
 from interp.milestones import criterion
 
-__all__ = [
-    "GENERALISED",
-    "HOLD",
-    "MEMORISED",
-    "POINTS",
-    "curve_of",
-    "last_evaluation",
-    "step_of",
-    "sustained",
-]
+__all__ = ["GENERALISED", "HOLD", "MEMORISED", "POINTS", "curve_of", "last_evaluation", "step_of", "sustained"]
 
 HOLD = criterion.HOLD
 """Further evaluations for which a level must be held."""
