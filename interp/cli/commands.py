@@ -382,7 +382,7 @@ class Sweep:
 class Reproduce:
     """Regenerate figures of the papers and test their claims: `interp reproduce K4`, or with no label the list of all.
 
-    Runs that are there already are used; after Ctrl-C the same command goes on.
+    Finished runs are used as they are; after Ctrl-C the same command resumes.
     """
 
     labels: Positional[Annotated[tuple[str, ...], arg(help="figures: K1, H2, A5, B8, ...; `all` for every one")]] = ()
@@ -392,9 +392,9 @@ class Reproduce:
     ] = "laptop"
     root: Root = Path("checkpoints")
     workers: Annotated[int | None, arg(help="processes; one for each CPU core if not given")] = None
-    again: Annotated[bool, arg(help="compute again what has been computed from the same runs")] = False
+    again: Annotated[bool, arg(help="compute the results again, even if the runs have not changed")] = False
     table: Annotated[
-        Path | None, arg(help="write all that has been reproduced into this file, REPRODUCTIONS.md, with pictures")
+        Path | None, arg(help="write every stored reproduction into this file, REPRODUCTIONS.md, with pictures")
     ] = None
 
     def __call__(self) -> None:
