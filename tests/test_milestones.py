@@ -117,3 +117,27 @@ def test_nothing_is_found_where_nothing_was_evaluated():
     assert found.memorised == found.generalised == Transition(None, None)
     assert set(found.ends.values()) == {None}
     assert found.last_step == 0
+
+
+def test_slingshots_are_told_where_the_last_layer_was_measured():
+    steps, loss, norm = np.arange(0, 1000, 10), np.full(100, 1e-3), np.full(100, 10.0)
+    loss[50] = 0.3
+    norm[40:50] += 0.1 * np.arange(1, 11)
+    norm[50:] = 11.0
+    log = xr.Dataset(
+        {"train_accuracy": ("step", np.ones(100)), "train_loss": ("step", loss)}, {"step": steps}, {"held_out": 0}
+    )
+    squares = np.stack([np.full(100, 1e6), norm**2], axis=1)  # the embedding is not the last layer
+    names = ["embed.W_E", "unembed.W_U"]
+    data = xr.Dataset(
+        {"sum_of_squares_by_parameter": (("step", "parameter"), squares)}, {"step": steps, "parameter": names}
+    )
+    (event,) = find((data, log)).slingshots
+    assert (event.start, event.peak, round(event.height)) == (500, 500, 300)
+    sentence = (
+        "The training loss spiked after a growth of the last layer: a slingshot at step 500 (Thilak et al., 2022)."
+    )
+    assert sentence in describe(find((data, log)), data)
+    assert find((data.sel(parameter=["embed.W_E"]), log)).slingshots == ()
+    assert find((xr.Dataset(), log)).slingshots == ()
+    assert find((data.isel(step=slice(0, 100, 7)), log)).slingshots == ()  # too few evaluations to tell

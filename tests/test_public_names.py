@@ -24,12 +24,6 @@ PUBLIC_API = {
 }
 """Patterns of names that are called from outside or looked up by name, and the reason."""
 
-WITHOUT_DOOR = {
-    "interp.analysis.loss.cross_entropy_by_pair",
-    "interp.analysis.numerics.slingshots",
-}
-"""Names that still wait for a door, or for their deletion."""
-
 
 def module_of(path: Path) -> str:
     """Dotted name of a module of the package."""
@@ -120,7 +114,7 @@ def used() -> set[str]:
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module != "interp"])
 def test_every_public_name_is_used(module):
-    unused = {f"{module}.{name}" for name in public_names(module)} - used() - WITHOUT_DOOR
+    unused = {f"{module}.{name}" for name in public_names(module)} - used()
     unused = {name for name in unused if not any(fnmatch(name, pattern) for pattern in PUBLIC_API)}
     assert unused == set(), "give it a door (a measure, a panel, a notebook), or delete it"
 

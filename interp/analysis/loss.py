@@ -23,7 +23,6 @@ __all__ = [
     "as_targets",
     "cross_entropy",
     "cross_entropy_by_input",
-    "cross_entropy_by_pair",
 ]
 
 Labels = Int[Array, "p p"] | Int[Array, " input"]
@@ -67,18 +66,6 @@ def cross_entropy_by_input(
         for step in product(*map(range, logits.shape[:-2]))
     ]
     return torch.stack(by_step).reshape(logits.shape[:-1])
-
-
-def cross_entropy_by_pair(logits: Float[Array, "*steps p p answer"], labels: Labels) -> Float[Tensor, "*steps p p"]:
-    """Cross-entropy of each input [a, b], in nats, in float64; its means over masks are the losses.
-
-    >>> labels = (torch.arange(3)[:, None] + torch.arange(3)) % 3
-    >>> round(cross_entropy_by_pair(torch.zeros(3, 3, 3), labels)[1, 2].item(), 4)
-    1.0986
-    """
-    logits = as_floats("logits", logits, "*steps p p answer")
-    label, _ = as_targets(labels, None, logits)
-    return cross_entropy_by_input(logits.flatten(-3, -2), label.flatten()).reshape(logits.shape[:-1])
 
 
 def accuracy(

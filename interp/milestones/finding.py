@@ -10,9 +10,10 @@ from types import MappingProxyType
 from typing import Final
 
 import numpy as np
+import xarray as xr
 
 from interp.analysis.curves import first_step, sustained_step
-from interp.analysis.numerics import BELOW, Collapse, collapses
+from interp.analysis.numerics import BELOW, Collapse, Slingshot, collapses, slingshots
 from interp.errors import InvalidArgumentError
 from interp.milestones.changepoints import Boundary, phase_boundaries
 from interp.milestones.criterion import GENERALISED, HOLD, MEMORISED, Criterion, Lag, Transition, lag
@@ -79,6 +80,8 @@ class Milestones:
     """The kind of loss, in words, where it is not the cross-entropy of the answers alone."""
     collapses: tuple[Collapse, ...] = ()
     """Stretches after generalising with a test accuracy below 0.9 (or below the criterion, if that is less)."""
+    slingshots: tuple[Slingshot, ...] = ()
+    """Spikes of the training loss after a growth of the last layer, where its norm has been measured."""
     last_step: int = 0
     """The last step at which anything was evaluated."""
     diverged: int | None = None
@@ -161,6 +164,7 @@ def find(
         last={name: float(values[-1]) for name, (_, values) in held.items()},
         last_step=max((int(steps[-1]) for steps, _ in held.values()), default=0),
         collapses=_collapses(source, generalised),
+        slingshots=_slingshots(source, memorised),
         loss=logged_loss(source.logged),
         diverged=source.diverged,
     )
@@ -190,6 +194,18 @@ def _collapses(source: Evaluations, generalised: Criterion) -> tuple[Collapse, .
     train, test = shared["train_accuracy"].values, shared["test_accuracy"].values
     level, below = generalised.level, min(BELOW, generalised.level)
     return collapses(shared["step"].values, train, test, reached=level, below=below, hold=generalised.hold)
+
+
+def _slingshots(source: Evaluations, memorised: Criterion) -> tuple[Slingshot, ...]:
+    """Slingshots at the steps at which both training curves were evaluated and the last layer's norm was measured."""
+    if "norm" not in source.last_layer:
+        return ()
+    shared = xr.merge([curves(source, ["train_accuracy", "train_loss"]), source.last_layer], join="inner")
+    if not shared.sizes["step"]:
+        return ()
+    loss, norm = shared["train_loss"].values, shared["norm"].values
+    accuracy, hold = shared["train_accuracy"].values, HOLD if memorised.hold is None else memorised.hold
+    return slingshots(shared["step"].values, accuracy, loss, norm, train_threshold=memorised.level, hold=hold)
 
 
 def _with_phases(found: Milestones, source: Evaluations, hold: int | None) -> Milestones:

@@ -10,7 +10,7 @@ Losses that the log defines otherwise than the measures (`logged_loss`) come fro
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -43,6 +43,8 @@ class Evaluations:
     """Whether inputs are known to have been held out; if not, test numbers are over all inputs."""
     operands: bool
     """Whether inputs are tuples of operands, so that a circuit can form."""
+    last_layer: xr.Dataset = field(default_factory=xr.Dataset)
+    """Variable `norm`: L2 norm of the unembedding, where it has been measured; no variable otherwise."""
 
     @property
     def diverged(self) -> int | None:
@@ -63,6 +65,7 @@ def evaluations(run: Run | Evaluations) -> Evaluations:
             checkpoints=data.sizes.get("step", 0),
             held_out=bool(data.attrs.get("held_out", 1)),
             operands=data.attrs.get("p") != 0,
+            last_layer=_last_layer(data),
         )
     traj = as_trajectory(run)
     return Evaluations(
@@ -112,6 +115,15 @@ def defined(traj: Trajectory, names: Sequence[str]) -> list[str]:
     """The measures among `names` that are defined for a run."""
     context = RunContext(traj)
     return [name for name in names if context.unmet(MEASURES[name].requires) is None]
+
+
+def _last_layer(data: xr.Dataset) -> xr.Dataset:
+    """L2 norm of the unembedding from the sums of squares of each parameter."""
+    if "sum_of_squares_by_parameter" not in data:
+        return xr.Dataset()
+    own = [name for name in data["parameter"].values if str(name).startswith("unembed.")]
+    squares = data["sum_of_squares_by_parameter"].sel(parameter=own)
+    return xr.Dataset({"norm": squares.sum("parameter") ** 0.5}) if own else xr.Dataset()
 
 
 def _finite(data: xr.Dataset, names: Sequence[str]) -> xr.Dataset:

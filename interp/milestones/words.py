@@ -115,6 +115,12 @@ def _accuracies(found: Milestones) -> list[str]:
         said.append("No pair is known to have been held out: accuracy is over all of them.")
     if found.collapses:
         said.append(_collapsed(found.collapses))
+    if found.slingshots:
+        times = "a slingshot" if len(found.slingshots) == 1 else f"{len(found.slingshots)} slingshots, the first"
+        said.append(
+            f"The training loss spiked after a growth of the last layer: {times} at step "
+            f"{found.slingshots[0].start:,} (Thilak et al., 2022)."
+        )
     if test is not None and "test" in reached and test.last < test.criterion.level:
         said.append(f"Test accuracy has since fallen to {_share(test.last)}.")
     return said
