@@ -875,7 +875,9 @@ def test_the_numbering_can_be_said(tmp_path, capsys):
     main(["import", str(plain), "--into", str(tmp_path / "runs"), "--assume", "steps=indices"])
     assert interp.load(next((tmp_path / "runs").iterdir())).steps.tolist() == [1, 101]
     torch.save(hooked(models[0]), tmp_path / "one.pt")
-    with pytest.raises(ConfigError, match=r"`assume` steps says what the numbers .* mean; these files give none"):
+    with pytest.raises(
+        ConfigError, match=r"`assume` steps is the meaning of the .* numbers; these files have no numbers"
+    ):
         import_checkpoints(tmp_path / "one.pt", root=tmp_path, assume={"steps": "updates"})
 
 

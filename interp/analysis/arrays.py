@@ -82,7 +82,7 @@ def as_frequency(name: str, k: int, p: int) -> int:
 def as_neurons(
     activations: Float[Array, "*steps p p neuron"], W_L: Float[Array, "*steps neuron answer"]
 ) -> tuple[Float[Tensor, "*steps p p neuron"], Float[Tensor, "*steps neuron answer"]]:
-    """Activations and the map from neurons to logits, with the same steps and neurons."""
+    """Activations and the map from neurons to logits, checked to agree in steps and neurons."""
     activations = as_floats("activations", activations, "*steps p p neuron")
     W_L = as_floats("W_L", W_L, "*steps neuron answer")
     if W_L.shape[:-1] != (*activations.shape[:-3], activations.shape[-1]):

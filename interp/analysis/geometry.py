@@ -103,7 +103,7 @@ def embedding_pca(
     - "aligned": axes of each step, rotated or reflected within their span so that the tokens come as near as possible
       to their places at the last step (orthogonal Procrustes). The ratios need not decrease.
 
-    An axis is signed so that the coordinate of largest magnitude (the first of those within 1e-6 of it) is positive.
+    An axis is signed so that the coordinate of largest magnitude (the first within a relative 1e-6 of it) is positive.
     Axes of equal variance, as the two of a perfect circle, are defined up to a rotation only. `components` >= 1; the
     result has min(components, p - 1, d_model) of them. The last step is the last along the flattened leading axes.
     Coordinates are in the units of W_E and do not change when d_model is rotated.

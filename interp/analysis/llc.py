@@ -147,7 +147,7 @@ def local_learning_coefficient(
     gradients are sampled, in their own precision.
 
     `step_size` eps > 0: see `calibrate`. `inverse_temperature` n beta > 0, None: n / log n. `localization` gamma >= 0;
-    its default is that of devinterp's grokking example. `chains` >= 2 (the error bar needs two), `draws` >= 2, as many
+    its default comes from devinterp's grokking example. `chains` >= 2 (the error bar needs two), `draws` >= 2, as many
     as devinterp's defaults; `burn_in` updates of each chain come before the first draw. `batch_size` in 1..n, None: all
     inputs. `seed`: the draws of noise and batches are functions of it and of the chain.
 
@@ -246,7 +246,7 @@ def calibrate(
         raise NotAvailableError(
             f"No cell of the grid gives a healthy estimate: of {healthy.numel()}, "
             f"{int(cells.diverged.any(-1).sum())} diverged and {int((cells.value <= 0).sum())} are not positive. "
-            f"Cells that diverge or exceed d/2 want a smaller `step_sizes`, those that drift more `burn_in`; where all "
+            f"Cells that diverge or exceed d/2 need a smaller `step_sizes`, cells that drift more `burn_in`; if all "
             f"are negative the weights are no minimum of this loss: take a larger `localization` or the train inputs."
         )
     sensitivity = _sensitivity(cells.value, healthy, axes)

@@ -230,7 +230,7 @@ def neuron_cluster_size(
 ) -> Int[Tensor, "*steps frequency"]:
     """Number of neurons with more than `threshold` of their variance in each frequency.
 
-    `threshold` in [0, 1]; the default is that of Nanda et al. (2023), who find 433 of 512 neurons above it.
+    `threshold` in [0, 1]; the default comes from Nanda et al. (2023), who find 433 of 512 neurons above it.
 
     >>> neuron_cluster_size(torch.tensor([[0.1, 0.9], [0.6, 0.3], [0.05, 0.95]])).tolist()
     [0, 2]

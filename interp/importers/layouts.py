@@ -64,7 +64,7 @@ class Layout:
     describe: Callable[[State, Mapping[str, Any]], Description]
     """Description of the run, from the translated weights of its last checkpoint and the configuration beside them."""
     tests_after_update: bool
-    """Whether a test loss belongs to the weights after the update whose loss is the train loss of the same number."""
+    """Whether a test loss belongs to the weights after the update whose pass gives the train loss of equal number."""
     script: str = ""
     """Script that numbers the files of its folders by the update just made, from 0; empty if no script does."""
 

@@ -187,7 +187,7 @@ def _assumed_updates(numbering: object, epochs: Sequence[int | None]) -> int:
             f"update just made, from 0); got {numbering!r}."
         )
     if all(epoch is None for epoch in epochs):
-        raise ConfigError("`assume` steps says what the numbers of checkpoints mean; these files give none.")
+        raise ConfigError("`assume` steps is the meaning of the checkpoints' numbers; these files have no numbers.")
     return NUMBERINGS.index(numbering)
 
 

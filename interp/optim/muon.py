@@ -8,7 +8,7 @@ With the gradient G of a matrix W [in, out] ("Muon: An optimizer for hidden laye
     W <- W (1 - lr wd) - lr sqrt(max(1, out / in)) O
 
 A parameter with leading axes (a matrix per attention head) is treated matrix by matrix. The iteration runs in float32,
-not in bfloat16 as in the authors' code, so that it gives the same bits wherever matrix products do.
+not in bfloat16 as in the authors' code, so that its bits are reproducible wherever those of matrix products are.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 class OrthogonalizedMomentum(torch.optim.Optimizer):
     """Muon for `matrices`, torch's fused AdamW for `others`; a torch optimiser with these two groups.
 
-    The hyper-parameters are those of `interp.config.Muon`, set by `set_hyper_parameters`.
+    `set_hyper_parameters` sets the hyper-parameters of `interp.config.Muon`.
 
     Example:
         >>> W = torch.nn.Parameter(torch.zeros(3, 3))

@@ -47,7 +47,7 @@ def build_optimizer(
     parameters = list(trained.values())
     device = parameters[0].device
     lr: float | Tensor = config.lr
-    if device.type == "cuda":  # whose fused kernels read it in float32, whatever the weights are in
+    if device.type == "cuda":  # fused CUDA kernels read it in float32 for every precision of the weights
         lr = torch.tensor(config.lr, dtype=torch.float32, device=device)
     capturable = device.type == "cuda"
     optimizer: torch.optim.Optimizer

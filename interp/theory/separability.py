@@ -68,7 +68,7 @@ Reals = float | np.ndarray
 
 _SEPARABLE = 1e-9  # |p| above this, in units of the points; of 0, rounding leaves less than 1e-14
 _ITERATIONS = 200  # Newton steps: 5 to 15 are the rule
-_HALF_WIDTH = 8.5  # of the window of Z: what lies outside is below e^(-36) of what is inside
+_HALF_WIDTH = 8.5  # of the window of Z: the mass outside is below e^(-36) of the mass inside
 _ENTRIES = 2**16  # numbers in one block of the quadrature: they stay in the cache
 
 
@@ -455,7 +455,7 @@ def _newton(X: Float[np.ndarray, "N d"]) -> Float[np.ndarray, " d"] | None:
         weight /= weight.sum()
         gradient = weight @ X
         half = X * np.sqrt(weight)[:, None]
-        H = half.T @ half  # of l, over l; that of log l, less the square of the gradient, may vanish
+        H = half.T @ half  # Hessian of l over l; the Hessian of log l, less the square of the gradient, may vanish
         H[np.diag_indices_from(H)] += 1e-14 * H.trace()
         step = -cho_solve(cho_factor(H, check_finite=False), gradient, check_finite=False)
         # near the boundary of the hull the gradient falls as e^-S, long before the minimum

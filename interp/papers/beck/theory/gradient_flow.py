@@ -17,7 +17,7 @@ beta = 3.3/(r times the largest eigenvalue of the covariance of the points), so 
 db/dtau = -l, so that S(tau) is the path without bias. As l decreases, tau >= log(1 + l_0 e^(b_0) t)/l_0 grows without
 bound, and S ends where l is least (App. C).
 
-*Rescaling* (eq. 14): with S' = sigma S, x' = x/sigma every logit stays, and S' follows the same flow with
+*Rescaling* (eq. 14): with S' = sigma S, x' = x/sigma every logit stays, and S' follows this flow with
 r' = sigma^2 r. A large sigma is a large learning rate of the weights against the bias, and no other change.
 
 Late in the flow S = S_inf and b = -log(l* t) for points that are not separable, from which the grokking times follow:
@@ -78,7 +78,7 @@ class Flow:
 class _Segments:
     """Steps of length h on the clock, of one set and for one time each: S and g as polynomials of theta in [0, 1].
 
-    b and the logarithms of t and tau are those at theta = 0.
+    b and the logarithms of t and tau are taken at theta = 0.
     """
 
     member: Int[np.ndarray, " segment"]
@@ -291,7 +291,7 @@ def _segments(
         K[6], g_end, slope_end = _rates(X, end, b - h, rate, loss)
         Q = np.moveaxis(np.tensordot(RK45.P.T, K, axes=1), 0, -1)
         _, g_half = _weights(_logits(X, S + h[:, None] * (Q @ 0.5**_POWERS)[..., 0], b - h / 2), loss)
-        bend = g_half - (g + g_end) / 2 - h * (slope - slope_end) / 8  # what the cubic of g misses at the half
+        bend = g_half - (g + g_end) / 2 - h * (slope - slope_end) / 8  # error of the cubic of g at the half
         error = scale * h * np.linalg.norm(np.tensordot(RK45.E, K, axes=1), axis=1)
         error /= 1 + scale * np.maximum(np.linalg.norm(S, axis=1), np.linalg.norm(end, axis=1))
         # The quartic that follows is far more exact than the bend; g itself has rounding
@@ -389,7 +389,7 @@ def _as_start(name: str, value: np.ndarray | float, shape: tuple[int, ...]) -> n
         array = np.broadcast_to(array, shape)
     except ValueError:
         raise InvalidArgumentError(
-            f"`{name}` must have sizes that broadcast to {list(shape)}, those of `points`; got {list(array.shape)}."
+            f"`{name}` must have sizes that broadcast to {list(shape)}, as `points` do; got {list(array.shape)}."
         ) from None
     if not np.isfinite(array).all():
         raise InvalidArgumentError(f"`{name}` must be finite; got values that are NaN or infinite.")

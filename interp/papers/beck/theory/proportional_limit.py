@@ -11,7 +11,7 @@ W = W_0(kappa e^(S g)), Lambert's function, two equations fix S and kappa:
 
     E[W^2] = lambda S^2,    E[W/(1 + W)] = lambda.
 
-The logits S_inf.x_i of the training points are then distributed as z = S g - W, the same as ln(W/kappa): a Gaussian
+The logits S_inf.x_i of the training points are then distributed as z = S g - W = ln(W/kappa): a Gaussian
 whose upper tail is pressed down, as S g = z + kappa e^z. It follows that l* = E[e^z] = E[W]/kappa and
 P(z > 0) = Phi(-kappa/S).
 

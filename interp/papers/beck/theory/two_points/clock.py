@@ -20,7 +20,7 @@ from interp.papers.beck.theory.two_points.limits import asymptotic_weight
 
 __all__ = ["BiasClock"]
 
-_KERNEL = 45.0  # what is more than e^45 times smaller is left out of int_0^beta e^beta'/l d beta'
+_KERNEL = 45.0  # parts that are more than e^45 times smaller are left out of int_0^beta e^beta'/l d beta'
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 _BLOCK = 2**12  # states whose quadratures are held in memory at once
 
@@ -197,7 +197,7 @@ class BiasClock:
         y = self._log_delta + (1 + self.delta) * x
         size = np.where(self.delta == 0, 1.0, np.abs(self.delta))
         rising = np.exp(np.where(self.delta > 0, x, 0.0)) / size
-        level = np.exp(np.where(self.delta == 0, x, 0.0))  # of which the others are the limit
+        level = np.exp(np.where(self.delta == 0, x, 0.0))  # the limit of both other cases
         value = np.where(self.delta > 0, rising, np.where(self.delta == 0, level, np.logaddexp(0.0, y) / size))
         falling = np.where(self.delta == 0, level, (1 + self.delta) * expit(y) / size)
         return value, np.where(self.delta > 0, rising, falling)

@@ -1,6 +1,6 @@
 """The two points: state, training loss and accuracy, and checks of the parameters.
 
-Of the population N(0, sigma^2) the losses and accuracies are those of `separability`, at |S| in one dimension.
+Losses and accuracies on the population N(0, sigma^2) are in `separability`, taken at |S| in one dimension.
 """
 
 from dataclasses import dataclass

@@ -55,7 +55,7 @@ def flow(
         return State(S=clock.weight(beta) / sigma, b=b0 - beta)
     log_t, *cases = np.broadcast_arrays(log_t, *as_cases(delta, sigma, S0, b0))
     S, b = np.empty(log_t.shape), np.empty(log_t.shape)
-    # one integration for each run, whatever the number of its times
+    # a single integration for all times of a run
     runs, number = np.unique(np.stack(cases, -1).reshape(-1, 4), axis=0, return_inverse=True)
     for k, (d, width, S_start, b_start) in enumerate(runs):
         here = (number.ravel() == k).reshape(log_t.shape)
