@@ -503,7 +503,12 @@ def test_a_row_that_depends_on_the_step_before_is_not_used_after_another(toy_run
 # --- networks with a part taken away ---------------------------------------------------------------------------------
 
 
-COSTLY = [m.name for m in MEASURES.values() if m.opt_in and not m.name.startswith("local_learning")]
+COSTLY = [
+    m.name
+    for m in MEASURES.values()
+    if m.opt_in and not m.needs("finite group") and not m.name.startswith("local_learning")
+]
+"""Ablations and other measures that come by name only and are defined for addition."""
 
 
 def plain_logits(traj, **changed):
