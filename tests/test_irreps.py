@@ -275,7 +275,7 @@ def test_on_cyclic_groups_the_measures_are_the_fourier_measures_of_addition(p):
     restricted = measures.restricted_loss_hidden(A, W_L, C, mask)
     torch.testing.assert_close(restricted.together, progress.restricted_loss_hidden(A, W_L, labels, keys))
     excluded = measures.excluded_loss_hidden(A, W_L, C, train, mask)
-    expected = progress.excluded_loss_hidden(A, W_L, labels, train, keys)
+    expected = progress.excluded_loss_neuron(A, W_L, A @ W_L[:, None], labels, train, keys)
     torch.testing.assert_close(excluded.together, expected.together)
     torch.testing.assert_close(excluded.by_irrep[:, 1:], expected.by_frequency)
 
