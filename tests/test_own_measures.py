@@ -76,7 +76,11 @@ def test_everything_that_a_batch_offers_is_of_its_steps_and_documented(grokked_r
         "excluded",
         "group",
     }
-    for name in set(public) - elsewhere - {"llc"}:
+    of_groups = {name for name in public if "irrep" in name}
+    for name in of_groups:
+        with pytest.raises(NotAvailableError, match=f"`batch.{name}` is defined for the products of a finite group"):
+            getattr(batch, name)
+    for name in set(public) - elsewhere - of_groups - {"llc"}:
         value = getattr(batch, name)
         fields = [value] if isinstance(value, torch.Tensor) else list(vars(value).values())
         parts = [part for f in fields for part in ([f] if isinstance(f, torch.Tensor) else vars(f).values())]

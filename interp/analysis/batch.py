@@ -354,11 +354,13 @@ class CheckpointBatch:
     @cached_property
     def restricted_loss_irreps(self) -> irreps.IrrepLoss:
         """Loss of the neurons' parts in rho(a b), all inputs, in nats: of the key irreps, and of each irrep alone."""
+        self._require("restricted_loss_irreps", "finite group", "neurons")
         return irreps.restricted_loss_hidden(self.neurons, self.W_L, self.group, self.key_irreps)
 
     @cached_property
     def excluded_loss_irreps(self) -> irreps.IrrepLoss:
         """Loss without the neurons' parts in rho(a b), train inputs, in nats: the key irreps, and each irrep alone."""
+        self._require("excluded_loss_irreps", "finite group", "neurons")
         trained = self.context.grid(self.context.train)
         return irreps.excluded_loss_hidden(self.neurons, self.W_L, self.group, trained, self.key_irreps)
 
