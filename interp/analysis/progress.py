@@ -16,7 +16,7 @@ Here each has its own name:
     excluded_loss_neuron     L - P_K A W_L                                      train inputs   TransformerLens demo
     excluded_loss_hidden     (A - P_K A) W_L: without the residual stream       train inputs   Chughtai et al.
 
-The last one is `excluded_loss_neuron` of the logits A W_L.
+`excluded_loss_hidden` equals `excluded_loss_neuron` of the logits A W_L.
 
 References: Progress measures for grokking via mechanistic interpretability (Nanda et al., 2023), arXiv:2301.05217, and
 its code; Grokking_Demo of TransformerLens, https://github.com/TransformerLensOrg/TransformerLens; A Toy Model of
