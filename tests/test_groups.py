@@ -12,6 +12,7 @@ from interp.config import Group, Modular, RunConfig
 from interp.errors import ConfigError, InvalidArgumentError
 from interp.tasks import build_task
 from interp.tasks.base import pair_task
+from interp.tasks.declared import Residues
 from interp.theory import groups
 from interp.theory.groups import finite_group, irreps
 
@@ -323,10 +324,10 @@ def test_counts_are_those_of_chughtai_et_al():
 def test_pairs_without_an_answer_are_in_neither_part():
     labels = torch.zeros(49, dtype=torch.long)
     pairs = torch.arange(48, 6, -1)  # in some order of a script
-    task = pair_task(Modular(p=7, train_fraction=0.5, seed=1), 7, labels, pairs)
+    task = pair_task(Modular(p=7, train_fraction=0.5, seed=1), Residues(7), "add", labels, pairs)
     assert int(task.train.sum()) == int(task.test.sum()) == 21
     assert not (task.train | task.test)[:7].any()
-    in_order = pair_task(Modular(p=7, train_fraction=0.5, seed=1), 7, labels, pairs.flip(0))
+    in_order = pair_task(Modular(p=7, train_fraction=0.5, seed=1), Residues(7), "add", labels, pairs.flip(0))
     assert not torch.equal(task.train, in_order.train)
 
 
