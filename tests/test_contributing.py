@@ -43,6 +43,7 @@ CHECKS = """
     assert {"train_loss", "test_accuracy", "von_neumann_ratio"} <= set(interp.measure(traj, None)) | set(data)
     assert figure.data and again.complete and best.accuracy == float(again.metrics.test_accuracy.max())
     assert "order-of-numbers" in path.read_text() and "Order of the numbers" in path.read_text()
+    assert gradients.test_gradient_norm.dims == ("step",) and (gradients.test_gradient_norm > 0).all()
     print(traj.folder)
     assert [verdict.verdict for verdict in done.verdicts] != ["not testable here"]
 """
