@@ -118,7 +118,7 @@ def test_further_panels_stand_below_and_move(toy_run, data):
     assert cursor(shown["Readout"]) == 12
     assert shown["Phases"].layout.title.text.endswith("step 12")
     assert len(shown["Phases"].data) == len(neuron_phases(data, 12).data)
-    with pytest.raises(InvalidArgumentError, match="what the panel `gap` needs: there is no `gap`"):
+    with pytest.raises(InvalidArgumentError, match="what the panel `gap` needs: There is no measure `gap`"):
         scrubber(toy_run, data, panels=[Panel("gap", needs=["gap"], draw=lambda context: go.Figure())])
 
 
