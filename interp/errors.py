@@ -16,6 +16,7 @@ __all__ = [
     "ForeignFormatError",
     "InterpError",
     "InvalidArgumentError",
+    "MeasureError",
     "NotAvailableError",
     "NotImportedError",
     "ObserverError",
@@ -40,7 +41,11 @@ class ConfigError(InvalidArgumentError):
 
 
 class NotImportedError(ConfigError):
-    """A stored config names a user's class whose module has not been imported in this process."""
+    """A stored config names a user's class whose module, `module`, has not been imported in this process."""
+
+    def __init__(self, message: str, module: str = "") -> None:
+        super().__init__(message)
+        self.module = module
 
 
 class UnknownNameError(InterpError, KeyError):
@@ -104,6 +109,10 @@ class ObserverError(InterpError, RuntimeError):
         super().__init__(message)
         self.hook = hook
         self.step = step
+
+
+class MeasureError(InterpError, RuntimeError):
+    """A user's measure raised an exception, which is the `__cause__`; the message names the measure."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ import pytest
 
 import interp
 from interp.config import FeedForward, Modular, RunConfig
-from interp.errors import DivergedError, ObserverError
+from interp.errors import DivergedError, InvalidArgumentError, ObserverError
 from interp.training import Observer, RunInterrupted, StopTraining
 from interp.training.observers import HOOKS
 from tests.observers import Changes, Interrupts
@@ -203,3 +203,36 @@ def test_a_replay_that_an_observer_ended_is_to_be_asked_for_again(toy_config, tm
     with pytest.raises(ObserverError, match=r"Ask for the same replay again\.$"):
         interp.replay(traj, 18, 30, observers=[Fails("before_step", 20)])
     assert interp.replay(traj, 18, 30).complete
+
+
+class Misspelt(Observer):
+    def afterstep(self, run, step, values):
+        pass
+
+
+class MisspeltMetrics(Diary):
+    def on_metric(self, run, step, metrics):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("observers", "message"),
+    [
+        (Diary(), "`observers` must be a list of observers"),
+        ("diary", "`observers` must be a list of observers"),
+        ([Diary], r"not classes; got the class Diary\. Write Diary\(\)\."),
+        ([print], "objects of type interp.Observer; got <built-in"),
+        ([Diary(), Misspelt()], r"`Misspelt\.afterstep` is no hook.*Did you mean `after_step`"),
+        ([MisspeltMetrics()], r"`MisspeltMetrics\.on_metric` is no hook.*Did you mean `on_metrics`"),
+    ],
+)
+def test_what_is_no_observer_is_refused_before_anything_starts(toy_run, toy_config, tmp_path, observers, message):
+    for start in (
+        lambda: interp.train(toy_config, root=tmp_path, observers=observers),
+        lambda: interp.train_many([toy_config], root=tmp_path, observers=observers),
+        lambda: interp.resume(toy_run.folder, observers=observers),
+        lambda: interp.replay(toy_run, 0, 2, observers=observers),
+    ):
+        with pytest.raises(InvalidArgumentError, match=message):
+            start()
+    assert not list(tmp_path.iterdir())

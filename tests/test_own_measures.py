@@ -13,7 +13,7 @@ from interp.analysis.catalogue import MEASURES
 from interp.analysis.context import RunContext
 from interp.analysis.requirements import Requirement
 from interp.config import Group
-from interp.errors import InvalidArgumentError, NotAvailableError, UnknownNameError
+from interp.errors import InvalidArgumentError, MeasureError, NotAvailableError, UnknownNameError
 from tests.runs import extend
 
 
@@ -144,6 +144,8 @@ def test_a_field_that_breaks_its_rule_is_named(declared, message, as_users_run_i
         (lambda batch: batch.W_E[:, 0] * 1j, {"dims": ("step", "d")}, "must return real numbers; got torch.complex64"),
         (lambda batch: [[1.0]] * 5 + [[1.0, 2.0]] * 6, {"dims": ("step", "d")}, "number or an array; got"),
         (lambda batch: batch.W_E[:, :3, 0], {"dims": ("step", "token")}, "coordinates of its axis `token`.*7; got 3"),
+        (lambda batch: batch.W_E[:, :5, 0], {"dims": ("step", "frequency")}, "axis `frequency`.*3; got 5"),
+        (lambda batch: batch.W_E[:, :5, 0], {"dims": ("step", "parameter")}, r"axis `parameter`.*\d+; got 5"),
         (lambda batch: batch.W_E[:, :3, 0], {"dims": ("step", "d"), "coords": {"d": [1]}}, "axis `d`.*1; got 3"),
     ],
 )
@@ -220,10 +222,28 @@ def test_a_forgotten_requirement_is_named_where_the_run_lacks_the_part(logistic_
         interp.measure(logistic_run, [of_weights(compute=compute)])
 
 
-def test_other_mistakes_stay_what_they_are(toy_run):
-    for broken, error in ((lambda batch: {}["key"], KeyError), (lambda batch: batch.logit, AttributeError)):
-        with pytest.raises(error):
-            interp.measure(toy_run, [of_weights(compute=broken)])
+@pytest.mark.parametrize("revision", [0, 1])
+def test_other_mistakes_name_the_measure_and_keep_their_cause(own_run, revision):
+    for broken, cause, message in (
+        (lambda batch: {}["key"], KeyError, r"`mine` raised KeyError: 'key'"),
+        (lambda batch: 1 / 0, ZeroDivisionError, "`mine` raised ZeroDivisionError: division by zero"),
+        (lambda batch: batch.logit, AttributeError, r"`batch\.logit`, which no batch has\. Did you mean `logits`"),
+        (lambda batch: batch.WE, AttributeError, r"`batch\.WE`, which no batch has\. Did you mean `W_E`"),
+    ):
+        with pytest.raises(MeasureError, match=message) as caught:
+            interp.measure(own_run, [of_weights(compute=broken, revision=revision)])
+        assert isinstance(caught.value.__cause__, cause)
+
+
+def test_a_function_of_a_batch_is_to_be_wrapped(toy_run):
+    def spread(batch):
+        return batch.W_E.var((1, 2))
+
+    with pytest.raises(InvalidArgumentError, match=r'no `W_E`.*wrap it: interp\.Measure\("spread", spread\)\.'):
+        interp.measure(toy_run, [spread])
+    assert interp.measure(toy_run, [interp.Measure("spread", spread)]).spread.dims == ("step",)
+    with pytest.raises(InvalidArgumentError, match="not classes; got the class Measure"):
+        interp.measure(toy_run, [interp.Measure])
 
 
 def test_no_measure_of_ours_fails_for_lack_of_a_requirement(logistic_run, mlp_run, squares_run, group_run):

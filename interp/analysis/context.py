@@ -153,8 +153,10 @@ class RunContext:
                 return self.residues.numpy()
             case "parameter":
                 return np.array(self.traj.names)
-            case "irrep":
+            case "irrep" if self.group is not None:
                 return np.array([irrep.name for irrep in irreps(self.group)])
+            case "frequency" if self.operands_are_residues:
+                return np.arange(1, len(self.residues) // 2 + 1)
             case "frequency" | "component" | "circle" | "angle":
                 return np.arange(1, size + 1)
         return np.arange(size)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from interp.analysis.batch import CheckpointBatch
 from interp.analysis.requirements import Requirement, suggested_requirement, with_implied
-from interp.errors import InvalidArgumentError, NotAvailableError
+from interp.errors import InvalidArgumentError, MeasureError, NotAvailableError, did_you_mean
 from interp.models import Network
 
-__all__ = ["Measure", "measure_of_model"]
+__all__ = ["Measure", "failure_of", "measure_of_model"]
 
 Inputs = Literal["embedding", "weights", "activations"]
 
@@ -161,11 +161,35 @@ def measure_of_model(function: Callable[[Network], Any]) -> Measure:
         )
 
     def compute(batch: CheckpointBatch) -> Tensor:
-        values = [_as_tensor(name, value) for value in batch.each(function)]
+        try:
+            values = [_as_tensor(name, value) for value in batch.each(function)]
+        except AttributeError as error:
+            if isinstance(error.obj, Network) and hasattr(CheckpointBatch, str(error.name)):
+                raise InvalidArgumentError(
+                    f"`{name}` is called with the model, which has no `{error.name}`, as a batch of checkpoints has. "
+                    f'For a function of a batch, wrap it: interp.Measure("{name}", {name}).'
+                ) from error
+            raise
         return _stacked(name, values)
 
     meaning = (function.__doc__ or name).strip().splitlines()[0]
     return Measure(name, compute, meaning, dims=("step", ...), inputs="weights")
+
+
+def failure_of(measure: Measure, error: Exception) -> MeasureError:
+    """Error for an exception inside a user's measure; for an attribute that no batch has, with a suggestion.
+
+    >>> print(failure_of(Measure("mine", len), ZeroDivisionError("division by zero")))
+    `mine` raised ZeroDivisionError: division by zero
+    """
+    match error:
+        case AttributeError(obj=CheckpointBatch(), name=str(attribute)):
+            offered = [name for name in dir(CheckpointBatch) if not name.startswith("_")]
+            return MeasureError(
+                f"`{measure.name}` asks for `batch.{attribute}`, which no batch has. {did_you_mean(attribute, offered)}"
+            )
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return MeasureError(f"`{measure.name}` raised {reason}")
 
 
 def _as_tensor(name: str, value: Any) -> Tensor:

@@ -25,8 +25,8 @@ from interp.analysis.batch import CheckpointBatch
 from interp.analysis.cache import MeasureCache
 from interp.analysis.catalogue import MEASURES
 from interp.analysis.context import RunContext
-from interp.analysis.definitions import Measure, measure_of_model
-from interp.errors import InvalidArgumentError, NotAvailableError, UnknownNameError, did_you_mean
+from interp.analysis.definitions import Measure, failure_of, measure_of_model
+from interp.errors import InterpError, InvalidArgumentError, NotAvailableError, UnknownNameError, did_you_mean
 from interp.models import Network
 from interp.training.environment import keep_large_buffers, release_buffers
 from interp.trajectory import Trajectory, as_trajectory
@@ -76,6 +76,7 @@ def measure(
         UnknownNameError: there is no such measure, or no such step; the message suggests one.
         NotAvailableError: a measure that was asked for by name is not defined for this run, or it has no checkpoint.
         InvalidArgumentError: a user's measure has the name of another one, or its results do not fit its axes.
+        MeasureError: a user's measure raised an exception.
 
     Warns:
         UserWarning: a user's measure has values that are NaN or infinite.
@@ -270,7 +271,19 @@ def _streamed(
 def _values(context: RunContext, items: Sequence[Measure], chunk: np.ndarray) -> list[np.ndarray]:
     """Values of all items at a chunk of checkpoints, which share intermediate arrays."""
     shared = CheckpointBatch(context, chunk)
-    return [_stored_values(item, context, chunk) if _is_own(item) else item.values(shared) for item in items]
+    return [_stored_values(item, context, chunk) if _is_own(item) else _values_of(item, shared) for item in items]
+
+
+def _values_of(item: Measure, batch: CheckpointBatch) -> np.ndarray:
+    """Values of a measure; an exception inside a user's own becomes an error that names it."""
+    try:
+        return item.values(batch)
+    except InterpError:
+        raise
+    except Exception as error:
+        if item.name in MEASURES:
+            raise
+        raise failure_of(item, error) from error
 
 
 def _is_own(item: Measure) -> bool:
@@ -281,7 +294,7 @@ def _is_own(item: Measure) -> bool:
 def _stored_values(item: Measure, context: RunContext, chunk: np.ndarray) -> np.ndarray:
     """Values of a user's measure that are to be stored: it must declare on which other checkpoints they depend."""
     batch = CheckpointBatch(context, chunk)
-    values = item.values(batch)
+    values = _values_of(item, batch)
     for fact, declared, way in (
         ("key frequencies", item.needs("key frequencies"), 'requires=("key frequencies",)'),
         ("last", item.relative_to == "last", 'relative_to="last"'),
@@ -337,6 +350,11 @@ def _known(name: str) -> Measure:
 def _own(item: Any) -> Measure:
     """A user's measure, or function of the model, as a measure."""
     if not isinstance(item, Measure):
+        if isinstance(item, type):
+            raise InvalidArgumentError(
+                f"`names` must hold measures, not classes; got the class {item.__name__}. A measure of your own is "
+                f'interp.Measure("name", function).'
+            )
         if not callable(item):
             raise InvalidArgumentError(
                 f"`names` must hold names of measures, or functions; got {item!r}. Or an `interp.Measure`."

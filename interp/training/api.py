@@ -28,7 +28,7 @@ from interp.store import RunWriter
 from interp.training.ensemble import require_equal_inputs, require_equal_shape
 from interp.training.environment import choose_device, provenance, run_environment
 from interp.training.loop import Member, Plan, RunInterrupted, Stretch, WholeRun, advance, build_step
-from interp.training.observers import Observer
+from interp.training.observers import Observer, check_observers
 from interp.training.recording import (
     Completion,
     DivergenceCheck,
@@ -68,7 +68,7 @@ def train(
             it early, to be resumed later: then the trajectory so far is returned.
 
     Raises:
-        InvalidArgumentError: `existing`, `device` or `threads` has no meaning; nothing is deleted.
+        InvalidArgumentError: `existing`, `device`, `threads` or `observers` has no meaning; nothing is deleted.
         RunExistsError: the run exists and `existing` is "error".
         RunLockedError: another process is writing to it.
         DeviceMemoryError: the run does not fit into the memory of the device; none is made, and none is deleted.
@@ -76,6 +76,7 @@ def train(
         RunInterrupted: (a KeyboardInterrupt) after Ctrl-C or SIGTERM; the run can be resumed.
         ObserverError: an observer raised an exception; the run can be resumed.
     """
+    check_observers(observers)
     config = recipes.get(config) if isinstance(config, str) else config
     folder = Path(root) / config.run_id
     if _continues(folder, existing):
@@ -111,6 +112,7 @@ def train_many(
         ConfigError: the configs are not of equal shape (the message names the fields), or two are the same.
         RunExistsError, RunLockedError, DeviceMemoryError, DivergedError, RunInterrupted, ObserverError: as `train`.
     """
+    check_observers(observers)
     if not configs:
         raise InvalidArgumentError("`configs` must hold at least one run; got none.")
     chosen = [recipes.get(config) if isinstance(config, str) else config for config in configs]
@@ -155,6 +157,7 @@ def resume(
         DivergedError: the run diverged, and would diverge again.
         RunInterrupted, ObserverError, RunLockedError: as `train`.
     """
+    check_observers(observers)
     traj = Trajectory(Path(path))
     _refuse_imported(traj)
     if traj.diverged is not None:
@@ -213,6 +216,7 @@ def replay(
         NotAvailableError: the run holds no full state at or before `start`, or was imported.
         CorruptRunError: a replayed step differs from the stored one.
     """
+    check_observers(observers)
     traj = as_trajectory(traj)
     _refuse_imported(traj)
     for name, value in (("start", start), ("stop", stop), ("every", every)):

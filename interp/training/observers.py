@@ -16,8 +16,9 @@ resuming and replaying rely on it. An exception in a hook ends the run as Ctrl-C
 is stored, and an `ObserverError` names the observer. `StopTraining` ends it in the same way and is no error.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -25,11 +26,12 @@ from torch import Tensor
 
 from interp.config import RunConfig
 from interp.config.events import Event
+from interp.errors import InvalidArgumentError, did_you_mean
 from interp.models import Network
 from interp.training.capture import Split
 from interp.training.state import TrainState
 
-__all__ = ["HOOKS", "ObservedRun", "Observer", "StopTraining"]
+__all__ = ["HOOKS", "ObservedRun", "Observer", "StopTraining", "check_observers"]
 
 HOOKS = ("before_step", "after_step", "on_metrics", "on_save", "on_state", "on_event", "on_end")
 """Names of all hooks of an observer."""
@@ -137,6 +139,35 @@ class Observer:
         `error` is None at the last step; else it says why the run ends here: `RunInterrupted` (a signal),
         `StopTraining`, `ObserverError` (another observer's failure), `DivergedError`, or any other exception.
         """
+
+
+def check_observers(observers: Any) -> None:
+    """Refuse whatever is no sequence of observers, and a method that is called like a hook but is none.
+
+    Raises:
+        InvalidArgumentError: the message says what came; for a hook that is none, which are near.
+
+    >>> class Late(Observer):
+    ...     def on_metric(self, run, step, metrics): ...
+    >>> check_observers([Late()])
+    Traceback (most recent call last):
+    interp.errors.InvalidArgumentError: `Late.on_metric` is no hook of an observer. Did you mean `on_metrics`?
+    """
+    if isinstance(observers, str) or not isinstance(observers, Sequence):
+        raise InvalidArgumentError(f"`observers` must be a list of observers, such as [mine]; got {observers!r}.")
+    for one in observers:
+        if isinstance(one, type):
+            raise InvalidArgumentError(
+                f"`observers` must hold objects, not classes; got the class {one.__name__}. Write {one.__name__}()."
+            )
+        if not isinstance(one, Observer):
+            raise InvalidArgumentError(f"`observers` must hold objects of type interp.Observer; got {one!r}.")
+        kind = type(one)
+        for name in dir(kind):
+            if name.startswith(("on_", "before", "after")) and name not in HOOKS and callable(getattr(kind, name)):
+                raise InvalidArgumentError(
+                    f"`{kind.__name__}.{name}` is no hook of an observer. {did_you_mean(name, HOOKS)}"
+                )
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
