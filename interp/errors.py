@@ -25,6 +25,7 @@ __all__ = [
     "StoreError",
     "UnknownNameError",
     "did_you_mean",
+    "error_line",
 ]
 
 
@@ -128,3 +129,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return f"Did you mean {' or '.join(f'`{match}`' for match in near)}?"
     return f"Known: {', '.join(known)}."
+
+
+def error_line(error: BaseException) -> str:
+    """The message of another library's exception in one line, to be part of an error of this package.
+
+    >>> error_line(ValueError("two\\nlines"))
+    'two lines'
+    """
+    return " ".join(str(error).split())

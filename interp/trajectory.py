@@ -20,14 +20,16 @@ from interp.errors import (
     ConfigError,
     CorruptRunError,
     DamagedRunWarning,
+    NotAvailableError,
     NotImportedError,
     StoreError,
     UnknownNameError,
     did_you_mean,
 )
-from interp.models import Network, build_model
+from interp.models import Model, Network, build_model
+from interp.models.guests import load_weights
 from interp.store import RunReader, VerifyReport
-from interp.tasks import Examples, build_task
+from interp.tasks import Examples, Task, build_task
 
 if TYPE_CHECKING:  # xarray and transformer_lens take longer to import than this whole package
     import xarray
@@ -142,7 +144,23 @@ class Trajectory:
     @cached_property
     def task(self) -> Examples:
         """The task, rebuilt from the config: inputs, answers and split (an imported run's may be stored with it)."""
-        return build_task(self.config.task, self.run.get("import", {}).get("split"))
+        examples = build_task(self.config.task, self.run.get("import", {}).get("split"))
+        if "examples" in self.run and self.run["examples"] != examples.digest():
+            raise NotAvailableError(
+                f"The class {type(self.config.task).__name__} gives other examples than when {self.folder} was "
+                "trained: it has changed since, or draws from global generators. Load the run with the code that "
+                "trained it."
+            )
+        return examples
+
+    def require_same_examples(self) -> None:
+        """Demand that a user's task gives the examples that the run was trained on; `task` does so, too.
+
+        Raises:
+            NotAvailableError: the class has changed, or draws from global generators.
+        """
+        if "examples" in self.run:
+            _ = self.task
 
     @cached_property
     def network(self) -> Network:
@@ -212,7 +230,7 @@ class Trajectory:
     def model(self, step: int | None = None) -> Network:
         """The model with its weights of one step (None: the last), in evaluation mode, on the CPU."""
         model = self._build()
-        model.load_state_dict(self.state(step))
+        load_weights(model, self.state(step))
         return model.eval()
 
     def lens(self, step: int | None = None) -> "TransformerBridge":
@@ -236,13 +254,15 @@ class Trajectory:
             CorruptRunError: they are not; the message names the parameter and the largest difference.
         """
         at = self.position(step)
+        users = [type(own).__name__ for own in (self.config.task, self.config.model) if isinstance(own, Task | Model)]
+        guests = f", and for a {' or '.join(users)} that has not changed and draws nothing elsewhere" if users else ""
         for name in self.names:
             stored = self._reader.read(name, at)
             if stored.tobytes() != weights[name].tobytes():
                 difference = float(np.abs(stored.astype(float) - weights[name].astype(float)).max())
                 raise CorruptRunError(
                     f"`{name}` at step {step} is not what {self.folder} stores (largest difference {difference:.3g}); "
-                    "exactness holds for one device model, torch version and number of threads."
+                    f"exactness holds for one device model, torch version and number of threads{guests}."
                 )
 
     def full_state(self, step: int) -> dict[str, np.ndarray]:

@@ -124,6 +124,8 @@ def _annotations(cls: type) -> dict[str, Any]:
 def _conform(name: str, value: Any, annotation: Any) -> Any:
     """`value`, with whole numbers made floats and lists tuples where the annotation says so; or a `ConfigError`."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if isinstance(value, type) and issubclass(value, Record):
+        raise ConfigError(f"`{name}` must be a value; got the class {value.__name__}: write {value.__name__}().")
     if origin is Literal:
         if value not in arguments:
             raise ConfigError(f"`{name}` must be one of {', '.join(map(str, arguments))}; got {value!r}.")
@@ -294,6 +296,11 @@ def _imported(kind: str, base: type, path: str) -> type:
             f"Write `import {module}` first, or `interp --import {module} ...` on the command line."
         )
     cls = getattr(sys.modules[module], name, None)
+    if cls is None and module == "__main__":
+        raise NotImportedError(
+            f"`{path}.kind` is {kind}, a class of the script that trained the run, and this process runs another. Put "
+            "the class into a module of its own, import it in both, and train the run again."
+        )
     if not isinstance(cls, type) or not issubclass(cls, base) or not _is_record(cls):
         raise ConfigError(
             f"`{path}.kind` {kind} must name a frozen dataclass derived from {base.__name__}; "

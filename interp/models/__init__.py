@@ -10,7 +10,7 @@ from torch.nn.modules.dropout import _DropoutNd as _Dropout
 
 from interp.config import Decoder, FeedForward, Logistic, Recurrent, Transformer
 from interp.config.declared import ModelConfig
-from interp.errors import ConfigError
+from interp.errors import ConfigError, InterpError, error_line
 from interp.models.base import Answer, Batch, Network, Sizes
 from interp.models.decoder import DecoderNetwork
 from interp.models.feedforward import FeedForwardNetwork
@@ -94,7 +94,12 @@ def _built_by_user(config: Model, sizes: Sizes, generator: torch.Generator) -> N
     name = type(config).__name__
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        network = config.build(sizes, generator)
+        try:
+            network = config.build(sizes, generator)
+        except (InterpError, MemoryError):
+            raise
+        except Exception as error:
+            raise ConfigError(f"`{name}.build` raised {type(error).__name__}: {error_line(error)}") from error
     if not isinstance(network, Network):
         raise ConfigError(f"`{name}.build` must return an interp.models.Network; got {type(network).__name__}.")
     if not any(parameter.requires_grad for parameter in network.parameters()):

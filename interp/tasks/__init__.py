@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from interp.config import Gaussian, Group, Modular, Parity, Sums, Symbolic
 from interp.config.declared import TaskConfig
-from interp.errors import ConfigError
+from interp.errors import ConfigError, InterpError, error_line
 from interp.tasks.algebraic import modular_task
 from interp.tasks.base import Examples, split, tuples_of, unpacked
 from interp.tasks.declared import (
@@ -120,9 +120,21 @@ def build_task(config: TaskConfig, stored: Mapping[str, str] | None = None) -> E
         case Gaussian():
             return gaussian_task(config)
         case Task():
-            examples = config.examples()
-            examples.require_consistent()
-            return examples
+            return _given_by_user(config)
     raise ConfigError(
         f"`task` must be a task of this package, or derived from interp.tasks.Task; got {type(config).__name__}."
     )
+
+
+def _given_by_user(config: Task) -> Examples:
+    name = f"`{type(config).__name__}.examples`"
+    try:
+        examples = config.examples()
+    except (InterpError, MemoryError):
+        raise
+    except Exception as error:
+        raise ConfigError(f"{name} raised {type(error).__name__}: {error_line(error)}") from error
+    if not isinstance(examples, Examples):
+        raise ConfigError(f"{name} must return Examples, as `Examples.of` makes them; got a {type(examples).__name__}.")
+    examples.require_consistent()
+    return examples

@@ -1,5 +1,6 @@
 """Examples: all inputs of a task with answers, split and declarations; tokens of tuples, and the split recipes."""
 
+import hashlib
 import random
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from interp.config import Group, Modular
 from interp.errors import InvalidArgumentError
-from interp.tasks.declared import Alphabet, Inputs, Tuples
+from interp.tasks.declared import Alphabet, Elements, Inputs, Numbers, Tuples
 from interp.tasks.objective import CrossEntropy, Objective
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "tuples_of",
     "unpacked",
 ]
+
+_OPERATIONS = ("", "add", "subtract", "multiply", "divide", "product")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +97,19 @@ class Examples:
             >>> examples.d_vocab, examples.d_vocab_out, examples.operands.tolist()
             (3, 2, [0, 1, 2])
         """
+        for name, value in (("tokens", tokens), ("labels", labels), ("train", train), ("test", test)):
+            if not isinstance(value, Tensor) and not (name == "test" and value is None):
+                raise InvalidArgumentError(
+                    f"`{name}` must be a tensor; got a {type(value).__name__}: write torch.as_tensor({name})."
+                )
+        if not isinstance(inputs, Inputs):
+            raise InvalidArgumentError(
+                f"`inputs` must be a declaration such as Tuples(Residues(p)) or Sequences(); got {_shown(inputs)}."
+            )
+        if not isinstance(answers, Alphabet):
+            raise InvalidArgumentError(
+                f"`answers` must be an alphabet such as Residues(p) or Classes(n); got {_shown(answers)}."
+            )
         largest = int(tokens.max()) if len(tokens) and not tokens.is_floating_point() else -1
         examples = Examples(
             tokens=tokens,
@@ -146,6 +162,12 @@ class Examples:
                 f"`tokens` must have a row for each of the {self.inputs.n_operands**self.inputs.arity} "
                 f"{self.inputs}, lexicographic; got {n} rows."
             )
+        if self.operation not in _OPERATIONS:
+            raise InvalidArgumentError(
+                f"`operation` must be {', '.join(_OPERATIONS[1:])}, or empty for any other; got {self.operation!r}."
+            )
+        if self.inputs.arity:
+            self._require_tuples()
         if not self.train.any():
             raise InvalidArgumentError("`train` must hold at least one input; got none.")
         if (self.train & self.test).any():
@@ -153,6 +175,67 @@ class Examples:
             raise InvalidArgumentError(f"`train` and `test` must have no input in common; got {both}.")
         if not self.objective.has_population and not self.test.any():
             raise InvalidArgumentError("`test` must hold at least one input; got none.")
+
+    def _require_tuples(self) -> None:
+        """Raise an `InvalidArgumentError` where tokens, or labels of an operation, are not those of the tuples."""
+        tuples = tuples_of(Numbers(self.p), self.inputs.arity)
+        if not self.tokens.is_floating_point():
+            for k, operand in enumerate(self.operands[tuples].T):
+                if not (self.tokens == operand[:, None]).all(dim=0).any():
+                    raise InvalidArgumentError(
+                        f"`tokens` must hold operand {k} of the {self.inputs} in a column, the rows lexicographic as "
+                        f"`tuples_of` gives them; no column of {self.tokens.shape[1]} is it. Inputs in another order "
+                        "or form are Sequences()."
+                    )
+        answered = (self.train | self.test).nonzero().flatten()
+        right = self._follows_operation(tuples)[answered]
+        if 2 * int(right.sum()) < len(right):
+            at = int(answered[~right][0])
+            raise InvalidArgumentError(
+                f"`operation` {self.operation!r} must give the labels; it does not for {int((~right).sum())} of "
+                f"{len(right)} inputs, such as {tuple(tuples[at].tolist())} with label {int(self.labels[at])}. "
+                "Correct the labels, or leave `operation` empty."
+            )
+
+    def _follows_operation(self, tuples: Int[Tensor, "input arity"]) -> Bool[Tensor, " input"]:
+        """Whether the label of each tuple is what `operation` makes of it: as residues, or as numbers."""
+        places = torch.full((max(int(self.classes.max()), int(self.labels.max())) + 1,), -1)
+        places[self.classes] = torch.arange(len(self.classes))
+        answer = places[self.labels]
+        first, last = tuples[:, 0], tuples[:, -1]
+        match self.operation:
+            case "add":
+                difference = tuples.sum(dim=1) - answer
+            case "subtract":
+                difference = 2 * first - tuples.sum(dim=1) - answer
+            case "multiply":
+                difference = tuples.prod(dim=1) - answer
+            case "divide":
+                difference = answer * last - first
+            case "product":
+                if not isinstance(self.answers, Elements) or self.inputs.arity != 2:
+                    return torch.zeros(len(tuples), dtype=torch.bool)
+                return torch.as_tensor(self.answers.group.table)[first, last] == answer
+            case _:
+                return torch.ones(len(tuples), dtype=torch.bool)
+        readings = [difference == 0, *(difference % n == 0 for n in (self.p, self.answers.size))]
+        return max(readings, key=lambda right: int(right.sum()))
+
+    def digest(self) -> str:
+        """Digest of inputs, answers, split and declarations; of points their number alone, which machines round.
+
+        Example:
+            >>> from interp.tasks import Modular, build_task
+            >>> one, other = (build_task(Modular(p=5, seed=seed)) for seed in (0, 1))
+            >>> one.digest() == one.digest(), one.digest() == other.digest()
+            (True, False)
+        """
+        about = (str(self.inputs), str(self.answers), self.d_vocab, self.d_vocab_out, self.operation)
+        found = hashlib.sha256(repr((about, tuple(self.tokens.shape))).encode())
+        tokens = self.tokens[:0] if self.tokens.is_floating_point() else self.tokens
+        for tensor in (tokens, self.labels, self.train, self.test, self.operands, self.classes):
+            found.update(tensor.contiguous().numpy().tobytes())
+        return found.hexdigest()[:32]
 
     @property
     def p(self) -> int:
@@ -342,3 +425,8 @@ def unpacked(text: str, n: int) -> Bool[Tensor, " pair"]:
     """
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8), count=n)
     return torch.from_numpy(bits.astype(bool))
+
+
+def _shown(value: object) -> str:
+    """A wrong argument in an error: a class asks for its parentheses."""
+    return f"the class {value.__name__}; write {value.__name__}(...)" if isinstance(value, type) else repr(value)

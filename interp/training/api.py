@@ -25,6 +25,7 @@ from interp.errors import (
 )
 from interp.literals import is_whole
 from interp.store import RunWriter
+from interp.tasks import Task
 from interp.training.ensemble import require_equal_inputs, require_equal_shape
 from interp.training.environment import choose_device, provenance, run_environment
 from interp.training.loop import Member, Plan, RunInterrupted, Stretch, WholeRun, advance, build_step
@@ -255,9 +256,14 @@ def replay(
             state.restore(member.full_state(first), first, member.events)
             state.agenda.replay(member.events, first)
         about = {"start": start, "stop": stop, "every": every, "of": traj.folder.name, "from_state": first}
-        run = {"config": traj.config.to_dict(), "replay": about, "provenance": provenance(place)}
-        running = [Member(state, member.folder) for state, member in zip(states, members)]
         own = [member.folder.name for member in members].index(traj.folder.name)
+        run = {
+            "config": traj.config.to_dict(),
+            "replay": about,
+            "provenance": provenance(place),
+            **_digest(states[own]),
+        }
+        running = [Member(state, member.folder) for state, member in zip(states, members)]
         with RunWriter.create(folder, run) as writer:
             record_events(states[own].agenda, writer, first)
             storage = Storage(writer, traj.config.save.state)
@@ -303,8 +309,12 @@ def _start(
             if existing == "overwrite" and folder.exists():
                 _delete(folder)
         writers = [
-            stack.enter_context(RunWriter.create(root / config.run_id, {"config": config.to_dict(), **about}))
-            for config in configs
+            stack.enter_context(
+                RunWriter.create(
+                    root / state.config.run_id, {"config": state.config.to_dict(), **about, **_digest(state)}
+                )
+            )
+            for state in states
         ]
         running = [_recorded(state, writer) for state, writer in zip(states, writers)]
         plan = WholeRun(0, configs[0].steps, configs[0], schedule)
@@ -338,6 +348,11 @@ def _delete(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
+def _digest(state: TrainState) -> dict[str, str]:
+    """Entry of run.json by which a later change of a user's task is seen; none for a task of this package."""
+    return {"examples": state.task.digest()} if isinstance(state.config.task, Task) else {}
+
+
 def _schedule(state: TrainState) -> Schedule:
     """Schedule of weights, with a budget turned into steps."""
     return state.config.save.weights.resolve(state.bytes_per_checkpoint, state.config.steps)
@@ -356,6 +371,7 @@ def _members(traj: Trajectory) -> list[Trajectory]:
         there = (folder / "run.json").exists()
         if there:
             members.append(Trajectory(folder))
+            members[-1].require_same_examples()
         if not there or members[-1].run.get("ensemble") != ensemble:
             what = "has been trained again without it" if there else "is not beside it"
             raise NotAvailableError(

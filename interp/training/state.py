@@ -14,7 +14,8 @@ from torch import Tensor
 from interp.config import RunConfig
 from interp.config.events import Agenda, Event, parse_event
 from interp.errors import ConfigError
-from interp.models import Batch, Network, build_model
+from interp.models import Batch, Model, Network, build_model
+from interp.models.guests import load_weights, require_sound
 from interp.models.logistic import gradients, logits
 from interp.optim import (
     Intervention,
@@ -64,7 +65,10 @@ class TrainState:
         self.config, self.device = config, device
         self.current = config
         self.task = build_task(config.task)
-        self.model = initial_model(config, self.task).to(device)
+        self.model = initial_model(config, self.task)
+        if isinstance(config.model, Model):
+            self._require_sound()
+        self.model.to(device)
         self._parameters = dict(self.model.named_parameters())
         self.optimizer = build_optimizer(
             config.optimizer, self.model.named_parameters(), muon_turns=self.model.muon_turns
@@ -189,7 +193,7 @@ class TrainState:
             self._adopt(event)
         weights = {n.removeprefix("model/"): a for n, a in arrays.items() if n.startswith("model/")}
         moments = {n.removeprefix("optimizer/"): a for n, a in arrays.items() if n.startswith("optimizer/")}
-        self.model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
+        load_weights(self.model, {name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
         load_optimizer_arrays(self.optimizer, self.model, moments)
         for name, value in self._intervention_states().items():
             value.copy_(torch.from_numpy(arrays[f"intervention/{name}"]))
@@ -213,6 +217,14 @@ class TrainState:
         for event in events:
             self._adopt(event)
         return events
+
+    def _require_sound(self) -> None:
+        """Check a user's network on a few inputs, so few that their number is not that of the positions."""
+        objective = self.task.objective.like(next(self.model.parameters()))
+        tokens, _ = objective.inputs(self.task.tokens, self.task.labels)
+        few = 5 if tokens.shape[1] != 5 else 6
+        twin = initial_model(self.config, self.task)
+        require_sound(self.model, twin, tokens[self.task.train][:few], slopes=objective.has_slopes)
 
     def _adopt(self, event: Event) -> None:
         self.current = self.current.after(event)
