@@ -316,6 +316,18 @@ def test_panels_that_collide_with_the_page_are_refused():
         small(panels=[own_panel(kind="circle")])
 
 
+def test_a_panel_alone_is_no_list_but_one_need_is_enough(toy_run, as_users_run_it):
+    ratio = interp.Measure("ratio", len)
+    for panels in (own_panel(), Panel, None):
+        with pytest.raises(InvalidArgumentError, match=r"`panels` must be a list of panels, such as \[panel\]; got "):
+            report(toy_run, panels=panels)
+    for one in ("test_loss", ratio, max):
+        assert own_panel(needs=one).needs == (one,)
+        assert len(curve_panel("one", one, title="x", y="x").variables) == 1
+    with pytest.raises(InvalidArgumentError, match=r"`Panel\.needs` must hold names"):
+        own_panel(needs=3)
+
+
 def test_a_circle_can_be_replaced():
     html = small(panels=[own_panel("circle", group="", kind="still")])
     assert ids(html)[0] == "circle"

@@ -132,8 +132,7 @@ class Panel:
             raise InvalidArgumentError(
                 f"`Panel.draw` of `{self.id}` must be a function of a PanelContext; got {self.draw!r}."
             )
-        needs = (self.needs,) if isinstance(self.needs, str) or callable(self.needs) else tuple(self.needs)
-        object.__setattr__(self, "needs", needs)
+        object.__setattr__(self, "needs", _several(self.needs))
         _ = self.variables  # which each have a name
 
     @property
@@ -204,6 +203,7 @@ def curve_panel(
         >>> curve_panel("gap", {"train_loss": "train", "test_loss": "test"}, title="Loss", y="nats").variables
         ('train_loss', 'test_loss')
     """
+    variables = variables if isinstance(variables, Mapping) else _several(variables)
     called = (
         {variable_of(one): word for one, word in variables.items()}
         if isinstance(variables, Mapping)
@@ -215,7 +215,12 @@ def curve_panel(
             context.data, called, title=title, y=y, logarithmic=logarithmic, bounds=bounds, **context.overlay
         )
 
-    return Panel(id, title=title, needs=tuple(needs) or (tuple(variables),), draw=draw, **more)
+    return Panel(id, title=title, needs=_several(needs) or (tuple(variables),), draw=draw, **more)
+
+
+def _several(needs: Any) -> tuple[Any, ...]:
+    """Names, measures and functions as a tuple; one alone is the only one."""
+    return (needs,) if isinstance(needs, str) or not isinstance(needs, Iterable) else tuple(needs)
 
 
 def merged(panels: Sequence[Panel], own: Iterable[Panel]) -> tuple[Panel, ...]:
@@ -224,6 +229,8 @@ def merged(panels: Sequence[Panel], own: Iterable[Panel]) -> tuple[Panel, ...]:
     Raises:
         InvalidArgumentError: `own` holds something else than panels, or an id twice.
     """
+    if not isinstance(own, Iterable):
+        raise InvalidArgumentError(f"`panels` must be a list of panels, such as [panel]; got {own!r}.")
     mine: dict[str, Panel] = {}
     for panel in own:
         if not isinstance(panel, Panel):
