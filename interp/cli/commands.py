@@ -15,7 +15,7 @@ from tyro.conf import AvoidSubcommands, Positional, arg
 
 from interp.cli.printing import (
     as_table,
-    changed,
+    described,
     in_words,
     last_accuracies,
     origin,
@@ -26,7 +26,7 @@ from interp.cli.printing import (
 )
 from interp.config import RunConfig, recipes
 from interp.config.events import AtStep, parse_event
-from interp.errors import ConfigError, InterpError, StoreError
+from interp.errors import ConfigError, InterpError, NotImportedError, StoreError, UnknownNameError, did_you_mean
 from interp.literals import read_value
 
 __all__ = ["COMMANDS", "Train"]
@@ -77,8 +77,7 @@ class Train:
         if self.existing == "resume" and (folder / "run.json").exists():
             print_state(folder)
         else:
-            name, changes = recipes.nearest(self.config)
-            print(f"Training {folder}: {', '.join([name, *changed(changes)])}")
+            print(f"Training {folder}: {described(self.config)}")
             for event in map(parse_event, self.config.events):
                 if isinstance(event.when, AtStep) and event.when.step >= self.config.steps:
                     print(f"Note: `{event}` changes nothing, since the last step is {self.config.steps}")
@@ -186,7 +185,11 @@ class Measure:
     run: Positional[Annotated[Path | None, arg(metavar="[RUN]", help="run folder; not needed with --list")]] = None
     names: Positional[
         Annotated[
-            tuple[str, ...], arg(metavar="[MEASURE ...]", help="names of measures; none: all that are not costly")
+            tuple[str, ...],
+            arg(
+                metavar="[MEASURE ...]",
+                help="names of measures, or MODULE:NAME of your own; none: all that are not costly",
+            ),
         ]
     ] = ()
     output: Annotated[
@@ -212,11 +215,15 @@ class Measure:
             )
         _require_writable(self.output, ".csv", ".nc")
         traj = load(self.run)
-        over_step = [name for name in self.names if name in MEASURES and MEASURES[name].dims == ("step",)]
-        if self.output and self.output.suffix == ".csv" and self.names and not over_step:
-            raise ConfigError("A .csv file holds measures over step only, and none of these is one; write a .nc file.")
-        data = measure(traj, self.names or None, progress=True)
+        names = [_of_module(name) if ":" in name else name for name in self.names]
+        over_step = [name for name in names if name not in MEASURES or MEASURES[name].dims == ("step",)]
+        no_rows = ConfigError("A .csv file holds measures over step only, and none of these is one; write a .nc file.")
+        if self.output and self.output.suffix == ".csv" and names and not over_step:
+            raise no_rows
+        data = measure(traj, names or None, progress=True)
         over_step = [str(name) for name in data.data_vars if data[name].dims == ("step",)]
+        if self.output and self.output.suffix == ".csv" and not over_step:
+            raise no_rows
         others = [f"{name} {list(data[name].dims)}" for name in data.data_vars if name not in over_step]
         if self.output is None:
             if over_step:
@@ -439,13 +446,17 @@ class Report:
 
     run: Run
     output: Annotated[Path | None, arg(metavar="FILE", help="file to write; RUN/report.html if not given")] = None
+    panels: Annotated[
+        tuple[str, ...], arg(metavar="MODULE:PANEL", help="panels of your own, from modules given by --import")
+    ] = ()
 
     def __call__(self) -> None:
         """Measure, write the report, and print where it is."""
         from interp.trajectory import load
 
         _require_writable(self.output, ".html", ".htm")
-        summarise(load(self.run), self.output)
+        panels = [_of_module(name) for name in self.panels]
+        summarise(load(self.run), self.output, panels)
 
 
 @dataclass
@@ -489,7 +500,11 @@ class List:
                 traj = load(run)
                 accuracy = last_accuracies(traj)
             except InterpError as error:
-                print(f"{run.name:{width}}  unreadable: {error}")
+                cause = error.__cause__
+                if isinstance(cause, NotImportedError):
+                    print(f"{run.name:{width}}  needs --import {cause.module}")
+                else:
+                    print(f"{run.name:{width}}  unreadable: {error}")
                 continue
             last = int(traj.steps[-1]) if len(traj.steps) else 0
             state = "complete" if traj.complete else f"at step {last}, continue with: interp resume {run}"
@@ -533,6 +548,20 @@ COMMANDS: Mapping[str, Any] = MappingProxyType(
     }
 )
 """Classes of the commands, by the words that call them."""
+
+
+def _of_module(name: str) -> Any:
+    """A measure, function or panel of the user's, MODULE:NAME; its module is one that `--import` has imported."""
+    module, _, attribute = name.partition(":")
+    if module not in sys.modules:
+        raise UnknownNameError(
+            f"`{name}` must be MODULE:NAME of an imported module: `interp --import {module} ...` imports it."
+        )
+    offered = vars(sys.modules[module])
+    if attribute not in offered:
+        public = [one for one in offered if not one.startswith("_")]
+        raise UnknownNameError(f"`{module}` has no `{attribute}`. {did_you_mean(attribute, public)}")
+    return offered[attribute]
 
 
 def _require_writable(path: Path | None, *endings: str) -> None:

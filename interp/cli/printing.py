@@ -1,19 +1,20 @@
 """Printing: outcome, state and size of runs, and tables, as the commands show them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.config import recipes
+from interp.config import RunConfig, recipes
 from interp.literals import write_value
 
 if TYPE_CHECKING:
+    from interp.plots import Panel
     from interp.trajectory import Trajectory
 
 __all__ = [
     "as_table",
-    "changed",
+    "described",
     "in_words",
     "last_accuracies",
     "origin",
@@ -61,7 +62,7 @@ def print_outcome(traj: "Trajectory") -> None:
     print(f"Ran on:    {', '.join(facts)}")
 
 
-def summarise(traj: "Trajectory", output: Path | None = None) -> None:
+def summarise(traj: "Trajectory", output: Path | None = None, panels: Sequence["Panel"] = ()) -> None:
     """Write the report and print the five lines that sum a run up."""
     from interp.analysis.measures import measure
     from interp.milestones import find
@@ -69,7 +70,7 @@ def summarise(traj: "Trajectory", output: Path | None = None) -> None:
     from interp.reporting.page import report
 
     data = measure(traj, progress=True)
-    path = report(traj, output, data=data)
+    path = report(traj, output, data=data, panels=panels)
     found = find((data, traj.metrics), with_phases=False)
     numbers = {label: value for label, value, _ in headline(found, data)}
     print(f"Report:           {path.resolve().as_uri()}")
@@ -96,9 +97,18 @@ def origin(traj: "Trajectory") -> str:
     """Origin of a run: an import, or the nearest recipe with the changed fields and the time."""
     if "import" in traj.run:
         return f"imported, {traj.run['import']['format']}"
-    name, changes = recipes.nearest(traj.config)
     began = str(traj.provenance.get("started", ""))[:16].replace("T", " ")
-    return f"{', '.join([name, *changed(changes)])}; {began}"
+    return f"{described(traj.config)}; {began}"
+
+
+def described(config: RunConfig) -> str:
+    """Nearest recipe with the changed fields; of a user's own task or model, the classes, which no recipe has."""
+    data = config.to_dict()
+    kinds = [data["task"]["kind"], data["model"]["kind"]]
+    if any(":" in kind for kind in kinds):
+        return " with ".join(kinds)
+    name, changes = recipes.nearest(config)
+    return ", ".join([name, *changed(changes)])
 
 
 def changed(changes: Mapping[str, Any]) -> list[str]:

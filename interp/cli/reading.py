@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -70,9 +71,14 @@ def import_modules(words: list[str]) -> list[str]:
     for module in modules:
         if not module:
             raise ConfigError("`--import` needs the name of a module, such as my_package.my_task.")
+        if "/" in module or module.endswith(".py"):
+            raise ConfigError(
+                f"`--import` needs the name of a module, not a path; got {module}. "
+                f"Write `--import {Path(module).stem}` in its folder."
+            )
         try:
             importlib.import_module(module)
-        except Exception as error:  # whatever a user's module does when it is imported
+        except (Exception, SystemExit) as error:  # whatever a user's module does when it is imported
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise ConfigError(f"`--import` {module} failed: {reason}") from error
     return left

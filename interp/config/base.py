@@ -293,7 +293,8 @@ def _imported(kind: str, base: type, path: str) -> type:
     if module not in sys.modules:
         raise NotImportedError(
             f"`{path}.kind` is {kind}, of a module that is not imported, and a stored config never imports one. "
-            f"Write `import {module}` first, or `interp --import {module} ...` on the command line."
+            f"Write `import {module}` first, or `interp --import {module} ...` on the command line.",
+            module,
         )
     cls = getattr(sys.modules[module], name, None)
     if cls is None and module == "__main__":

@@ -13,6 +13,7 @@ under the same path, on a file system with flock.
 
 import contextlib
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -140,6 +141,7 @@ def _trained(pieces: Sequence[Piece], root: Path, given: Resources, bar: "tqdm[A
     most = 1 if choose_device(given.device).type == "cuda" else cores()
     workers = min(most if given.workers is None else given.workers, max(1, len(pieces)))
     if workers > 1:
+        _require_importable([config for piece in pieces for config in piece])
         threads = max(1, cores() // workers) if given.threads is None else given.threads
         with process_pool(workers, threads) as pool:
             return _through(pool, pieces, partial(work, threads=threads), root, bar)
@@ -148,6 +150,20 @@ def _trained(pieces: Sequence[Piece], root: Path, given: Resources, bar: "tqdm[A
         failures |= work(piece, threads=given.threads)
         bar.update(len(piece))
     return failures
+
+
+def _require_importable(configs: Sequence[RunConfig]) -> None:
+    """Refuse classes of an interactive session, which processes of their own could not import."""
+    if "__file__" in vars(sys.modules["__main__"]):
+        return
+    for config in configs:
+        data = config.to_dict()
+        for kind in (data["task"]["kind"], data["model"]["kind"]):
+            if kind.startswith("__main__:"):
+                raise InvalidArgumentError(
+                    f"`{kind.partition(':')[2]}` of an interactive session must be put into a module that can be "
+                    f"imported, for worker processes to find it; or train with workers=1."
+                )
 
 
 # --- a piece of work --------------------------------------------------------------------------------------------------

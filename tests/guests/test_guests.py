@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import interp
+from interp.cli import main
 from interp.config import FeedForward, Logistic, Muon, Recurrent, RunConfig, TaskConfig, Transformer
 from interp.config.base import Record
 from interp.errors import ConfigError, InvalidArgumentError
@@ -165,7 +166,10 @@ def test_the_command_line_imports_what_it_is_told_to(run):
     both = ("--import", "tests.guests.greater", "--import=tests.guests.attention_only")
     for words in (("list", str(run.folder.parent), *both), (*both, "list", str(run.folder.parent))):
         assert "complete" in fresh("-m", "interp", *words).stdout
-    assert "unreadable" in fresh("-m", "interp", "list", str(run.folder.parent)).stdout
+    listed = fresh("-m", "interp", "list", str(run.folder.parent)).stdout
+    assert listed.strip().endswith("needs --import tests.guests.greater")
+    own = "tests.guests.greater:Greater with tests.guests.attention_only:AttentionOnly; 20"
+    assert own in fresh("-m", "interp", "list", str(run.folder.parent), *both).stdout
     wrong = fresh("-m", "interp", "--import", "tests.guests.absent", "list")
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("interp: `--import` tests.guests.absent failed: ModuleNotFoundError")
@@ -182,6 +186,65 @@ def test_a_recipe_of_ones_own_is_trained_from_the_command_line(tmp_path):
     found = fresh("-c", code, "--import", "mine", *words)
     assert found.returncode == 0, found.stderr
     assert [path.name[:20] for path in tmp_path.glob("greater*")] == ["greater6-transformer"]
+
+
+STUDY = """
+import interp
+def readout(model):
+    return sum(parameter.square().sum() for parameter in model.parameters())
+def rows(batch):
+    return batch.steps * 2.0
+doubled = interp.Measure("doubled", rows)
+panel = interp.plots.curve_panel("doubled-steps", [doubled], title="Doubled", y="steps")
+"""
+
+
+def test_measures_and_panels_of_ones_own_come_from_an_imported_module(toy_run, tmp_path, capsys, monkeypatch):
+    (tmp_path / "my_study.py").write_text(STUDY)
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["measure", str(toy_run.folder), "my_study:doubled", "my_study:readout"]
+
+    def refused(*words):
+        with pytest.raises(SystemExit) as left:
+            main(words)
+        assert left.value.code == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        return line
+
+    assert "`interp --import my_study ...` imports it" in refused(*words)  # by itself nothing is imported
+    main(["--import", "my_study", *words])
+    assert {"doubled", "readout"} <= set(capsys.readouterr().out.split())
+    assert "`my_study` has no `double`. Did you mean `doubled`" in refused(*words[:2], "my_study:double")
+    page = tmp_path / "page.html"
+    main(["report", str(toy_run.folder), "--output", str(page), "--panels", "my_study:panel"])
+    assert "doubled-steps" in page.read_text()
+    capsys.readouterr()
+    for path in ("my_study.py", "./my_study", "folder/my_study.py"):
+        assert f"not a path; got {path}. Write `--import my_study` in its folder" in refused("--import", path, "list")
+    assert "`--import` leaves failed: SystemExit: 3" in refused("--import", "leaves", "list")
+
+
+def test_worker_processes_need_classes_that_can_be_imported(tmp_path):
+    code = (
+        "from dataclasses import dataclass\n"
+        "import interp\n"
+        "from tests.guests.greater import Greater\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Mine(Greater):\n"
+        "    pass\n"
+        'base = interp.recipes.get("kitouni-circle").replace({"task": Mine(n=5), "steps": 2})\n'
+        f"interp.sweep(base, {{}}, seeds=[0, 1], workers=2, root={str(tmp_path)!r})\n"
+    )
+    refused = fresh("-c", code)
+    assert (
+        refused.stderr.strip()
+        .splitlines()[-1]
+        .startswith(
+            "interp.errors.InvalidArgumentError: `Mine` of an interactive session must be put into a module that can be"
+        )
+    )
+    assert not list(tmp_path.iterdir())
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
