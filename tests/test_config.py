@@ -488,3 +488,26 @@ def test_rules_of_the_whole_hold_after_an_event():
 def test_codes_have_one_loss():
     with pytest.raises(ConfigError, match=r"`optimizer\.loss` must be left at cross-entropy; got stablemax"):
         RunConfig().replace({"task": Sums(codes=5), "model": FeedForward(), "optimizer.loss": "stablemax"})
+
+
+@pytest.mark.parametrize("kind", ["torch:_dynamo", "interp:plots", "interp:papers"])
+def test_a_kind_imports_nothing_through_a_lazy_module(kind):
+    code = (
+        "import sys, torch, interp, interp.config; from interp.config import RunConfig\n"
+        "from interp.errors import ConfigError\n"
+        "data = RunConfig().to_dict()\n"
+        f"before, data['task'] = set(sys.modules), {{'kind': {kind!r}}}\n"
+        "try:\n    RunConfig.from_dict(data)\nexcept ConfigError:\n    assert set(sys.modules) == before\n"
+        "else:\n    raise AssertionError\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_kind_must_be_printable_and_short():
+    data = RunConfig().to_dict()
+    for kind in ("evil\nline:X", "\x1b[31m:X", "a" * 300 + ":X"):
+        with pytest.raises(ConfigError, match="must be `module:Name`, printable and short") as caught:
+            RunConfig.from_dict({**data, "task": {"kind": kind}})
+        assert len(str(caught.value)) < 200
+        assert str(caught.value).isprintable()

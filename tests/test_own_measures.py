@@ -49,6 +49,15 @@ def of_weights(name="mine", compute=lambda batch: batch.weights["embed.W_E"].abs
     return interp.Measure(name, compute, "largest entry of the embedding", inputs="weights", **declared)
 
 
+@pytest.fixture
+def one_thread():
+    """All checkpoints in one chunk, whatever the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def test_a_measure_of_ones_own_stands_beside_the_names(own_run):
     data = interp.measure(own_run, ["test_loss", of_weights()])
     assert list(data.data_vars) == ["test_loss", "mine"]
@@ -149,7 +158,7 @@ def test_a_field_that_breaks_its_rule_is_named(declared, message, as_users_run_i
         (lambda batch: batch.W_E[:, :3, 0], {"dims": ("step", "d"), "coords": {"d": [1]}}, "axis `d`.*1; got 3"),
     ],
 )
-def test_results_that_do_not_fit_are_named(toy_run, compute, declared, message, as_users_run_it):
+def test_results_that_do_not_fit_are_named(toy_run, compute, declared, message, as_users_run_it, one_thread):
     with pytest.raises(InvalidArgumentError, match=message):
         interp.measure(toy_run, [of_weights(compute=compute, **declared), "embedding_coordinates"])
 
@@ -364,3 +373,28 @@ def test_stored_values_declare_the_checkpoints_they_depend_on(grokked_run, compu
         interp.measure(traj, of_weights(compute=compute, revision=1))
     interp.measure(traj, [of_weights(compute=compute, revision=1, **{field: value}), "restricted_loss_logit"])
     interp.measure(traj, of_weights(compute=compute))  # what is not stored need not
+
+
+def test_numpy_views_of_the_weights_are_copied(toy_run):
+    def W_U(model):
+        return model.unembed.W_U.detach().numpy()
+
+    found = interp.measure(toy_run, [W_U])["W_U"].values
+    np.testing.assert_array_equal(found, np.asarray(toy_run.param("unembed.W_U")))
+
+
+def test_a_measure_that_writes_into_its_arrays_changes_no_built_in_value(toy_config, tmp_path):
+    def centred(batch):
+        outputs = batch.outputs
+        outputs -= outputs.mean(-1, keepdim=True)
+        outputs *= 0
+        return outputs.flatten(1).sum(1)
+
+    def hooked(model):
+        model.register_forward_hook(lambda module, inputs, output: output * 0)
+        return 1.0
+
+    traj = interp.train(toy_config, root=tmp_path, device="cpu")
+    want = interp.measure(traj, ["test_loss"], cache=False)["test_loss"].values
+    interp.measure(traj, [interp.Measure("centred", centred), hooked, "test_loss"])
+    np.testing.assert_array_equal(interp.measure(traj, ["test_loss"])["test_loss"].values, want)

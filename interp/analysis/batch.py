@@ -412,6 +412,8 @@ def _detached(value: Any, own: Container[int]) -> Any:
             return type(value)(_detached(part, own) for part in value)
         case dict():
             return {name: _detached(part, own) for name, part in value.items()}
+        case np.ndarray():
+            return value.copy()
     return value
 
 

@@ -269,26 +269,33 @@ def _streamed(
 
 
 def _values(context: RunContext, items: Sequence[Measure], chunk: np.ndarray) -> list[np.ndarray]:
-    """Values of all items at a chunk of checkpoints, which share intermediate arrays."""
+    """Values of all items at a chunk of checkpoints, which share intermediate arrays.
+
+    Users' measures have a network and arrays of their own: one that changes them in place changes no built-in value.
+    """
     shared = CheckpointBatch(context, chunk)
-    return [_stored_values(item, context, chunk) if _is_own(item) else _values_of(item, shared) for item in items]
+    if all(item.name in MEASURES for item in items):
+        return [item.values(shared) for item in items]
+    apart = context.copy_for_thread()
+    users = CheckpointBatch(apart, chunk)
+    return [
+        item.values(shared)
+        if item.name in MEASURES
+        else _stored_values(item, apart, chunk)
+        if item.revision
+        else _values_of(item, users)
+        for item in items
+    ]
 
 
 def _values_of(item: Measure, batch: CheckpointBatch) -> np.ndarray:
-    """Values of a measure; an exception inside a user's own becomes an error that names it."""
+    """Values of a user's measure; an exception inside becomes an error that names it."""
     try:
         return item.values(batch)
     except InterpError:
         raise
     except Exception as error:
-        if item.name in MEASURES:
-            raise
         raise failure_of(item, error) from error
-
-
-def _is_own(item: Measure) -> bool:
-    """Whether an item is a user's measure whose values are stored."""
-    return item.name not in MEASURES and bool(item.revision)
 
 
 def _stored_values(item: Measure, context: RunContext, chunk: np.ndarray) -> np.ndarray:

@@ -21,6 +21,8 @@ from interp.errors import ConfigError, NotImportedError, did_you_mean
 __all__ = ["Record", "added_field", "flat"]
 
 SCHEMA_VERSION = 1
+LONGEST_KIND = 200
+"""Maximum number of characters of a user's `module:Name` in JSON."""
 
 
 def added_field(default: Any) -> Any:
@@ -290,13 +292,15 @@ def _imported(kind: str, base: type, path: str) -> type:
         ConfigError: the module has no such class.
     """
     module, _, name = kind.partition(":")
+    if not kind.isprintable() or len(kind) > LONGEST_KIND:
+        raise ConfigError(f"`{path}.kind` must be `module:Name`, printable and short; got {kind[:40]!r}.")
     if module not in sys.modules:
         raise NotImportedError(
             f"`{path}.kind` is {kind}, of a module that is not imported, and a stored config never imports one. "
             f"Write `import {module}` first, or `interp --import {module} ...` on the command line.",
             module,
         )
-    cls = getattr(sys.modules[module], name, None)
+    cls = vars(sys.modules[module]).get(name)  # getattr would call a lazy module's `__getattr__`, which may import
     if cls is None and module == "__main__":
         raise NotImportedError(
             f"`{path}.kind` is {kind}, a class of the script that trained the run, and this process runs another. Put "

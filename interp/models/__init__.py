@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch.nn.modules.dropout import _DropoutNd as _Dropout
+from torch.nn.parameter import UninitializedParameter
 
 from interp.config import Decoder, FeedForward, Logistic, Recurrent, Transformer
 from interp.config.declared import ModelConfig
@@ -19,6 +20,9 @@ from interp.models.recurrent import RecurrentNetwork
 from interp.models.transformer import TransformerNetwork
 
 __all__ = ["Answer", "Batch", "Model", "Network", "Sizes", "build_model"]
+
+DTYPES = (torch.float16, torch.float32, torch.float64)
+"""Types of parameters that checkpoints store."""
 
 
 class Model(ModelConfig, ABC):
@@ -102,6 +106,11 @@ def _built_by_user(config: Model, sizes: Sizes, generator: torch.Generator) -> N
             raise ConfigError(f"`{name}.build` raised {type(error).__name__}: {error_line(error)}") from error
     if not isinstance(network, Network):
         raise ConfigError(f"`{name}.build` must return an interp.models.Network; got {type(network).__name__}.")
+    for at, parameter in network.named_parameters():
+        if isinstance(parameter, UninitializedParameter) or parameter.dtype not in DTYPES:
+            kind = "not initialised" if isinstance(parameter, UninitializedParameter) else str(parameter.dtype)
+            raise ConfigError(f"`{name}.build` must make parameters of float16, float32 or float64; `{at}` is {kind}.")
+        parameter.data = parameter.data.contiguous()  # as checkpoints store them, and fused optimisers walk them
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ConfigError(f"`{name}.build` must return a network with something to train; it has no parameter.")
     if buffers := network.state_dict().keys() - dict(network.named_parameters(remove_duplicate=False)).keys():

@@ -27,6 +27,11 @@ def require_sound(
     _require_declarations(network)
     _require_equal_weights(network, twin)
     _require_outputs(twin, tokens, slopes)
+    if new := dict(twin.named_parameters()).keys() - dict(network.named_parameters()).keys():
+        raise ConfigError(
+            f"`{type(network).__name__}` must make its parameters in `build`; {min(new)} is made in `forward`, where "
+            "no optimiser knows it."
+        )
 
 
 def load_weights(network: Network, weights: dict[str, Tensor]) -> None:

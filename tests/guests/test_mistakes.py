@@ -230,3 +230,66 @@ def test_a_class_of_a_script_is_to_go_into_a_module():
     text = config_of().to_json().replace("tests.guests.test_mistakes:Changed", "__main__:Changed")
     with pytest.raises(NotImportedError, match="Put the class into a module of its own"):
         RunConfig.from_json(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Odd(Model):
+    """A model with a parameter that is unusual, but trainable or refused."""
+
+    parameter: str = "transposed"
+
+    def build(self, sizes, generator):
+        return OddNet(sizes, self.parameter)
+
+
+class OddNet(Network):
+    def __init__(self, sizes, parameter) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(sizes.d_vocab, 8)
+        self.out = nn.Linear(8, sizes.d_vocab_out)
+        match parameter:
+            case "transposed":
+                self.W = nn.Parameter(torch.randn(8, 8).T)
+            case "expanded":
+                self.W = nn.Parameter(torch.randn(8, 1).expand(8, 8))
+            case "bfloat16":
+                self.W = nn.Parameter(torch.randn(8, 8, dtype=torch.bfloat16))
+            case "lazy":
+                self.layer = nn.LazyLinear(8)
+            case "late":
+                self.W = None
+
+    def forward(self, tokens):
+        if self.W is None:
+            self.W = nn.Parameter(torch.ones(8, 8))
+        return self.out(self.embed(tokens).sum(1) @ self.W.to(torch.float32))
+
+
+SHORT = {"steps": 12, "save.weights": "every(3)", "save.state": "every(6)", "log.test": "every(3)"}
+
+
+class Stop(interp.Observer):
+    def before_step(self, run, step):
+        if step == 8:
+            raise interp.training.StopTraining
+
+
+@pytest.mark.parametrize("parameter", ["transposed", "expanded"])
+def test_parameters_of_any_strides_resume_bit_for_bit(parameter, tmp_path):
+    config = RunConfig(task=Greater(n=5), model=Odd(parameter=parameter)).replace(SHORT)
+    whole = interp.train(config, root=tmp_path / "whole", device="cpu")
+    interp.train(config, root=tmp_path / "parts", device="cpu", observers=[Stop()])
+    resumed = interp.resume(tmp_path / "parts" / config.run_id)
+    assert resumed.complete
+    assert resumed.fingerprints() == whole.fingerprints()
+
+
+@pytest.mark.parametrize(
+    ("parameter", "says"),
+    [("bfloat16", "`W` is torch.bfloat16"), ("lazy", "is not initialised"), ("late", "W is made in `forward`")],
+)
+def test_parameters_that_cannot_be_stored_are_refused(parameter, says, tmp_path):
+    config = RunConfig(task=Greater(n=5), model=Odd(parameter=parameter)).replace(SHORT)
+    with pytest.raises(ConfigError, match=says):
+        interp.train(config, root=tmp_path, device="cpu")
+    assert not list(tmp_path.iterdir())
