@@ -164,7 +164,7 @@ def measure_of_model(function: Callable[[Network], Any]) -> Measure:
         try:
             values = [_as_tensor(name, value) for value in batch.each(function)]
         except AttributeError as error:
-            if isinstance(error.obj, Network) and hasattr(CheckpointBatch, str(error.name)):
+            if isinstance(error.obj, Network) and str(error.name) in dir(CheckpointBatch):
                 raise InvalidArgumentError(
                     f"`{name}` is called with the model, which has no `{error.name}`, as a batch of checkpoints has. "
                     f'For a function of a batch, wrap it: interp.Measure("{name}", {name}).'
