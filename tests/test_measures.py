@@ -817,7 +817,9 @@ def test_chunks_make_no_difference(which, settings, request, monkeypatch):
     assert chunked.attrs == whole.attrs
     assert list(chunked.data_vars) == list(whole.data_vars)
     for name in whole.data_vars:
-        np.testing.assert_allclose(chunked[name], whole[name], rtol=1e-5, atol=1e-7, err_msg=name)
+        # the phase of a weak neuron is a quotient of small numbers: float32 products of other sizes round it otherwise
+        atol = 1e-4 if name.startswith("neuron_phase") else 1e-7
+        np.testing.assert_allclose(chunked[name], whole[name], rtol=1e-5, atol=atol, err_msg=name)
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
