@@ -125,12 +125,20 @@ def test_members_are_the_runs_alone(config, float64):
 @pytest.mark.parametrize(
     "config",
     [
-        MLP.replace({"task.p": 53, "model.d_model": 128, "model.d_hidden": (128,), "optimizer.lr": 1e-4}),
+        MLP.replace(
+            {"task.p": 53, "model.d_model": 128, "model.d_hidden": (128,), "model.activation": "gelu"}
+            | {"optimizer.lr": 1e-4}
+        ),
         RunConfig(task=Modular(p=47, train_fraction=0.45), model=Recurrent(d_model=20, d_hidden=20)),
     ],
     ids=["mlp-53-128", "lstm-47-20"],
 )
 def test_members_are_the_runs_alone_at_full_size_in_float32(config):
+    """Float32 rounding stays rounding where nothing has a kink.
+
+    A ReLU's preactivation within rounding of 0 has a slope of 0 in one run and 1 in the other, and Adam makes steps of
+    full size of it: with "relu" the distance depends on the number of threads (1e-6 with one, 1e-2 with two).
+    """
     weights, losses, *_ = distance(config, [{"seed": seed, "task.seed": seed} for seed in range(3)])
     assert weights < 1e-5
     assert losses < 1e-5
