@@ -31,6 +31,10 @@ notebooks: $(VENV)/.installed-test
 test-slow: $(VENV)/.installed-test
 	$(BIN)/pytest -m slow
 
+# The attacks of tests/soak at full length: hours. INTERP_SOAK_SEED=N repeats one.
+soak: $(VENV)/.installed-test
+	INTERP_SOAK=1 $(BIN)/pytest -s --durations=0 tests/soak
+
 benchmark: $(VENV)/.installed-test
 	$(BIN)/python -m tests.benchmarks
 
