@@ -5,6 +5,7 @@ line.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 
 __all__ = [
@@ -26,11 +27,22 @@ __all__ = [
     "UnknownNameError",
     "did_you_mean",
     "error_line",
+    "printable",
 ]
+
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, line and paragraph separators, changes of direction, halves of surrogate pairs."""
 
 
 class InterpError(Exception):
-    """Base class of every error that this package raises on purpose."""
+    """Base class of every error that this package raises on purpose; its message is one line.
+
+    >>> print(InterpError("a name with a\nbreak"))
+    a name with a\nbreak
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class InvalidArgumentError(InterpError, ValueError):
@@ -53,7 +65,7 @@ class UnknownNameError(InterpError, KeyError):
     """A recipe, parameter, measure or step of this name does not exist."""
 
     def __str__(self) -> str:  # KeyError prints the repr of its argument, quotes and all
-        return str(self.args[0]) if self.args else ""
+        return printable(str(self.args[0])) if self.args else ""
 
 
 class NotAvailableError(InterpError, ValueError):
@@ -129,6 +141,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return f"Did you mean {' or '.join(f'`{match}`' for match in near)}?"
     return f"Known: {', '.join(known)}."
+
+
+def printable(text: str) -> str:
+    """Text with control characters, line breaks and halves of surrogate pairs escaped: names in a run may hold them.
+
+    >>> printable("\x1b[31mred"), printable("Fourier-Größe")
+    ('\\x1b[31mred', 'Fourier-Größe')
+    """
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
 def error_line(error: BaseException) -> str:

@@ -29,6 +29,7 @@ from interp.errors import (
 from interp.models import Model, Network, build_model
 from interp.models.guests import load_weights
 from interp.store import RunReader, VerifyReport
+from interp.store.opening import size_of
 from interp.tasks import Examples, Task, build_task
 
 if TYPE_CHECKING:  # xarray and transformer_lens take longer to import than this whole package
@@ -57,9 +58,11 @@ def as_trajectory(run: "Trajectory | str | Path") -> "Trajectory":
 
 def find_runs(root: str | Path) -> list[Path]:
     """The run folders directly below `root`, newest last."""
-    root = Path(root)
-    runs = [path.parent for path in root.glob("*/run.json")]
-    return sorted(runs, key=lambda run: (run / "run.json").stat().st_mtime)
+    found = []
+    for run in Path(root).glob("*"):
+        with contextlib.suppress(OSError):  # no folder, or gone meanwhile
+            found.append(((run / "run.json").lstat().st_mtime, run))
+    return [run for _, run in sorted(found)]
 
 
 class Trajectory:
@@ -139,7 +142,7 @@ class Trajectory:
     @property
     def size_in_bytes(self) -> int:
         """Size of the run folder on disk."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        return size_of(self.folder)
 
     @cached_property
     def task(self) -> Examples:

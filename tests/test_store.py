@@ -31,8 +31,9 @@ from interp.errors import (
     UnknownNameError,
 )
 from interp.store import RunReader, RunWriter
+from interp.store.opening import publish
 from interp.store.reader import OPEN_MAPS
-from interp.store.segments import publish, run_json
+from interp.store.segments import run_json
 
 DTYPES = [np.float32, np.float64, np.int64, np.uint8, np.bool_]
 

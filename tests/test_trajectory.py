@@ -12,7 +12,8 @@ import torch
 import interp
 from interp.errors import CorruptRunError, DamagedRunWarning, InvalidArgumentError, StoreError, UnknownNameError
 from interp.store import RunReader, RunWriter
-from interp.store.segments import publish, run_json
+from interp.store.opening import publish
+from interp.store.segments import run_json
 from interp.trajectory import find_runs
 
 NAME = "blocks.0.attn.W_Q"  # [step, head, d_model, d_head]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import AvoidSubcommands, Positional, arg
 
@@ -26,8 +26,19 @@ from interp.cli.printing import (
 )
 from interp.config import RunConfig, recipes
 from interp.config.events import AtStep, parse_event
-from interp.errors import ConfigError, InterpError, NotImportedError, StoreError, UnknownNameError, did_you_mean
+from interp.errors import (
+    ConfigError,
+    InterpError,
+    NotImportedError,
+    StoreError,
+    UnknownNameError,
+    did_you_mean,
+    printable,
+)
 from interp.literals import read_value
+
+if TYPE_CHECKING:
+    from interp.trajectory import Trajectory
 
 __all__ = ["COMMANDS", "Train"]
 
@@ -497,24 +508,24 @@ class List:
         width = max((len(run.name) for run in runs), default=0)
         for run in runs:
             try:
-                traj = load(run)
-                accuracy = last_accuracies(traj)
+                rows = self._rows(run, load(run))
             except InterpError as error:
                 cause = error.__cause__
-                if isinstance(cause, NotImportedError):
-                    print(f"{run.name:{width}}  needs --import {cause.module}")
-                else:
-                    print(f"{run.name:{width}}  unreadable: {error}")
-                continue
-            last = int(traj.steps[-1]) if len(traj.steps) else 0
-            state = "complete" if traj.complete else f"at step {last}, continue with: interp resume {run}"
-            if traj.diverged is not None:
-                state = f"diverged at step {traj.diverged}"
-            if traj.problems:
-                state = f"damaged: interp verify {run}"
-            size = f"{len(traj.steps):6} checkpoints  {traj.size_in_bytes / 1e6:6.0f} MB"
-            print(f"{run.name:{width}}  {size}  {accuracy:24}  {state}")
-            print(f"{'':{width}}  {origin(traj)}")
+                needs = f"needs --import {cause.module}" if isinstance(cause, NotImportedError) else None
+                rows = [needs or f"unreadable: {error}"]
+            for name, row in zip([run.name, *[""] * len(rows)], rows):
+                print(printable(f"{name:{width}}  {row}"))
+
+    def _rows(self, run: Path, traj: "Trajectory") -> list[str]:
+        """Size, outcome and state of a run, and its origin."""
+        last = int(traj.steps[-1]) if len(traj.steps) else 0
+        state = "complete" if traj.complete else f"at step {last}, continue with: interp resume {run}"
+        if traj.diverged is not None:
+            state = f"diverged at step {traj.diverged}"
+        if traj.problems:
+            state = f"damaged: interp verify {run}"
+        size = f"{len(traj.steps):6} checkpoints  {traj.size_in_bytes / 1e6:6.0f} MB"
+        return [f"{size}  {last_accuracies(traj):24}  {state}", origin(traj)]
 
 
 @dataclass

@@ -12,7 +12,6 @@ under the same path, on a file system with flock.
 """
 
 import contextlib
-import shutil
 import sys
 import time
 from collections import Counter
@@ -37,6 +36,7 @@ from interp.errors import (
 from interp.execution.executors import cores, process_pool
 from interp.literals import as_count
 from interp.store import RunReader, RunWriter
+from interp.store.opening import delete_run
 from interp.store.segments import read_run_json
 from interp.training.api import resume, train, train_many
 from interp.training.ensemble import shape_of
@@ -262,7 +262,7 @@ def _is_begun(folder: Path) -> bool:
         if _is_empty(folder):
             with RunWriter.open(folder):
                 if _is_empty(folder):
-                    shutil.rmtree(folder)
+                    delete_run(folder)
     return (folder / "run.json").exists()
 
 

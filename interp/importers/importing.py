@@ -17,6 +17,7 @@ from interp.importers.layouts import detect
 from interp.importers.proof import Proof, evaluate
 from interp.importers.reading import ImportedRun, read_run
 from interp.store import RunWriter
+from interp.store.opening import delete_run
 from interp.tasks.base import packed
 from interp.trajectory import Trajectory
 
@@ -83,7 +84,7 @@ def import_checkpoints(
             if (done := Trajectory(folder)).complete:
                 return done
             RunWriter.open(folder).close()  # raises where another process is writing
-            shutil.rmtree(folder)
+            delete_run(folder)
     dump = read_dump(files)
     last = dump.checkpoints[-1].load()
     layout = detect(last, dump.about, format)

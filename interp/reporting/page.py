@@ -17,7 +17,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from interp.config.base import flat
-from interp.errors import InvalidArgumentError, NotAvailableError, StoreError
+from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.milestones import Milestones, find
 from interp.milestones.words import Row, describe, headline
 from interp.plots.catalogue import PANELS
@@ -26,6 +26,7 @@ from interp.plots.structure import MAX_NUMBERED_TOKENS
 from interp.plots.style import Event, step_axis
 from interp.reporting.cards import check_panels, draw_sections, with_needs
 from interp.reporting.payload import READOUTS, bands, dense_curves, payload_of, safe_json
+from interp.store.opening import inside, write_file
 
 if TYPE_CHECKING:
     from interp.trajectory import Trajectory
@@ -91,11 +92,8 @@ def report(
         panels=panels,
         failures=failures,
     )
-    target = Path(path) if path is not None else Path(traj.folder) / "report.html"
-    try:
-        target.write_text(html, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"{target} cannot be written: {error.strerror}.") from error
+    target = Path(path) if path is not None else inside(Path(traj.folder), "report.html")
+    write_file(target, html)
     return target
 
 

@@ -7,6 +7,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from interp.errors import CorruptRunError, InvalidArgumentError, StoreError, UnknownNameError, did_you_mean
+from interp.store.opening import leftovers, listing, naming
 from interp.store.segments import (
     DIGEST,
     Holdings,
     SealedFile,
-    leftovers,
-    listing,
     metrics_columns,
+    metrics_digest,
     metrics_lines,
     read_run_json,
 )
@@ -80,6 +81,7 @@ class RunReader:
                 file = self._files[path.name] = self._files.get(path.name) or SealedFile(path)
                 if (file.steps[0], file.steps[-1]) != (first, last):
                     raise CorruptRunError(f"{path} holds other steps than it names.")
+                file.require_stacked()
                 before = self._segments[-1] if self._segments else None
                 if before and (file.spec != before.spec or first <= before.steps[-1]):
                     raise CorruptRunError(f"{path} repeats steps of {before.path.name}, or has other arrays.")
@@ -166,17 +168,19 @@ class RunReader:
     def metrics(self) -> dict[str, np.ndarray]:
         """Metrics as columns over logged steps: `step` int64, the others float64 with NaN where nothing was logged."""
         path = self.folder / "metrics.jsonl"
-        stat = path.stat() if path.exists() else None
-        key = (stat.st_size, stat.st_mtime_ns) if stat else (0, 0)
+        key = (0, 0)
+        with naming(path), suppress(FileNotFoundError):
+            stat = path.lstat()
+            key = (stat.st_size, stat.st_mtime_ns)
         if self._metrics is None or self._metrics[0] != key:
-            self._metrics = (key, metrics_columns(metrics_lines(path)[0]))
+            self._metrics = (key, metrics_columns(path, metrics_lines(path)[0]))
         return dict(self._metrics[1])
 
     def last_metrics(self, names: Sequence[str]) -> dict[str, float]:
         """Last finite value of each metric in `names`, read from the end of the log: quick also in a long run."""
         path = self.folder / "metrics.jsonl"
         for last_bytes in (TAIL_BYTES, None):
-            columns = metrics_columns(metrics_lines(path, last_bytes)[0])
+            columns = metrics_columns(path, metrics_lines(path, last_bytes)[0])
             finite = {name: columns[name][np.isfinite(columns[name])] for name in names if name in columns}
             found = {name: float(values[-1]) for name, values in finite.items() if len(values)}
             if len(found) == len(names):
@@ -187,7 +191,7 @@ class RunReader:
     def locked(self) -> bool:
         """Whether a writer has the run open."""
         try:
-            handle = os.open(self.folder / "LOCK", os.O_RDONLY)
+            handle = os.open(self.folder / "LOCK", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
             return False
         try:  # shared, so that readers do not see each other; filelock's own lock is exclusive
@@ -224,6 +228,7 @@ class RunReader:
         warnings = list(weights.warnings)
         try:
             torn = metrics_lines(self.folder / "metrics.jsonl")[1]
+            _ = self.metrics  # each line a record
             errors += self._altered_metrics()
         except StoreError as error:
             errors.append(str(error))
@@ -242,12 +247,12 @@ class RunReader:
         losses = []
         name = holdings.last_segment[:-65]  # without colon and seal
         path = self.folder / "trajectory" / name
-        if name and not path.exists():
+        if name and not os.path.lexists(path):
             losses.append(f"{path} is missing, the last segment of the run.")
         elif any(file.path == path and file.reference != holdings.last_segment for file in self._segments):
             losses.append(f"{path} is not the last segment that run.json names.")
         metrics = self.folder / "metrics.jsonl"
-        size = metrics.stat().st_size if metrics.exists() else 0
+        size = metrics.lstat().st_size if os.path.lexists(metrics) else 0
         if size != holdings.metrics_bytes:
             losses.append(f"{metrics} has {size} bytes; run.json promises {holdings.metrics_bytes}.")
         return losses
@@ -255,11 +260,11 @@ class RunReader:
     def _altered_metrics(self) -> list[str]:
         """A sentence where metrics of the right size do not match the digest of the complete run."""
         path, holdings = self.folder / "metrics.jsonl", self._holdings
-        data = path.read_bytes() if path.exists() else b""
-        if holdings is None or len(data) != holdings.metrics_bytes:
-            return []
-        same = hashlib.sha256(data).hexdigest() == holdings.metrics_sha256
-        return [] if same else [f"{path} does not match its digest in run.json."]
+        size, found = metrics_digest(path)
+        if holdings is None or (size, found.hexdigest()) != (holdings.metrics_bytes, holdings.metrics_sha256):
+            altered = holdings is not None and size == holdings.metrics_bytes  # else `_losses` says so
+            return [f"{path} does not match its digest in run.json."] if altered else []
+        return []
 
     def _spec(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
         if name not in self.names:

@@ -21,11 +21,8 @@ import json
 import math
 import mmap
 import os
-import re
-import secrets
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,33 +30,39 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from interp.errors import CorruptRunError, InvalidArgumentError, StoreError
+from interp.store.description import check_description
+from interp.store.opening import inside, opened, parse_json, publish, read_file, read_up_to, require_shallow
 
 __all__ = [
     "DIGEST",
     "Holdings",
     "RunJson",
     "SealedFile",
-    "append_to",
     "check_dtype",
     "commit_arrays",
     "digest",
-    "leftovers",
-    "listing",
     "metrics_columns",
+    "metrics_digest",
     "metrics_line",
     "metrics_lines",
-    "naming",
-    "publish",
+    "metrics_records",
     "read_run_json",
     "regions",
     "run_json",
-    "sync_folder",
 ]
 
 FORMAT = 1
 DTYPES = {"F64": "f8", "F32": "f4", "F16": "f2", "C64": "c8", "BOOL": "?"}
 DTYPES |= {f"{kind.upper()}{8 * size}": f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)}
 CODES = {np.dtype(known): code for code, known in DTYPES.items()}  # as safetensors writes them
+LARGEST_HEADER = 10**8
+"""Maximum size of a header [bytes], as in the safetensors library."""
+LARGEST_RUN_JSON = 2**25
+"""Maximum size of a run.json [bytes]: two million steps of states, or of a replay."""
+LONGEST_LINE = 2**20
+"""Maximum length of a line of metrics [bytes]."""
+NUMBERS = frozenset((int, float, bool, type(None)))
+"""Types of the values in a line of metrics."""
 DIGEST = 32
 """Hexadecimal digits of a digest: 128 bits of SHA-256."""
 BLANK = "0" * 64
@@ -97,37 +100,33 @@ class SealedFile:
         self.path = path
         self.checked: dict[str, np.ndarray] = {}
         try:
-            with naming(path), open(path, "rb") as stream:
-                self.size = os.fstat(stream.fileno()).st_size
-                prefix = stream.read(8)
+            with opened(path) as handle:
+                self.size = os.fstat(handle).st_size
+                prefix = read_up_to(handle, 8)
                 length = int.from_bytes(prefix, "little")
                 if length > self.size - 8:
                     raise ValueError("it is shorter than its header")
-                raw = stream.read(length)
-            header = json.loads(raw)
+                if length > LARGEST_HEADER:
+                    raise ValueError(f"its header has {length:,} bytes; at most {LARGEST_HEADER:,} are read")
+                raw = read_up_to(handle, length)
+            header = parse_json(raw)
             self.fields: dict[str, str] = header.pop("__metadata__")
             self.seal = self.fields["seal"]
             if _seal(prefix + raw.replace(_seal_field(self.seal), _seal_field(BLANK))) != self.seal:
                 raise ValueError("its header does not match its seal")
             if self.fields["format"] != str(FORMAT):
                 raise StoreError(f"{path} has format {self.fields['format']}; this version reads {FORMAT}.")
-            self.steps = np.array(json.loads(self.fields["steps"]), np.int64)
+            self.steps = _steps(self.fields["steps"])
             self.previous = self.fields.get("previous", "")
-            self._digests: dict[str, str] = json.loads(self.fields["digests"])
-            self._layout: dict[str, tuple[int, int, np.dtype, tuple[int, ...]]] = {}
-            self.spec: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
-            end = 8 + length
-            for name in self._digests:  # in the order in which the writer was given them
-                dtype, shape = np.dtype(DTYPES[header[name]["dtype"]]), tuple(header[name]["shape"])
-                low, high = header[name]["data_offsets"]
-                self._layout[name] = (8 + length + low, high - low, dtype, shape)
-                self.spec[name] = (shape[1:], dtype)
-                end = max(end, 8 + length + high)
+            self._digests: dict[str, str] = parse_json(self.fields["digests"])
+            self._layout = _layout(header, self._digests, len(self.steps), 8 + length)
+            self.spec = {name: (shape[1:], dtype) for name, (_, _, dtype, shape) in self._layout.items()}
+            end = 8 + length + sum(size for _, size, _, _ in self._layout.values())
             if end != self.size:
                 raise ValueError(f"it has {self.size} bytes, its header promises {end}")
         except StoreError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise CorruptRunError(f"{path} is damaged: {error}.") from error
 
     @property
@@ -135,16 +134,24 @@ class SealedFile:
         """Name and seal, by which the next segment refers to this file."""
         return f"{self.path.name}:{self.seal}"
 
+    def require_stacked(self) -> None:
+        """Demand that each array has a first axis over the steps, as those of a segment have."""
+        for name, (_, _, _, shape) in self._layout.items():
+            if shape[:1] != (len(self.steps),):
+                raise CorruptRunError(f"{self.path} is damaged: `{name}` has no axis over its steps.")
+        if not self.spec:
+            raise CorruptRunError(f"{self.path} is damaged: it holds no array.")
+
     def digest(self, name: str, row: int) -> str:
         """Digest of one row, from the header."""
         return self._digests[name][DIGEST * row : DIGEST * (row + 1)]
 
     def map(self) -> np.ndarray:
         """Bytes of the file as a read-only memory map, which lives as long as a view of it."""
-        with naming(self.path), open(self.path, "rb") as stream:
-            if os.fstat(stream.fileno()).st_size != self.size:
+        with opened(self.path) as handle:
+            if os.fstat(handle).st_size != self.size:
                 raise CorruptRunError(f"{self.path} has changed its size since it was opened.")
-            return np.frombuffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+            return np.frombuffer(mmap.mmap(handle, 0, access=mmap.ACCESS_READ), np.uint8)
 
     def view(self, data: np.ndarray, name: str) -> np.ndarray:
         """Array `name` as a view of `data`, the bytes of the file."""
@@ -161,6 +168,7 @@ class SealedFile:
 
 def commit_arrays(path: Path, arrays: dict[str, np.ndarray], rows: int, extra: dict[str, str], *, fsync: bool) -> str:
     """Seal `arrays`, publish them as `path` and return the seal; each array is hashed in `rows` equal regions."""
+    inside(path.parent.parent, path.parent.name)
     digests = {name: "".join(map(digest, regions(array, rows))) for name, array in arrays.items()}
     metadata = {"format": str(FORMAT), **extra, "digests": json.dumps(digests), "seal": BLANK}
     # The safetensors library would copy everything twice and order metadata at random, but equal arrays must give equal
@@ -173,6 +181,11 @@ def commit_arrays(path: Path, arrays: dict[str, np.ndarray], rows: int, extra: d
         header[name] = {"dtype": CODES[array.dtype], "shape": array.shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > LARGEST_HEADER:
+        raise InvalidArgumentError(
+            f"The header of {path} would have {len(text):,} bytes; at most {LARGEST_HEADER:,} are read. Store fewer "
+            "steps in a segment (`segment_steps`)."
+        )
     head = len(text).to_bytes(8, "little") + text
     seal = _seal(head)
     chunks = [head.replace(_seal_field(BLANK), _seal_field(seal))]
@@ -186,93 +199,6 @@ def commit_arrays(path: Path, arrays: dict[str, np.ndarray], rows: int, extra: d
         if stored._digests.get(name) != digests.get(name):
             raise CorruptRunError(f"{path} exists and its `{name}` differs; a committed file is never overwritten.")
     return stored.seal
-
-
-def publish(path: Path, chunks: list[Any], *, fsync: bool, replace: bool = False) -> bool:
-    """Write `path` so that it appears whole or not at all; False where it exists already and `replace` is not set."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    with naming(path):
-        try:
-            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # less the umask
-            try:
-                for chunk in chunks:
-                    rest = memoryview(chunk)
-                    while rest:
-                        rest = rest[os.write(handle, rest[: 2**30]) :]
-                if fsync:
-                    os.fsync(handle)
-            finally:
-                os.close(handle)
-            if replace:
-                os.replace(temporary, path)
-            else:
-                try:
-                    os.link(temporary, path)
-                except FileExistsError:
-                    return False
-                except OSError:  # no hard links here; the lock keeps other writers away between test and rename
-                    if path.exists():
-                        return False
-                    os.rename(temporary, path)
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
-        if fsync:
-            sync_folder(path.parent)
-    return True
-
-
-def append_to(path: Path, data: bytes, *, fsync: bool) -> None:
-    """Append whole lines in one write, or nothing."""
-    with naming(path):
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            size = os.fstat(handle).st_size
-            try:
-                if os.write(handle, data) != len(data):
-                    raise OSError("the disk took only a part of it; is it full?")
-                if fsync:
-                    os.fsync(handle)
-            except OSError:
-                os.ftruncate(handle, size)
-                raise
-        finally:
-            os.close(handle)
-        if fsync and size == 0:
-            sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Context in which an `OSError` becomes a `StoreError` that names the file."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror or error}.") from error
-
-
-def listing(folder: Path, pattern: str) -> list[tuple[tuple[int, ...], Path]]:
-    """Committed files of `folder` whose names match `pattern`, sorted by the numbers in their names."""
-    with naming(folder):
-        found = [(re.fullmatch(pattern, name), name) for name in os.listdir(folder)] if folder.exists() else []
-    return sorted((tuple(map(int, match.groups())), folder / name) for match, name in found if match)
-
-
-def leftovers(folder: Path) -> list[Path]:
-    """Temporary files of a run folder, of a dead writer or of the living one."""
-    folders = [folder, folder / "trajectory", folder / "state"]
-    return sorted(path for child in folders for path in child.glob(".*.*.*.tmp"))
 
 
 def run_json(run: Mapping[str, Any], *, complete: bool, holdings: Holdings | None = None) -> bytes:
@@ -292,18 +218,20 @@ def run_json(run: Mapping[str, Any], *, complete: bool, holdings: Holdings | Non
 
 def read_run_json(path: Path) -> RunJson:
     """Content of a run.json, checked against its seal."""
-    with naming(path):
-        if not path.exists():
-            raise StoreError(f"{path.parent} is no run folder: it holds no run.json.")
-        data = path.read_bytes()
+    if not os.path.lexists(path):
+        raise StoreError(f"{path.parent} is no run folder: it holds no run.json.")
+    data = read_file(path, LARGEST_RUN_JSON)
     try:
-        whole = json.loads(data)
+        whole = parse_json(data)
+        require_shallow(whole)
+        json.dumps(whole, ensure_ascii=False).encode()  # refuses halves of surrogate pairs, which no terminal prints
         seal = whole["store"].pop("sha256")
         if _seal(json.dumps(whole, sort_keys=True).encode()) != seal:
             raise ValueError("its content does not match its `store.sha256`; was it edited by hand?")
         store = whole.pop("store")
         complete = bool(store["complete"])
-        holdings = Holdings(**store["holdings"]) if "holdings" in store else None
+        holdings = _inventory(store["holdings"]) if "holdings" in store else None
+        check_description(whole)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptRunError(f"{path} is damaged: {error}.") from error
     if store["format"] != FORMAT:
@@ -316,6 +244,8 @@ def metrics_line(record: Mapping[str, Any]) -> bytes:
     if not isinstance(record.get("step"), Integral) or "crc32" in record:
         raise InvalidArgumentError(f"`record` must have an integer `step` and no `crc32`; got {dict(record)!r}.")
     body = json.dumps({key: _number(key, value) for key, value in record.items()}, separators=(",", ":"))[:-1].encode()
+    if len(body) > LONGEST_LINE - 20:
+        raise InvalidArgumentError(f"`record` must have a line of {LONGEST_LINE:,} bytes at most; got {len(body):,}.")
     return body + _crc(body)
 
 
@@ -324,14 +254,21 @@ def metrics_lines(path: Path, last_bytes: int | None = None) -> tuple[list[bytes
 
     With `last_bytes`, only so many bytes at the end are read, less the line in whose middle they begin.
     """
-    data, cut = b"", False
-    with naming(path):
-        if path.exists():
-            with open(path, "rb") as stream:
-                if cut := last_bytes is not None and os.fstat(stream.fileno()).st_size > last_bytes:
-                    stream.seek(-last_bytes, os.SEEK_END)
-                data = stream.read()
-    *lines, torn = data.split(b"\n")[cut:] or [b""]
+    lines: list[bytes] = []
+    torn, cut = b"", False
+    if os.path.lexists(path):
+        with opened(path) as handle:
+            if cut := last_bytes is not None and os.fstat(handle).st_size > last_bytes:
+                os.lseek(handle, -last_bytes, os.SEEK_END)
+            while chunk := os.read(handle, LONGEST_LINE):
+                *whole, torn = (torn + chunk).split(b"\n")
+                lines += whole
+                if len(torn) > LONGEST_LINE:
+                    raise CorruptRunError(f"{path}, line {len(lines) + 1} is longer than {LONGEST_LINE:,} bytes.")
+    if cut and lines:
+        del lines[0]
+    elif cut:
+        torn = b""
     for number, line in enumerate(lines, 1):
         if line[-20:] != _crc(line[:-20]):
             where = f"line {len(lines) + 1 - number} from the end" if cut else f"line {number}"
@@ -339,15 +276,49 @@ def metrics_lines(path: Path, last_bytes: int | None = None) -> tuple[list[bytes
     return lines, len(torn)
 
 
-def metrics_columns(lines: list[bytes]) -> dict[str, np.ndarray]:
+def metrics_records(path: Path, lines: list[bytes]) -> list[dict[str, Any]]:
+    """Records of the whole lines of `path`, each with an integer `step`, and numbers or None by name.
+
+    Raises:
+        CorruptRunError: a line holds something else.
+    """
+    try:
+        records = parse_json(b"[" + b",".join(lines) + b"]")
+        for record in records:
+            if type(record) is not dict or type(record.pop("crc32", None)) is not str:
+                raise ValueError("a line is no record")
+            if not NUMBERS.issuperset(map(type, record.values())):
+                raise ValueError("a line holds something else than numbers")
+            if type(step := record.get("step")) is not int or abs(step) >= 2**63:
+                raise ValueError("a line has no whole `step`")
+    except ValueError as error:
+        raise CorruptRunError(f"{path} is damaged: {error}.") from error
+    return records
+
+
+def metrics_columns(path: Path, lines: list[bytes]) -> dict[str, np.ndarray]:
     """Columns of metrics over their steps; a later value of a name wins, an absent value reads as NaN."""
     records: dict[int, dict[str, Any]] = {}
-    for record in json.loads(b"[" + b",".join(lines) + b"]"):
+    for record in metrics_records(path, lines):
         records.setdefault(record["step"], {}).update(record)
     rows = [records[step] for step in sorted(records)]
-    names = [name for name in dict.fromkeys(key for row in rows for key in row) if name not in ("step", "crc32")]
-    columns = {name: np.array([row.get(name) for row in rows], np.float64) for name in names}  # None becomes NaN
+    names = [name for name in dict.fromkeys(key for row in rows for key in row) if name != "step"]
+    try:
+        columns = {name: np.array([row.get(name) for row in rows], np.float64) for name in names}  # None becomes NaN
+    except OverflowError as error:
+        raise CorruptRunError(f"{path} is damaged: a number does not fit into 64 bits.") from error
     return {"step": np.array(sorted(records), np.int64), **columns}
+
+
+def metrics_digest(path: Path) -> tuple[int, Any]:
+    """Length of the metrics on disk [bytes], and their SHA-256, to be continued."""
+    size, found = 0, hashlib.sha256()
+    if os.path.lexists(path):
+        with opened(path) as handle:
+            while chunk := os.read(handle, LONGEST_LINE):
+                size += len(chunk)
+                found.update(chunk)
+    return size, found
 
 
 def check_dtype(name: str, dtype: np.dtype) -> None:
@@ -367,6 +338,70 @@ def digest(region: Any) -> str:
     """First 128 bits of the SHA-256 of some bytes, in hexadecimal."""
     # SHA-256 with the processor's own instructions hashes 1.8 GB/s a core, BLAKE2b 0.9; both let go of the GIL.
     return hashlib.sha256(region).hexdigest()[:DIGEST]
+
+
+def _inventory(found: dict[str, Any]) -> Holdings:
+    """The holdings in a run.json.
+
+    Raises:
+        ValueError, TypeError: they are none.
+    """
+    holdings = Holdings(**found)
+    texts, numbers = (holdings.last_segment, holdings.metrics_sha256), [holdings.metrics_bytes, *holdings.states]
+    if not all(type(text) is str for text in texts) or not all(type(number) is int for number in numbers):
+        raise ValueError("its `store.holdings` are no inventory")
+    return holdings
+
+
+def _steps(text: str) -> np.ndarray:
+    """Steps of a header, increasing; int64 [n].
+
+    Raises:
+        ValueError: they are not.
+    """
+    steps = parse_json(text)
+    if type(steps) is not list or not steps or not all(type(step) is int and 0 <= step < 2**63 for step in steps):
+        raise ValueError("its steps are no list of whole numbers")
+    found = np.array(steps, np.int64)
+    if (np.diff(found) <= 0).any():
+        raise ValueError("its steps do not increase")
+    return found
+
+
+def _layout(
+    header: dict[str, Any], digests: dict[str, str], rows: int, begin: int
+) -> dict[str, tuple[int, int, np.dtype, tuple[int, ...]]]:
+    """Position, size [bytes], dtype and shape of each array, in the order of the digests: as the writer was given them.
+
+    Arguments:
+        header: entries of a safetensors header, without its metadata.
+        digests: digests of each array's rows, one behind the other.
+        rows: number of steps.
+        begin: position of the first byte behind the header.
+
+    Raises:
+        ValueError, TypeError, KeyError: an entry is none, or they do not cover the rest of the file once.
+    """
+    if digests.keys() != header.keys():
+        raise ValueError("its digests are not those of its arrays")
+    "".join(digests).encode()  # refuses halves of surrogate pairs, which no terminal prints
+    layout = {}
+    for name, joined in digests.items():
+        entry = header[name]
+        dtype, shape, (low, high) = np.dtype(DTYPES[entry["dtype"]]), entry["shape"], entry["data_offsets"]
+        if type(shape) is not list or len(shape) > 32 or not all(type(n) is int and 0 <= n < 2**40 for n in shape):
+            raise ValueError(f"`{name}` has no shape")
+        if type(low) is not int or math.prod(shape) * dtype.itemsize != high - low:
+            raise ValueError(f"`{name}` has another size than its shape")
+        if (rows > 1 and shape[:1] != [rows]) or type(joined) is not str or len(joined) != DIGEST * rows:
+            raise ValueError(f"`{name}` has other rows than steps")
+        layout[name] = begin + low, high - low, dtype, tuple(shape)
+    end = begin
+    for low, size in sorted(at[:2] for at in layout.values()):
+        if low != end:
+            raise ValueError("its arrays overlap, or leave bytes between them")
+        end += size
+    return layout
 
 
 def _seal(data: bytes) -> str:

@@ -1,6 +1,5 @@
 """The writer of a run: segments and metrics in the background, full states, recovery after a kill."""
 
-import hashlib
 import json
 import math
 import os
@@ -17,23 +16,30 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from interp.errors import CorruptRunError, InvalidArgumentError, RunExistsError, RunLockedError, StoreError
+from interp.store.opening import (
+    append_to,
+    inside,
+    leftovers,
+    listing,
+    naming,
+    publish,
+    require_lockable,
+    sync_folder,
+    truncate,
+)
 from interp.store.reader import RunReader
 from interp.store.segments import (
     Holdings,
-    append_to,
     check_dtype,
     commit_arrays,
     digest,
-    leftovers,
-    listing,
+    metrics_digest,
     metrics_line,
     metrics_lines,
-    naming,
-    publish,
+    metrics_records,
     read_run_json,
     regions,
     run_json,
-    sync_folder,
 )
 
 __all__ = ["RunWriter"]
@@ -81,8 +87,9 @@ class RunWriter:
     ) -> None:
         self.folder = folder = Path(folder)
         self._limits, self._seconds, self._fsync = (segment_bytes, segment_steps), segment_seconds, fsync
-        if not (folder / "run.json").exists():
+        if not os.path.lexists(folder / "run.json"):
             raise StoreError(f"{folder / 'run.json'} does not exist: there is no run to continue.")
+        require_lockable(folder / "LOCK")
         # Not zero seconds: a reader that looks whether someone is writing holds the lock for microseconds.
         self._lock = FileLock(folder / "LOCK", timeout=0.5)
         try:
@@ -117,13 +124,14 @@ class RunWriter:
         folder = Path(folder)
         text = run_json(run, complete=False)
         with naming(folder):
-            parts = any(any((folder / child).glob("*.safetensors")) for child in ("trajectory", "state"))
-            if parts or any((folder / name).exists() for name in ("run.json", "metrics.jsonl")):
+            children = [inside(folder, child) for child in ("trajectory", "state")]
+            parts = any(any(child.glob("*.safetensors")) for child in children)
+            if parts or any(os.path.lexists(folder / name) for name in ("run.json", "metrics.jsonl")):
                 raise RunExistsError(
                     f"{folder} already holds a run, or parts of one; resume it, overwrite it or choose another folder."
                 )
-            for child in ("trajectory", "state"):
-                (folder / child).mkdir(parents=True, exist_ok=True)
+            for child in children:
+                child.mkdir(parents=True, exist_ok=True)
         fsync = bool(settings.get("fsync", True))
         if not publish(folder / "run.json", [text], fsync=fsync):
             raise RunExistsError(
@@ -262,7 +270,7 @@ class RunWriter:
         self.commit()
         path = self.folder / "metrics.jsonl"
         lines = metrics_lines(path)[0]
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        kept = [line for line, record in zip(lines, metrics_records(path, lines)) if record["step"] <= step]
         if len(kept) < len(lines):
             self._reopen()
             publish(path, [b"\n".join([*kept, b""])], fsync=self._fsync, replace=True)
@@ -296,8 +304,7 @@ class RunWriter:
         metrics = self.folder / "metrics.jsonl"
         _, torn = metrics_lines(metrics)
         if torn:
-            with naming(metrics):
-                os.truncate(metrics, metrics.stat().st_size - torn)
+            truncate(metrics, torn)
         reader = RunReader(self.folder, verify="never")
         self._run, self._complete, self._lost = reader.run, reader.complete, reader.problems
         if reader._unreadable:
@@ -314,10 +321,9 @@ class RunWriter:
     def _holdings(self) -> Holdings:
         """Inventory of all committed files."""
         path = self.folder / "metrics.jsonl"
-        with naming(path):
-            metrics = path.read_bytes() if path.exists() else b""
         states = [step for (step,), _ in listing(self.folder / "state", r"(\d{8,})\.safetensors")]
-        return Holdings(self._previous, states, len(metrics), hashlib.sha256(metrics).hexdigest())
+        size, metrics = metrics_digest(path)
+        return Holdings(self._previous, states, size, metrics.hexdigest())
 
     def _reopen(self) -> None:
         """Mark a complete run as incomplete before it is changed; `finish` completes it with a new inventory."""

@@ -7,7 +7,6 @@ that happened, so that a run is resumed and replayed with the hyper-parameters t
 """
 
 import contextlib
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from interp.errors import (
 )
 from interp.literals import is_whole
 from interp.store import RunWriter
+from interp.store.opening import delete_run, inside
 from interp.tasks import Task
 from interp.training.ensemble import require_equal_inputs, require_equal_shape
 from interp.training.environment import choose_device, provenance, run_environment
@@ -233,7 +233,7 @@ def replay(
     full_states = [step for step in traj.full_state_steps if step <= start]
     if not full_states:
         raise NotAvailableError(f"{traj.folder.name} holds no full state at or before step {start} to replay from.")
-    folder = traj.folder / "replay" / f"{start:08d}-{stop:08d}-every{every}"
+    folder = inside(traj.folder, "replay", f"{start:08d}-{stop:08d}-every{every}")
     if (folder / "run.json").exists():
         done = Trajectory(folder)
         if done.complete and not done.problems:
@@ -340,12 +340,7 @@ def _delete(folder: Path) -> None:
     with contextlib.suppress(CorruptRunError):
         if (folder / "run.json").exists():
             RunWriter.open(folder).close()
-    # states first, run.json last: after a kill at any point the run can be deleted again, or trained from the start
-    shutil.rmtree(folder / "state", ignore_errors=True)
-    for child in folder.iterdir():
-        if child.name != "run.json":
-            shutil.rmtree(child) if child.is_dir() else child.unlink()
-    shutil.rmtree(folder)
+    delete_run(folder)
 
 
 def _digest(state: TrainState) -> dict[str, str]:
