@@ -182,10 +182,18 @@ class Trajectory:
     def verify(self) -> VerifyReport:
         """Check every byte of the run, and that a complete one comes to its last step; see `RunReader.verify`."""
         report = self._reader.verify()
-        errors = [*report.errors, *self._shortfall("weights", self.steps)]
+        errors = [*report.errors, *self._shortfalls()]
         with contextlib.suppress(StoreError):  # which is among the errors already
-            errors += self._shortfall("metrics", self._reader.metrics["step"])
+            for replay in self._reader.replays:
+                errors += Trajectory(replay)._shortfalls()
         return dataclasses.replace(report, errors=tuple(errors))
+
+    def _shortfalls(self) -> list[str]:
+        """Whether a complete run holds its weights and metrics up to its end."""
+        losses = self._shortfall("weights", self.steps)
+        with contextlib.suppress(StoreError):  # `verify` of the store names it
+            losses += self._shortfall("metrics", self._reader.metrics["step"])
+        return losses
 
     def _shortfall(self, what: str, steps: np.ndarray) -> list[str]:
         """Whether a complete run holds `what` up to its end; of an imported one that is not known."""

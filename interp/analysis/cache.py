@@ -1,23 +1,21 @@
 """Measured values beside their run, known by content.
 
-One safetensors file per measure in `<run>/measures/`: the values, their digest and, for each row, the key of the
-checkpoint it was computed from. A row is used for the checkpoint that has its key, wherever that stands; so a run that
-has grown, or was measured at some steps only, keeps its rows, and one that was trained again loses them. A file that
-cannot be read, or does not match its digest, counts as absent.
+Each row of a measure (`interp.store.measured` describes its file) has the key of the checkpoint that it was computed
+from. A row is used for the checkpoint that has its key, wherever that stands; so a run that has grown, or was measured
+at some steps only, keeps its rows, and one that was trained again loses them. A file that cannot be read, does not
+match its digest, was renamed, or came from another run counts as absent, and is written again.
 """
 
 import hashlib
-import os
-import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
-from interp.store.segments import digest
+from interp.errors import StoreError
+from interp.store.measured import read_measured, write_measured
+from interp.store.opening import inside
 
 __all__ = ["MeasureCache"]
 
@@ -28,6 +26,10 @@ VERSION = 2
 class MeasureCache:
     """The measures of one run folder; with `enabled=False` it holds nothing and keeps nothing.
 
+    Arguments:
+        folder: folder of the run.
+        owner: digest of the run whose values these are (`interp.store.measured.owner_of`).
+
     Example:
         >>> import tempfile
         >>> cache = MeasureCache(Path(tempfile.mkdtemp()), enabled=True)
@@ -37,24 +39,24 @@ class MeasureCache:
         ([0, 2], [2.0, 1.0])
     """
 
-    def __init__(self, folder: Path, *, enabled: bool) -> None:
-        self._folder, self._enabled = folder / "measures", enabled
+    def __init__(self, folder: Path, owner: str = "", *, enabled: bool) -> None:
+        self._folder, self._owner, self._enabled = folder, owner, enabled
 
     def read(self, name: str, setting: str, fingerprints: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of the checkpoints that have a value, and their values `[position, ...]`."""
-        path = self._path(name)
+        """Positions of the checkpoints that have a value, and their values `[position, ...]`.
+
+        Raises:
+            StoreError: the file or its folder is a symbolic link.
+        """
         nothing = np.empty(0, dtype=int), np.empty(0)
-        if not self._enabled or not path.exists():
+        if not self._enabled:
             return nothing
+        path = self._path(name)
         try:
-            with safetensors.safe_open(path, "np") as file:
-                metadata = file.metadata() or {}
-                values = file.get_tensor("values")
-        except (OSError, ValueError, KeyError, safetensors.SafetensorError):
+            keys, values = read_measured(path, self._owner)
+        except StoreError:
             return nothing
-        rows = {row: at for at, row in enumerate(metadata.get("rows", "").split())}
-        if metadata.get("digest") != digest(values.tobytes()) or len(rows) != len(values):
-            return nothing
+        rows = {row: at for at, row in enumerate(keys)}
         found = [(position, rows[row]) for position, row in enumerate(_rows(setting, fingerprints)) if row in rows]
         if not found:
             return nothing
@@ -67,18 +69,11 @@ class MeasureCache:
             return
         rows = {row: at for at, row in enumerate(_rows(setting, fingerprints))}  # equal weights share a row
         values = np.ascontiguousarray(values[list(rows.values())])
-        data = safetensors.numpy.save({"values": values}, {"rows": " ".join(rows), "digest": digest(values.tobytes())})
-        temporary = self._folder / f".{name}-{os.getpid()}-{secrets.token_hex(4)}"
-        try:
-            self._folder.mkdir(exist_ok=True)
-            temporary.write_bytes(data)
-            temporary.replace(self._path(name))
-        except OSError:  # a shared, read-only run is measured all the same
-            with suppress(OSError):
-                temporary.unlink()
+        with suppress(StoreError):  # a shared, read-only run is measured all the same
+            write_measured(self._path(name), self._owner, list(rows), values)
 
     def _path(self, name: str) -> Path:
-        return self._folder / f"{name}.safetensors"
+        return inside(self._folder, "measures", f"{name}.safetensors")
 
 
 def _rows(setting: str, fingerprints: Sequence[str]) -> list[str]:

@@ -28,6 +28,7 @@ from interp.analysis.context import RunContext
 from interp.analysis.definitions import Measure, failure_of, measure_of_model
 from interp.errors import InterpError, InvalidArgumentError, NotAvailableError, UnknownNameError, did_you_mean
 from interp.models import Network
+from interp.store.measured import owner_of
 from interp.training.environment import keep_large_buffers, release_buffers
 from interp.trajectory import Trajectory, as_trajectory
 
@@ -99,7 +100,9 @@ def measure(
     context = RunContext(traj)
     chosen = _choose(context, names)
     positions = _positions(traj, steps)
-    values = dict(_computed(context, chosen, positions, MeasureCache(traj.folder, enabled=cache), progress))
+    values = dict(
+        _computed(context, chosen, positions, MeasureCache(traj.folder, owner_of(traj.run), enabled=cache), progress)
+    )
     coords: dict[str, np.ndarray] = {"step": traj.steps[positions]}
     variables = {}
     for item in chosen:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from interp.errors import CorruptRunError, InvalidArgumentError, StoreError, UnknownNameError, did_you_mean
-from interp.store.opening import leftovers, listing, naming
+from interp.store.measured import measured_files, owner_of, read_measured
+from interp.store.opening import inside, leftovers, listing, naming
 from interp.store.segments import (
     DIGEST,
     Holdings,
@@ -202,8 +203,22 @@ class RunReader:
             os.close(handle)
         return False
 
+    @property
+    def replays(self) -> list[Path]:
+        """Folders of the run's replays, each a run of its own.
+
+        Raises:
+            StoreError: one of them is a symbolic link.
+        """
+        replay = inside(self.folder, "replay")
+        with naming(replay):
+            names = sorted(os.listdir(replay)) if replay.is_dir() else []
+        return [inside(replay, name) for name in names]
+
     def verify(self) -> VerifyReport:
         """Check every digest, seal and link of the run again, and look for weights that cannot be right.
+
+        Its replays and the measured values beside it are checked as well.
 
         A complete run must also hold all files that its run.json lists (older versions list none).
 
@@ -237,10 +252,49 @@ class RunReader:
             warnings += [f"{path} is a temporary file of a dead writer." for path in leftovers(self.folder)]
             if torn:
                 warnings.append(f"{self.folder / 'metrics.jsonl'} ends in a torn line, which is ignored.")
+        measured, replays = self._verify_measured(errors), self._verify_replays(errors, warnings)
         unreadable = sorted([*self._unreadable, *((step, step) for step in weights.damaged)])
         return VerifyReport(
-            len(self.steps), len(self._segments), len(states), tuple(errors), tuple(warnings), tuple(unreadable)
+            len(self.steps),
+            len(self._segments),
+            len(states),
+            tuple(errors),
+            tuple(warnings),
+            tuple(unreadable),
+            replays=replays,
+            measures=measured,
         )
+
+    def _verify_measured(self, errors: list[str]) -> int:
+        """Check the files of measured values; returns their number."""
+        try:
+            files = measured_files(self.folder)
+        except StoreError as error:
+            errors.append(str(error))
+            return 0
+        for path in files:
+            try:
+                read_measured(path, owner_of(self.run))
+            except StoreError as error:
+                errors.append(str(error))
+        return len(files)
+
+    def _verify_replays(self, errors: list[str], warnings: list[str]) -> int:
+        """Check the replays; returns their number."""
+        try:
+            folders = self.replays
+        except StoreError as error:
+            errors.append(str(error))
+            return 0
+        for folder in folders:
+            try:
+                replay = RunReader(folder).verify()
+            except StoreError as error:
+                errors.append(str(error))
+            else:
+                errors += replay.errors
+                warnings += replay.warnings
+        return len(folders)
 
     def _losses(self, holdings: Holdings) -> list[str]:
         """Sentences about files that a complete run has lost, as far as names and sizes tell."""

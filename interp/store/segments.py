@@ -38,6 +38,7 @@ __all__ = [
     "Holdings",
     "RunJson",
     "SealedFile",
+    "array_entry",
     "check_dtype",
     "commit_arrays",
     "digest",
@@ -321,6 +322,20 @@ def metrics_digest(path: Path) -> tuple[int, Any]:
     return size, found
 
 
+def array_entry(name: str, entry: dict[str, Any]) -> tuple[int, int, np.dtype, tuple[int, ...]]:
+    """Position behind the header, size [bytes], dtype and shape of an array, from its entry in a safetensors header.
+
+    Raises:
+        ValueError, TypeError, KeyError: the entry is none.
+    """
+    dtype, shape, (low, high) = np.dtype(DTYPES[entry["dtype"]]), entry["shape"], entry["data_offsets"]
+    if type(shape) is not list or len(shape) > 32 or not all(type(n) is int and 0 <= n < 2**40 for n in shape):
+        raise ValueError(f"`{name}` has no shape")
+    if type(low) is not int or low < 0 or math.prod(shape) * dtype.itemsize != high - low:
+        raise ValueError(f"`{name}` has another size than its shape")
+    return low, high - low, dtype, tuple(shape)
+
+
 def check_dtype(name: str, dtype: np.dtype) -> None:
     """Refuse an array that the file format cannot hold."""
     if name == "__metadata__":
@@ -387,15 +402,10 @@ def _layout(
     "".join(digests).encode()  # refuses halves of surrogate pairs, which no terminal prints
     layout = {}
     for name, joined in digests.items():
-        entry = header[name]
-        dtype, shape, (low, high) = np.dtype(DTYPES[entry["dtype"]]), entry["shape"], entry["data_offsets"]
-        if type(shape) is not list or len(shape) > 32 or not all(type(n) is int and 0 <= n < 2**40 for n in shape):
-            raise ValueError(f"`{name}` has no shape")
-        if type(low) is not int or math.prod(shape) * dtype.itemsize != high - low:
-            raise ValueError(f"`{name}` has another size than its shape")
-        if (rows > 1 and shape[:1] != [rows]) or type(joined) is not str or len(joined) != DIGEST * rows:
+        low, size, dtype, shape = array_entry(name, header[name])
+        if (rows > 1 and shape[:1] != (rows,)) or type(joined) is not str or len(joined) != DIGEST * rows:
             raise ValueError(f"`{name}` has other rows than steps")
-        layout[name] = begin + low, high - low, dtype, tuple(shape)
+        layout[name] = begin + low, size, dtype, shape
     end = begin
     for low, size in sorted(at[:2] for at in layout.values()):
         if low != end:
