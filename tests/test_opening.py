@@ -283,7 +283,7 @@ def test_replays_and_measures_are_verified(measured):
     assert report.ok
     assert ", 1 replays, 6 measures: ok" in str(report)
     files = sorted([*(measured / "replay").rglob("*.safetensors"), *(measured / "measures").iterdir()])
-    assert len(files) >= 8
+    assert len(files) == 7
     for path in [*files, *(measured / "replay").rglob("metrics.jsonl"), *(measured / "replay").rglob("run.json")]:
         data = path.read_bytes()
         for position in (3, len(data) // 2, len(data) - 3):

@@ -78,7 +78,7 @@ def inside(folder: Path, *parts: str) -> Path:
     path = folder
     for part in parts:
         path = path / part
-        with naming(path), suppress(FileNotFoundError):
+        with naming(path), suppress(FileNotFoundError, NotADirectoryError):
             if stat.S_ISLNK(os.lstat(path).st_mode):
                 raise _refusal(path, stat.S_IFLNK)
     return path
