@@ -6,8 +6,8 @@ import itertools
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -252,49 +252,24 @@ class RunReader:
             warnings += [f"{path} is a temporary file of a dead writer." for path in leftovers(self.folder)]
             if torn:
                 warnings.append(f"{self.folder / 'metrics.jsonl'} ends in a torn line, which is ignored.")
-        measured, replays = self._verify_measured(errors), self._verify_replays(errors, warnings)
+        self._verify_beside(errors, warnings)
         unreadable = sorted([*self._unreadable, *((step, step) for step in weights.damaged)])
         return VerifyReport(
-            len(self.steps),
-            len(self._segments),
-            len(states),
-            tuple(errors),
-            tuple(warnings),
-            tuple(unreadable),
-            replays=replays,
-            measures=measured,
+            len(self.steps), len(self._segments), len(states), tuple(errors), tuple(warnings), tuple(unreadable)
         )
 
-    def _verify_measured(self, errors: list[str]) -> int:
-        """Check the files of measured values; returns their number."""
-        try:
-            files = measured_files(self.folder)
-        except StoreError as error:
-            errors.append(str(error))
-            return 0
-        for path in files:
-            try:
-                read_measured(path, owner_of(self.run))
-            except StoreError as error:
-                errors.append(str(error))
-        return len(files)
-
-    def _verify_replays(self, errors: list[str], warnings: list[str]) -> int:
-        """Check the replays; returns their number."""
-        try:
-            folders = self.replays
-        except StoreError as error:
-            errors.append(str(error))
-            return 0
-        for folder in folders:
-            try:
-                replay = RunReader(folder).verify()
-            except StoreError as error:
-                errors.append(str(error))
-            else:
-                errors += replay.errors
-                warnings += replay.warnings
-        return len(folders)
+    def _verify_beside(self, errors: list[str], warnings: list[str]) -> None:
+        """Check measured values, and each replay as a run of its own."""
+        with _noting(errors):
+            for path in measured_files(self.folder):
+                with _noting(errors):
+                    read_measured(path, owner_of(self.run))
+        with _noting(errors):
+            for folder in self.replays:
+                with _noting(errors):
+                    replay = RunReader(folder).verify()
+                    errors += replay.errors
+                    warnings += replay.warnings
 
     def _losses(self, holdings: Holdings) -> list[str]:
         """Sentences about files that a complete run has lost, as far as names and sizes tell."""
@@ -345,6 +320,15 @@ class RunReader:
                         file.check(data, name, int(row))
                         checked[row] = True
         return file.view(data, name)[local]
+
+
+@contextmanager
+def _noting(errors: list[str]) -> Iterator[None]:
+    """Context that ends at a `StoreError`, which is noted."""
+    try:
+        yield
+    except StoreError as error:
+        errors.append(str(error))
 
 
 def _as_slice(rows: np.ndarray) -> slice | np.ndarray:

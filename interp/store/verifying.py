@@ -23,9 +23,6 @@ class VerifyReport:
     errors: tuple[str, ...]
     warnings: tuple[str, ...]
     unreadable_steps: tuple[tuple[int, int], ...]
-    replays: int = 0
-    measures: int = 0
-    """Number of files of measured values."""
 
     @property
     def ok(self) -> bool:
@@ -34,8 +31,6 @@ class VerifyReport:
 
     def __str__(self) -> str:
         head = f"{self.steps} steps in {self.segments} segments, {self.states} full states"
-        head += f", {self.replays} replays" if self.replays else ""
-        head += f", {self.measures} measures" if self.measures else ""
         lines = [f"error: {text}" for text in self.errors] + [f"warning: {text}" for text in self.warnings]
         return "\n".join([f"{head}: {'ok' if self.ok else 'DAMAGED'}", *lines])
 
