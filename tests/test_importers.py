@@ -20,8 +20,8 @@ from interp.cli import main
 from interp.config import FeedForward, Gaussian, Modular, RunConfig, Transformer
 from interp.errors import ConfigError, ForeignFormatError, NotAvailableError
 from interp.importers import LAYOUTS, import_checkpoints
-from interp.importers.files import load_plain
 from interp.importers.proof import prove
+from interp.importers.unpickling import load_plain
 from interp.store import RunReader, RunWriter
 from interp.tasks import build_task
 from interp.tasks.base import packed, shuffled, unpacked

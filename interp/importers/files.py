@@ -1,8 +1,9 @@
 """Files of checkpoints as plain data: tensors, numbers and text, without running the code that wrote them.
 
-Every file goes through torch's restricted unpickler (`weights_only=True`), which rebuilds tensors and containers and
-refuses everything else. Published files contain a few other objects (the Grokking demo's configuration, rep-theory's
-modules): an inert class stands in for a few class names, keeps the attributes in the file, and runs no code.
+Every file goes through `unpickling`, which makes tensors, numbers, text and containers of what it describes. Published
+files contain a few other objects (the Grokking demo's configuration, rep-theory's modules), of which the attributes are
+read. Values are checked where they are taken: a curve has numbers, a checkpoint's number is one, a state dict has dense
+real tensors that together are not far larger than their file.
 
 A *dump* is the content of the files before their weights are interpreted: state dicts by epoch, losses by epoch,
 indices of the split, and the configuration inside or beside the files.
@@ -15,11 +16,11 @@ bare number in a file's name, the layout of the weights decides (`layouts`).
 
 import csv
 import hashlib
+import io
 import json
 import math
-import pickle
+import operator
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,15 +28,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from interp.errors import ForeignFormatError
+from interp.errors import ForeignFormatError, error_line
+from interp.importers.opening import open_regular
+from interp.importers.unpickling import load_plain
 
 __all__ = ["Checkpoint", "Dump", "digest_of", "read_dump", "source_files"]
 
-STAND_INS = ("HookedTransformerConfig", "Config", "OneLayerMLP", "HookPoint", "ReLU")
-"""Names of foreign classes that an inert class replaces."""
 SUFFIXES = (".pt", ".pth", ".pkl")
 """Suffixes of files with weights."""
 CURVES = {
@@ -51,6 +51,15 @@ CURVES = {
     "val_acc": "test_accuracy",
 }
 """Names of metrics in this package, by foreign name."""
+
+LARGEST_NUMBER = 2**53
+"""Bound on the number of a checkpoint or a loss."""
+DIGITS = 17
+"""Digits of `LARGEST_NUMBER`, and one."""
+LARGEST_CONFIGURATION = 2**20
+"""Bytes of a configuration beside the checkpoints."""
+EXPANSION = 4
+"""Largest ratio of a state dict's bytes to its file's: tied weights are few, views of one storage can be many."""
 
 State = Mapping[str, Tensor]
 
@@ -86,21 +95,6 @@ class Dump:
     test: Sequence[Any] | None = None
 
 
-class Inert:
-    """Inert stand-in for a foreign class: keeps an object's attributes and runs no code."""
-
-    def __init__(self, *_: object) -> None:
-        self.attributes: dict[str, Any] = {}
-
-    def __new__(cls, *_: object) -> "Inert":  # accepts any arguments in the file
-        made = super().__new__(cls)
-        made.attributes = {}
-        return made
-
-    def __setstate__(self, state: object) -> None:
-        self.attributes = dict(state) if isinstance(state, dict) else {}
-
-
 def source_files(path: Path) -> list[Path]:
     """The files that an import of `path` reads, including configurations and metrics beside the checkpoints.
 
@@ -113,6 +107,8 @@ def source_files(path: Path) -> list[Path]:
         beside += [path.with_name(name) for name in ("cfg.json", "config.json")]
         return [path, *[other for other in beside if other.is_file()][:1]]
     if not path.is_dir():
+        if path.exists():
+            open_regular(path).close()  # says what it is
         raise ForeignFormatError(f"`path` must be a file or a folder of checkpoints; there is no {path}.")
     folders = [path, *(path / name for name in ("models", "checkpoints") if (path / name).is_dir())]
     weights = [file for folder in folders for file in sorted(folder.iterdir()) if file.suffix in SUFFIXES]
@@ -131,7 +127,7 @@ def digest_of(files: Sequence[Path]) -> str:
     """SHA-256 over the names and contents of files, in hexadecimal."""
     whole = hashlib.sha256()
     for file in sorted(files):
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             whole.update(f"{file.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return whole.hexdigest()
 
@@ -144,23 +140,27 @@ def read_dump(files: Sequence[Path]) -> Dump:
     """
     weights = [file for file in files if file.suffix not in (".json", ".csv")]
     about = {key: value for file in files if file.suffix == ".json" for key, value in _json(file).items()}
-    numbered = sorted((n, file) for file in weights if (n := _number(file)) is not None)
     if len(weights) == 1:
         return _one_file(weights[0], about)
 
+    numbers = [(n, file) for file in weights if (n := _number(file)) is not None]
+    numbered = sorted((_number_of(n, "the number in a name", file), file) for n, file in numbers)
     first = load_plain((numbered or [(0, weights[0])])[0][1])
     last = [file for file in weights if file.stem in ("final", "model")]
     ends = [load_plain(file) for file in weights if file.stem == "init"]
     checkpoints = [Checkpoint(n, partial(_weights_of_file, file), file.name) for n, file in numbered]
     contents = load_plain(last[0]) if last else {}
-    curves = _curves(contents) if isinstance(contents, dict) else {}
+    curves = _curves(contents, last[0]) if isinstance(contents, dict) and last else {}
     for file in files:
         if file.suffix == ".csv":
             curves |= _table(file)
     if not curves and isinstance(first, dict) and "train_loss" in first:  # a pair of numbers in each of the files
         for n, file in numbered:
-            for name, values in _curves(load_plain(file)).items():
+            contents_of_one = load_plain(file)
+            for name, values in _curves(contents_of_one, file).items() if isinstance(contents_of_one, dict) else ():
                 curves.setdefault(name, {})[n] = next(iter(values.values()))
+    if not (last or numbered):
+        raise ForeignFormatError(f"{weights[0].parent} must hold checkpoints beside {weights[0].name}; it holds none.")
     if last:
         end = _end(contents, curves, about, lambda: _weights(contents, last[0]), last[0])
         if not numbered:
@@ -181,38 +181,6 @@ def read_dump(files: Sequence[Path]) -> Dump:
     )
 
 
-def load_plain(path: Path) -> Any:
-    """The content of a torch file, with inert stand-ins for the few classes that published files hold.
-
-    Raises:
-        ForeignFormatError: rebuilding it would run code that is not torch's, or it is no torch file.
-    """
-    try:
-        unknown = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-    except Exception:  # for any kind of file; `torch.load` below reports the fault
-        unknown = []
-    allowed: list[Any] = [(Inert, name) for name in unknown if name.rpartition(".")[2] in STAND_INS]
-    for value in (np.float64(0), np.zeros(0)):  # constructors of numbers and arrays, under the names of numpy 1 and 2
-        part: Any = value.__reduce__()[0]
-        allowed += [(part, f"numpy.{core}.multiarray.{part.__name__}") for core in ("core", "_core")]
-    allowed += [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?"))]
-    try:
-        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the protocols of old files
-            return _plain(torch.load(path, map_location="cpu", weights_only=True))
-    except pickle.UnpicklingError as error:
-        known = {f"{part.__module__}.{part.__name__}" for part in allowed if isinstance(part, type)}
-        known |= {part[1] for part in allowed if isinstance(part, tuple)}
-        if refused := sorted(set(unknown) - known):
-            raise ForeignFormatError(
-                f"{path} holds objects of {', '.join(refused)}, and rebuilding them would run foreign code. Save plain "
-                "data where that code is installed: torch.save(model.state_dict(), PATH)."
-            ) from None
-        raise ForeignFormatError(f"{path} is no torch file that can be read safely; {_line(error)}") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, OSError) as error:
-        raise ForeignFormatError(f"{path} is no torch file, or is cut short ({_line(error)}).") from None
-
-
 # --- containers -------------------------------------------------------------------------------------------------------
 
 
@@ -225,13 +193,13 @@ def _one_file(path: Path, about: Mapping[str, Any]) -> Dump:
         states = list(enumerate(contents))
     elif isinstance(contents, dict) and contents:
         if all(_is_number(key) for key in contents):
-            states = [(int(key), value) for key, value in contents.items()]
+            states = [(_number_of(key, "the number of a checkpoint", path), x) for key, x in contents.items()]
         for group, label, whose in (
             ("checkpoints", "checkpoint_epochs", "TransformerLens's Grokking demo"),
             ("state_dicts", "epochs", "Nanda et al.'s full_run_data.pth"),
         ):
             if isinstance(contents.get(group), list) and contents[group]:
-                epochs = [int(epoch) for epoch in contents.get(label, range(len(contents[group])))]
+                epochs = _epochs(contents.get(label, range(len(contents[group]))), label, path)
                 if len(epochs) != len(contents[group]):
                     raise ForeignFormatError(
                         f"{path}: `{label}` must number all of `{group}`; got {len(epochs)} numbers "
@@ -239,7 +207,7 @@ def _one_file(path: Path, about: Mapping[str, Any]) -> Dump:
                     )
                 states, script = list(zip(epochs, contents[group])), whose if label in contents else ""
     plain = contents if isinstance(contents, dict) else {}
-    curves = _curves(plain)
+    curves = _curves(plain, path)
     ordered = sorted(states, key=lambda pair: pair[0])
     checkpoints = [Checkpoint(n, partial(_weights, state, path), path.name) for n, state in ordered]
     end = _end(plain, curves, about, lambda: _weights(plain.get("model", contents) if states else contents, path), path)
@@ -269,8 +237,8 @@ def _weights(contents: Any, path: Path) -> State:
                 return _weights(contents[key], path)
         if isinstance(contents.get("_parameters"), Mapping):  # the parameters of a whole module
             contents = contents["_parameters"]
-        if contents and all(isinstance(value, Tensor) for value in contents.values()):
-            return {str(name): value.detach() for name, value in contents.items()}
+        if contents and all(type(name) is str and isinstance(x, Tensor) for name, x in contents.items()):
+            return _checked(contents, path)
         found = f"the keys {', '.join(map(str, list(contents)[:8]))}"
     else:
         found = f"a {type(contents).__name__}"
@@ -279,35 +247,99 @@ def _weights(contents: Any, path: Path) -> State:
     )
 
 
-def _curves(contents: Mapping[str, Any]) -> dict[str, dict[int, float]]:
+def _checked(state: State, path: Path) -> State:
+    """A state dict whose tensors are weights: of real numbers, with elements, and not far larger than the file."""
+    for name, x in state.items():
+        if x.is_complex() or not x.numel():
+            rule = "have at least one element" if not x.numel() else "be real: its imaginary parts would be lost"
+            raise ForeignFormatError(f"{path}: `{name}` must {rule}; got {str(x.dtype)[6:]} of shape {tuple(x.shape)}.")
+    most = EXPANSION * path.stat().st_size
+    if (size := sum(x.numel() * x.itemsize for x in state.values())) > most:
+        raise ForeignFormatError(
+            f"{path}: the tensors of a state dict must have at most {EXPANSION} times the bytes of the file, {most}; "
+            f"got {size}, by views of shared storages."
+        )
+    return {name: x.detach() for name, x in state.items()}
+
+
+def _curves(contents: Mapping[Any, Any], path: Path) -> dict[str, dict[int, float]]:
     """Losses and accuracies by epoch; a curve with fewer values than the longest is spread evenly over its epochs."""
-    lists = {CURVES[key]: list(x) for key, x in contents.items() if key in CURVES and not _is_scalar(x) and len(x)}
+    found = {key: value for key, value in contents.items() if key in CURVES and value is not None}
+    lists = {CURVES[key]: _series(value, key, path) for key, value in found.items() if not _is_scalar(value)}
+    lists = {name: values for name, values in lists.items() if values}
     longest = max(map(len, lists.values()), default=0)
     curves = {}
     for name, values in lists.items():
         least, most = math.ceil(longest / len(values)), (longest - 1) // max(len(values) - 1, 1)
         stride = max(range(least, most + 1), key=lambda k: (k % 10 == 0, -k), default=1)  # a few epochs may leave two
-        curves[name] = {i * stride: float(value) for i, value in enumerate(values)}
+        curves[name] = {i * stride: value for i, value in enumerate(values)}
     epoch = contents.get("epoch")
-    for key, value in contents.items():
-        if key in CURVES and CURVES[key] not in curves and _is_scalar(value) and epoch is not None:
-            curves[CURVES[key]] = {int(epoch): float(value)}
+    for key, value in found.items():
+        if CURVES[key] not in curves and _is_scalar(value) and epoch is not None:
+            curves[CURVES[key]] = {_number_of(epoch, "`epoch`", path): _series([value], key, path)[0]}
     return curves
+
+
+def _series(values: Any, key: str, path: Path) -> list[float]:
+    """The numbers of a curve."""
+    if isinstance(values, Tensor | np.ndarray) and values.ndim == 1:
+        values = values.tolist()
+    try:
+        if isinstance(values, list | tuple) and all(_is_scalar(value) for value in values):
+            return [float(value) for value in values]
+    except (OverflowError, RuntimeError):  # whole numbers have no bound, and tensors may have no value
+        pass
+    raise ForeignFormatError(f"{path}: `{key}` must be a list of real numbers; got {_kind(values)}.")
+
+
+def _epochs(values: Any, key: str, path: Path) -> list[int]:
+    """The numbers of several checkpoints."""
+    if isinstance(values, Tensor | np.ndarray) and values.ndim == 1:
+        values = values.tolist()
+    if not isinstance(values, list | tuple | range):
+        raise ForeignFormatError(f"{path}: `{key}` must be a list of whole numbers; got {_kind(values)}.")
+    return [_number_of(value, f"an entry of `{key}`", path) for value in values]
+
+
+def _number_of(value: Any, what: str, path: Path) -> int:
+    """The number of a checkpoint or a loss: an epoch, or a count of updates."""
+    try:
+        number = int(value) if isinstance(value, str) and _is_number(value) else operator.index(value)
+    except (TypeError, RuntimeError):  # the latter for a tensor with several elements
+        number = -1
+    if not 0 <= number < LARGEST_NUMBER:
+        raise ForeignFormatError(f"{path}: {what} must be a whole number, 0 .. 2^53 - 1; got {_kind(value)}.")
+    return number
+
+
+def _kind(value: Any) -> str:
+    """A value of any kind in a few words."""
+    if isinstance(value, str | int | float | complex | np.generic):
+        return repr(value)[:40]
+    if isinstance(value, Tensor | np.ndarray):
+        return f"an array of {value.dtype} and shape {tuple(value.shape)}"
+    return "nothing" if value is None else f"a {type(value).__name__}"
 
 
 def _table(path: Path) -> dict[str, dict[int, float]]:
     """The columns of a metrics.csv; accuracies are in percent if any exceeds 1. A torn last line is left out."""
     curves: dict[str, dict[int, float]] = {}
-    with path.open(newline="") as stream:
-        for row in csv.DictReader(stream):
-            try:
-                numbers = {key: float(value) for key, value in row.items() if key in CURVES or key == "epoch"}
-                epoch = int(numbers.pop("epoch"))
-            except (TypeError, ValueError, KeyError):
-                continue
-            for key, value in numbers.items():
-                name = CURVES[key]
-                curves.setdefault(name, {})[epoch] = value
+    try:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as stream:
+            rows = csv.reader(stream)
+            header = next(rows, [])
+            names = {i: CURVES[name] for i, name in enumerate(header) if name in CURVES}
+            at = header.index("epoch") if "epoch" in header else len(header)
+            for row in rows:
+                try:
+                    epoch = int(row[at])
+                    numbers = {name: float(row[i]) for i, name in names.items()}
+                except (ValueError, IndexError):
+                    continue
+                for name, value in numbers.items():
+                    curves.setdefault(name, {})[_number_of(epoch, "`epoch`", path)] = value
+    except (OSError, ValueError, csv.Error) as error:
+        raise ForeignFormatError(f"{path} must be a table in UTF-8 with commas; {error_line(error)[:200]}.") from None
     accuracies = [column for name, column in curves.items() if name.endswith("accuracy")]
     if any(value > 1 for column in accuracies for value in column.values()):
         for column in accuracies:
@@ -327,9 +359,10 @@ def _end(
         last = max(max(values) for values in curves.values())
         return Checkpoint(last, load, path.name, last + 1)
     if isinstance(contents, Mapping) and _is_number(contents.get("epoch")):
-        return Checkpoint(int(contents["epoch"]), load, path.name)
+        return Checkpoint(_number_of(contents["epoch"], "`epoch`", path), load, path.name)
     total = next((about[key] for key in ("num_epochs", "epoch", "epochs") if _is_number(about.get(key))), None)
-    return Checkpoint(None, load, path.name, None if total is None else int(total))
+    updates = None if total is None else _number_of(total, "the number of epochs", path)
+    return Checkpoint(None, load, path.name, updates)
 
 
 def _later(end: Checkpoint, last: int) -> bool:
@@ -353,24 +386,33 @@ def _history(curves: Mapping[str, Mapping[int, float]]) -> bool:
 def _about(contents: Any) -> dict[str, Any]:
     """The configuration in the content of a file."""
     found = contents.get("config", contents.get("cfg")) if isinstance(contents, Mapping) else None
-    return {str(key): value for key, value in found.items()} if isinstance(found, Mapping) else {}
+    return _settings(found) if isinstance(found, Mapping) else {}
 
 
 def _json(path: Path) -> dict[str, Any]:
+    with open_regular(path) as stream:
+        text = stream.read(LARGEST_CONFIGURATION + 1)
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ForeignFormatError(f"{path}, which lies beside the checkpoints, must be JSON; {_line(error)}") from None
-    return found if isinstance(found, dict) else {}
+        if len(text) > LARGEST_CONFIGURATION:
+            raise ValueError(f"it is larger than {LARGEST_CONFIGURATION} bytes")
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        line = error_line(error)[:200]
+        raise ForeignFormatError(f"{path}, which lies beside the checkpoints, must be JSON; {line}.") from None
+    return _settings(found) if isinstance(found, dict) else {}
 
 
-def _plain(value: Any) -> Any:
-    """The value with dicts of attributes in place of stand-ins."""
-    if isinstance(value, Inert):
-        return {key: _plain(item) for key, item in value.attributes.items()}
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+def _settings(found: Mapping[Any, Any]) -> dict[str, Any]:
+    """A configuration of numbers, text and pairs of numbers; other values are named by their kind."""
+    return {str(key): _setting(value) for key, value in found.items() if isinstance(key, str | int)}
+
+
+def _setting(value: Any) -> Any:
+    if isinstance(value, np.generic) or (isinstance(value, Tensor | np.ndarray) and value.ndim == 0):
+        value = value.item()
+    if isinstance(value, list | tuple) and len(value) == 2 and all(type(part) in (int, float) for part in value):
+        return tuple(value)
+    return value if isinstance(value, str | int | float | None) else _kind(value)
 
 
 def _number(path: Path) -> int | None:
@@ -381,14 +423,11 @@ def _number(path: Path) -> int | None:
 
 def _is_number(value: Any) -> bool:
     return (isinstance(value, int | np.integer) and not isinstance(value, bool)) or (
-        isinstance(value, str) and value.isdigit()
+        isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < DIGITS
     )
 
 
 def _is_scalar(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) or (isinstance(value, Tensor) and value.ndim == 0)
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
+    if isinstance(value, Tensor):
+        return value.ndim == 0 and not value.is_complex()
+    return isinstance(value, int | float | np.integer | np.floating)

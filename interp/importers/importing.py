@@ -3,7 +3,8 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from interp.errors import ConfigError, ForeignFormatError, InterpError
 from interp.importers.files import Dump, digest_of, read_dump, source_files
 from interp.importers.layouts import detect
 from interp.importers.proof import Proof, evaluate
@@ -22,6 +24,9 @@ from interp.tasks.base import packed
 from interp.trajectory import Trajectory
 
 __all__ = ["import_checkpoints"]
+
+LONGEST = 2000
+"""Characters of an error: names and values in it come from the file."""
 
 
 def import_checkpoints(
@@ -60,7 +65,8 @@ def import_checkpoints(
 
     Raises:
         ForeignFormatError: there is no such file, its layout is not known, its shapes contradict each other, reading it
-            would run foreign code, a weight is NaN or infinite, or it does not reproduce its own losses.
+            would run foreign code or take far more memory than it has bytes, a value in it is of a wrong kind, a weight
+            is complex, NaN or infinite, or it does not reproduce its own losses.
         ConfigError: `assume` names no field of the config, or breaks a rule of it, or numbers files without numbers.
         RunLockedError: another process is importing these files.
 
@@ -76,8 +82,9 @@ def import_checkpoints(
     """
     path, root = Path(path), Path(root)
     assume = dict(assume or {})
-    files = source_files(path)
-    sha256 = digest_of(files)
+    with _named(path):
+        files = source_files(path)
+        sha256 = digest_of(files)
     key = hashlib.sha256(json.dumps([sha256, assume], sort_keys=True, default=str).encode()).hexdigest()[:8]
     for folder in root.glob(f"*-imported-{key}"):
         if (folder / "run.json").exists():
@@ -85,22 +92,45 @@ def import_checkpoints(
                 return done
             RunWriter.open(folder).close()  # raises where another process is writing
             delete_run(folder)
-    dump = read_dump(files)
-    last = dump.checkpoints[-1].load()
-    layout = detect(last, dump.about, format)
-    described = layout.describe(layout.translate(last), dump.about)
-    run = read_run(dump, layout, described, assume)
+    with _named(path):
+        dump = read_dump(files)
+        state = dump.checkpoints[-1].load()
+        layout = detect(state, dump.about, format)
+        last = layout.translate(state)
+        run = read_run(dump, layout, layout.describe(last, dump.about), last, assume)
     source = {"from": path.name, "files": len(files), "sha256": sha256, "format": layout.name}
     folder = root / f"{run.config.task.slug}-{run.config.model.slug}-imported-{key}"
     try:
-        _write(folder, dump, run, source, progress)
+        _write(folder, path, dump, run, source, progress)
     except BaseException:  # a later file may contradict the first
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return Trajectory(folder)
 
 
-def _write(folder: Path, dump: Dump, run: ImportedRun, source: Mapping[str, Any], progress: bool) -> None:
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Make every error of a body that reads foreign values a typed one, in one line that names the file."""
+    try:
+        yield
+    except (ForeignFormatError, ConfigError) as error:
+        said = _printable(str(error) if path.name in str(error) else f"{path}: {error}")
+        if said == str(error):
+            raise
+        raise type(error)(said) from None
+    except InterpError:
+        raise
+    except Exception as error:
+        raise ForeignFormatError(_printable(f"{path} holds what no importer expects ({error!r}).")) from error
+
+
+def _printable(text: str) -> str:
+    """The text in one line of printable characters."""
+    line = " ".join(text[:LONGEST].split())
+    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in line)
+
+
+def _write(folder: Path, path: Path, dump: Dump, run: ImportedRun, source: Mapping[str, Any], progress: bool) -> None:
     """Write the run folder: weights, the stored metrics, and at every checkpoint the metrics that the file lacks."""
     proof = run.proof
     verdict = (
@@ -142,7 +172,8 @@ def _write(folder: Path, dump: Dump, run: ImportedRun, source: Mapping[str, Any]
             writer.log({"step": step, **record})
         count = len(dump.checkpoints)
         for i in tqdm(range(count), unit="checkpoint", disable=not progress, dynamic_ncols=True):
-            weights = run.reader.read(dump, i)
+            with _named(path):
+                weights = run.reader.read(dump, i)
             writer.append(run.steps[i], {name: x.numpy() for name, x in weights.items()})
             if len(dump.curves) < 4:
                 numbers = evaluate(run.reader.logits(weights), run.examples, precision)

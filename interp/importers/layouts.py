@@ -113,8 +113,11 @@ def _transposed(state: State) -> dict[str, Tensor]:
             case "W_Q" | "W_K" | "W_V":
                 out[name] = _axes(name, x, 3).transpose(1, 2)
             case "W_O":  # [d_model, head d_head] -> [head, d_head, d_model]
-                heads = _axes(name.replace("W_O", "W_V"), state[name.replace("W_O", "W_V")], 3).shape[0]
-                if x.shape[1] % heads:
+                values = name.replace("W_O", "W_V")
+                if values not in state:
+                    raise ForeignFormatError(f"A state dict with `{name}` must hold `{values}`, too.")
+                heads = _axes(values, state[values], 3).shape[0]
+                if _axes(name, x, 2).shape[1] % heads:
                     raise ForeignFormatError(
                         f"`{name}` must be [d_model, {heads} heads * d_head]; got shape {tuple(x.shape)}."
                     )
@@ -150,7 +153,7 @@ def _progress_measures(state: State, about: Mapping[str, Any]) -> Description:
     recipe, published = _recipe("nanda")
     imported = from_state_dict(state, activation=_activation(about.get("act_type", "ReLU")))
     task = _numbers(imported.d_vocab, imported.n_ctx, imported.d_vocab_out, published)
-    if int(about.get("p", task.p)) != task.p:
+    if _whole(about, "p", task.p) != task.p:
         raise ForeignFormatError(f"`p` of the configuration must agree with the weights, {task.p}; got {about['p']}.")
     operations: dict[str, Operation] = {"add": "add", "subtract": "subtract", "x2xyy2": "x2+xy+y2"}
     fn_name = about.get("fn_name", "add")
@@ -159,8 +162,8 @@ def _progress_measures(state: State, about: Mapping[str, Any]) -> Description:
     task = replace(
         task,
         operation=operations[fn_name],
-        seed=int(about.get("seed", task.seed)),
-        train_fraction=float(about.get("frac_train", task.train_fraction)),
+        seed=_whole(about, "seed", task.seed),
+        train_fraction=_real(about, "frac_train", task.train_fraction),
     )
     config = replace(recipe, task=task, model=replace(imported.config, init="nanda"), seed=task.seed)
     assumed = () if "seed" in about else ("the split of the mainline run",)
@@ -187,15 +190,15 @@ def _pizza(state: State, about: Mapping[str, Any]) -> Description:
         state,
         activation=_activation(about.get("act_fn", "ReLU")),
         attention="bidirectional",
-        attention_rate=float(about["attn_coeff"]),
+        attention_rate=_real(about, "attn_coeff", 1.0),
     )
     task = _numbers(imported.d_vocab, imported.n_ctx, imported.d_vocab_out, Modular(train_fraction=0.8))
     formula = str(about.get("funcs", f"(x[0]+x[1])%{task.p}")).replace(" ", "")
-    match = re.search(r"\(x\[0\]([+*-])x\[1\]\)%(\d+)$", formula)
+    match = re.search(r"\(x\[0\]([+*-])x\[1\]\)%(\d{1,9})$", formula)
     if not match or int(match[2]) != task.p:
         raise ForeignFormatError(f"`funcs` must be (x[0]+x[1])%{task.p}, or with - or * for +; got {formula}.")
     operations: dict[str, Operation] = {"+": "add", "-": "subtract", "*": "multiply"}
-    task = replace(task, operation=operations[match[1]], train_fraction=float(about.get("frac", 0.8)))
+    task = replace(task, operation=operations[match[1]], train_fraction=_real(about, "frac", 0.8))
     config = RunConfig(
         task=task,
         model=replace(imported.config, init="nanda"),
@@ -243,9 +246,8 @@ def _from_linear(state: State) -> dict[str, Tensor]:
 def _simple_grokking(state: State, about: Mapping[str, Any]) -> Description:
     recipe, published = _recipe("simple-grokking")
     p, d_model = _axes("embedding.weight", state["embed.W_E"], 2).shape
-    model = FeedForward(
-        d_model=d_model, d_hidden=(state["blocks.0.mlp.W_in"].shape[1],), init="torch", init_stream="split"
-    )
+    d_hidden = _hidden(state, p, d_model)
+    model = FeedForward(d_model=d_model, d_hidden=(d_hidden,), init="torch", init_stream="split")
     config = replace(recipe, task=replace(published, p=p), model=model)
     assumed = ("seed 2 and 60 % of the pairs", "weight decay 0.03: the script has 5 without --grok")
     return Description(config, assumed=assumed)
@@ -264,18 +266,18 @@ def _group_mlp(state: State, about: Mapping[str, Any]) -> Description:
             f"`group` of the configuration must be CyclicGroup, addition mod p; got {group!r}, whose elements have "
             "another order in the script."
         )
-    seed = int(about.get("seed", 0))
+    seed = _whole(about, "seed", 0)
     task = Modular(
         p=p,
         encoding="operands",
         split="torch-randperm",
         seed=seed,
-        train_fraction=float(about.get("frac_train", 0.3)),
+        train_fraction=_real(about, "frac_train", 0.3),
     )
     model = FeedForward(
         embedding="separate",
         d_model=d_model,
-        d_hidden=(state["blocks.0.mlp.W_in"].shape[1],),
+        d_hidden=(_hidden(state, p, d_model),),
         biases="absent",
         init="fan-in",
     )
@@ -309,6 +311,34 @@ def _optimizer(config: RunConfig, about: Mapping[str, Any]) -> RunConfig:
     """The run with the hyper-parameters of the optimiser in a foreign configuration."""
     given = {key: about[key] for key in ("lr", "weight_decay", "betas") if key in about}
     return config.replace({f"optimizer.{key}": value for key, value in given.items()})
+
+
+def _hidden(state: State, p: int, d_model: int) -> int:
+    """Hidden neurons of a network on two concatenated embeddings, of whose sizes a model can be built."""
+    W_in, W_U = state["blocks.0.mlp.W_in"], state["unembed.W_U"]
+    d_hidden = W_in.shape[1]
+    if W_in.shape[0] != 2 * d_model or W_U.shape != (d_hidden, p):
+        raise ForeignFormatError(
+            f"The hidden layer must have shape {(2 * d_model, 'neurons')} and the last {('neurons', p)}, as the "
+            f"embedding says; got {tuple(W_in.shape)} and {tuple(W_U.shape)}."
+        )
+    return d_hidden
+
+
+def _whole(about: Mapping[str, Any], key: str, default: int) -> int:
+    """A whole number of the configuration."""
+    value = _real(about, key, default)
+    if not value.is_integer():
+        raise ForeignFormatError(f"`{key}` of the configuration must be a whole number; got {value}.")
+    return int(about.get(key, default))
+
+
+def _real(about: Mapping[str, Any], key: str, default: float) -> float:
+    """A number of the configuration."""
+    try:
+        return float(about.get(key, default))
+    except (TypeError, ValueError, OverflowError):
+        raise ForeignFormatError(f"`{key}` of the configuration must be a number; got {about[key]!r}.") from None
 
 
 def _axes(name: str, x: Tensor, n: int) -> Tensor:

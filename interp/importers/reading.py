@@ -24,6 +24,10 @@ __all__ = ["CheckpointReader", "ImportedRun", "read_run"]
 
 NUMBERINGS = ("updates", "indices")
 """Meanings of a checkpoint's number n: it has seen n updates, or n + 1 (n is the index of the last update)."""
+LARGEST = 2**29
+"""Bound on the numbers that an evaluation holds at once: pairs times positions times the width of the widest layer."""
+POSITIONS = 3
+"""Largest number of positions of an input."""
 LEARNT = 3
 """Multiple of chance accuracy above which a network's answers determine the operation."""
 
@@ -43,7 +47,10 @@ class CheckpointReader:
         checkpoint = dump.checkpoints[i]
         number = "The checkpoint" if checkpoint.epoch is None else f"Checkpoint {checkpoint.epoch}"
         where = f"{number} in {checkpoint.file}"
-        weights = self._layout.translate(checkpoint.load())
+        state = checkpoint.load()
+        if not self._layout.matches(state):
+            raise ForeignFormatError(f"{where} must be of the format {self._layout.name}, as the last checkpoint is.")
+        weights = self._layout.translate(state)
         if missing := self._shapes.keys() - weights.keys():
             raise ForeignFormatError(f"{where} must hold every parameter; it lacks {', '.join(sorted(missing))}.")
         for name, shape in self._shapes.items():
@@ -88,8 +95,12 @@ class ImportedRun:
     """Assumptions that neither files nor user confirm."""
 
 
-def read_run(dump: Dump, layout: Layout, described: Description, assume: Mapping[str, Any]) -> ImportedRun:
+def read_run(
+    dump: Dump, layout: Layout, described: Description, last: Mapping[str, Tensor], assume: Mapping[str, Any]
+) -> ImportedRun:
     """Operation, split and steps of a dump, and the proof that its weights are read correctly.
+
+    `last` are the translated weights of the last checkpoint.
 
     Raises:
         ForeignFormatError: the weights do not reproduce the stored losses, or contradict `assume` or each other.
@@ -97,6 +108,14 @@ def read_run(dump: Dump, layout: Layout, described: Description, assume: Mapping
     """
     config = described.config.replace({key: value for key, value in assume.items() if key != "steps"})
     task = _modular(config)
+    widest = POSITIONS * max(
+        x.shape[0] * x.shape[-1] if x.ndim == 3 else max(x.shape, default=1) for x in last.values()
+    )
+    if task.p**2 * widest > LARGEST:
+        raise ForeignFormatError(
+            f"All pairs are evaluated at once, which must take at most {LARGEST} numbers; the {task.p**2} pairs of "
+            f"p = {task.p} take {widest} numbers each."
+        )
     reader = CheckpointReader(layout, config, build_task(task))
     epochs = [checkpoint.epoch for checkpoint in dump.checkpoints]
     numbered = [i for i, epoch in enumerate(epochs) if epoch is not None] or [0]

@@ -1,5 +1,6 @@
 """The train split of an imported run: stored by its files, rebuilt from a recipe, or found by the stored losses."""
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -95,18 +96,36 @@ def _stored_split(dump: Dump, task: Modular, unshuffled: float) -> Examples | No
 
 def _mask(side: str, listed: Sequence[Any], full: Examples) -> Tensor:
     """Mask of the listed pairs, which are numbers a p + b, pairs (a, b) or inputs (a, b, =)."""
-    indices = torch.as_tensor(np.asarray([np.asarray(item) for item in listed]))
-    if indices.ndim == 2 and indices.shape[1] in (2, 3):
-        indices = indices[:, 0] * full.p + indices[:, 1]
-    if (
-        indices.ndim != 1
-        or indices.is_floating_point()
-        or not 0 <= int(indices.min()) <= int(indices.max()) < full.p**2
-    ):
-        raise ForeignFormatError(f"The stored {side} indices must lie in 0 .. {full.p**2 - 1}, for p = {full.p}.")
+    try:
+        indices = torch.as_tensor(listed if isinstance(listed, Tensor | np.ndarray) else _pairs(listed, full.p))
+        if indices.dtype == torch.bool or indices.is_floating_point() or indices.is_complex() or not indices.numel():
+            raise TypeError
+        indices = indices.long()
+        if indices.ndim == 2 and indices.shape[1] in (2, 3):
+            a, b = indices[:, 0], indices[:, 1]
+            indices = torch.where((b >= 0) & (b < full.p), a.clamp(-1, full.p) * full.p + b, -1)
+        fits = indices.ndim == 1 and 0 <= int(indices.min()) <= int(indices.max()) < full.p**2
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        fits = False
+    if not fits:
+        raise ForeignFormatError(
+            f"The stored {side} indices must be whole numbers, 0 .. {full.p**2 - 1} for p = {full.p}, or pairs of them."
+        )
     mask = torch.zeros(full.p**2, dtype=torch.bool)
-    mask[indices.long()] = True
+    mask[indices] = True
     return mask
+
+
+def _pairs(listed: Sequence[Any], p: int) -> np.ndarray:
+    """The listed numbers or pairs; none where there are more than exist."""
+    return np.array([_pair(item) for item in listed] if len(listed) <= p**2 else [])
+
+
+def _pair(item: Any) -> Any:
+    """A number, or the numbers of a pair."""
+    if isinstance(item, list | tuple) or (isinstance(item, Tensor | np.ndarray) and item.ndim):
+        return tuple(operator.index(part) for part in item)
+    return operator.index(item)
 
 
 def _recipe_of(full: Examples, task: Modular) -> tuple[Modular, str]:

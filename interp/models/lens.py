@@ -130,8 +130,13 @@ def from_state_dict(
     for name, x in state.items():
         if (group := _bias_group(name)) and biases[group] != "trainable":
             biases[group] = "trainable" if x.any() else "frozen"
+    layers = {match[1] for name in state if (match := re.match(r"blocks\.(\d+)\.", name))}
+    if skipped := layers - {str(layer) for layer in range(len(layers))}:
+        raise ForeignFormatError(
+            f"The layers must be numbered from 0 without a gap; got {min(skipped)[:20]} among {len(layers)} layers."
+        )
     config = Transformer(
-        n_layers=1 + max(int(name.split(".")[1]) for name in state if re.match(r"blocks\.\d+\.", name)),
+        n_layers=len(layers),
         d_model=d_model,
         n_heads=n_heads,
         d_head=d_head,
