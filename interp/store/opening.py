@@ -302,14 +302,15 @@ def delete_run(folder: Path) -> None:
     start. A run folder that is itself a link is emptied.
     """
     with naming(folder):
-        found = {entry.name: entry for entry in os.scandir(folder)}
-        for name in sorted(found, key=lambda name: (name == "run.json", name != "state")):
-            if found[name].is_dir(follow_symlinks=False):
-                shutil.rmtree(found[name])  # which follows no link
-            else:
-                os.unlink(found[name])
-        if not folder.is_symlink():
-            folder.rmdir()
+        for child in sorted(folder.iterdir(), key=lambda child: child.name != "state"):
+            if child.is_dir() and not child.is_symlink():
+                shutil.rmtree(child)  # which follows no link
+            elif child.name != "run.json":
+                child.unlink()
+        if folder.is_symlink():
+            (folder / "run.json").unlink(missing_ok=True)
+        else:
+            shutil.rmtree(folder)
 
 
 def _refusal(path: Path, mode: int) -> StoreError:

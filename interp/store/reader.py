@@ -78,12 +78,12 @@ class RunReader:
         problems = []
         previous: str | None = ""  # None behind a segment that cannot be read
         for (first, last), path in listing(self.folder / "trajectory", r"(\d{8,})-(\d{8,})\.safetensors"):
+            before = self._segments[-1] if self._segments else None
             try:
-                file = self._files[path.name] = self._files.get(path.name) or SealedFile(path)
+                file = self._files[path.name] = self._files.get(path.name) or SealedFile(path, before)
                 if (file.steps[0], file.steps[-1]) != (first, last):
                     raise CorruptRunError(f"{path} holds other steps than it names.")
                 file.require_stacked()
-                before = self._segments[-1] if self._segments else None
                 if before and (file.spec != before.spec or first <= before.steps[-1]):
                     raise CorruptRunError(f"{path} repeats steps of {before.path.name}, or has other arrays.")
             except CorruptRunError as error:

@@ -91,13 +91,28 @@ class RunJson(NamedTuple):
     """Inventory of a complete run; None for incomplete runs, and for runs completed by versions without inventories."""
 
 
+class Layout(NamedTuple):
+    """Arrays of a sealed file, as its header describes them."""
+
+    header: dict[str, Any]
+    arrays: dict[str, tuple[int, int, np.dtype, tuple[int, ...]]]
+    """Position behind the header, size [bytes], dtype and shape of each array, as the writer was given them."""
+    spec: dict[str, tuple[tuple[int, ...], np.dtype]]
+    """Shape and dtype of each array at one step."""
+    is_stacked: bool
+    """Whether each array has a first axis over the steps of the file."""
+    size: int
+    """Size of all arrays [bytes]."""
+
+
 class SealedFile:
     """A committed safetensors file whose header matches its seal.
 
-    `spec` gives the shape and dtype of each array at one step, `fields` the header's other metadata.
+    `spec` gives the shape and dtype of each array at one step, `fields` the header's other metadata. With `like`, a
+    file of the same layout, both share the description of their arrays.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, like: "SealedFile | None" = None) -> None:
         self.path = path
         self.checked: dict[str, np.ndarray] = {}
         try:
@@ -112,6 +127,8 @@ class SealedFile:
                 raw = read_up_to(handle, length)
             header = parse_json(raw)
             self.fields: dict[str, str] = header.pop("__metadata__")
+            if not all(type(text) is str for text in self.fields.values()):
+                raise ValueError("its metadata are no texts")
             self.seal = self.fields["seal"]
             if _seal(prefix + raw.replace(_seal_field(self.seal), _seal_field(BLANK))) != self.seal:
                 raise ValueError("its header does not match its seal")
@@ -119,10 +136,12 @@ class SealedFile:
                 raise StoreError(f"{path} has format {self.fields['format']}; this version reads {FORMAT}.")
             self.steps = _steps(self.fields["steps"])
             self.previous = self.fields.get("previous", "")
-            self._digests: dict[str, str] = parse_json(self.fields["digests"])
-            self._layout = _layout(header, self._digests, len(self.steps), 8 + length)
-            self.spec = {name: (shape[1:], dtype) for name, (_, _, dtype, shape) in self._layout.items()}
-            end = 8 + length + sum(size for _, size, _, _ in self._layout.values())
+            self._digests = _digests(self.fields["digests"], header, len(self.steps))
+            known = like and header == like._layout.header and [*self._digests] == [*like._layout.spec]  # as a rule
+            self._layout: Layout = like._layout if like and known else _layout(header, self._digests, len(self.steps))
+            self.spec = self._layout.spec
+            self._begin = 8 + length
+            end = self._begin + self._layout.size
             if end != self.size:
                 raise ValueError(f"it has {self.size} bytes, its header promises {end}")
         except StoreError:
@@ -137,11 +156,8 @@ class SealedFile:
 
     def require_stacked(self) -> None:
         """Demand that each array has a first axis over the steps, as those of a segment have."""
-        for name, (_, _, _, shape) in self._layout.items():
-            if shape[:1] != (len(self.steps),):
-                raise CorruptRunError(f"{self.path} is damaged: `{name}` has no axis over its steps.")
-        if not self.spec:
-            raise CorruptRunError(f"{self.path} is damaged: it holds no array.")
+        if not self.spec or not self._layout.is_stacked:
+            raise CorruptRunError(f"{self.path} is damaged: its arrays have no axis over its steps.")
 
     def digest(self, name: str, row: int) -> str:
         """Digest of one row, from the header."""
@@ -156,14 +172,14 @@ class SealedFile:
 
     def view(self, data: np.ndarray, name: str) -> np.ndarray:
         """Array `name` as a view of `data`, the bytes of the file."""
-        low, size, dtype, shape = self._layout[name]
-        return data[low : low + size].view(dtype).reshape(shape)
+        low, size, dtype, shape = self._layout.arrays[name]
+        return data[self._begin + low :][:size].view(dtype).reshape(shape)
 
     def check(self, data: np.ndarray, name: str, row: int) -> None:
         """Compare the digest of one row, or of a state's whole array, with the header."""
-        low, size, _, _ = self._layout[name]
+        low, size, _, _ = self._layout.arrays[name]
         size //= len(self.steps)
-        if digest(data[low + row * size : low + (row + 1) * size]) != self.digest(name, row):
+        if digest(data[self._begin + low + row * size :][:size]) != self.digest(name, row):
             raise CorruptRunError(f"{self.path}: `{name}` at step {self.steps[row]} does not match its digest.")
 
 
@@ -377,41 +393,43 @@ def _steps(text: str) -> np.ndarray:
     steps = parse_json(text)
     if type(steps) is not list or not steps or not all(type(step) is int and 0 <= step < 2**63 for step in steps):
         raise ValueError("its steps are no list of whole numbers")
-    found = np.array(steps, np.int64)
-    if (np.diff(found) <= 0).any():
+    if steps != sorted(set(steps)):
         raise ValueError("its steps do not increase")
-    return found
+    return np.array(steps, np.int64)
 
 
-def _layout(
-    header: dict[str, Any], digests: dict[str, str], rows: int, begin: int
-) -> dict[str, tuple[int, int, np.dtype, tuple[int, ...]]]:
-    """Position, size [bytes], dtype and shape of each array, in the order of the digests: as the writer was given them.
-
-    Arguments:
-        header: entries of a safetensors header, without its metadata.
-        digests: digests of each array's rows, one behind the other.
-        rows: number of steps.
-        begin: position of the first byte behind the header.
+def _digests(text: str, header: dict[str, Any], rows: int) -> dict[str, str]:
+    """Digests of the rows of each array of a header, one behind the other.
 
     Raises:
-        ValueError, TypeError, KeyError: an entry is none, or they do not cover the rest of the file once.
+        ValueError: they are not.
     """
-    if digests.keys() != header.keys():
+    digests = parse_json(text)
+    if type(digests) is not dict or digests.keys() != header.keys():
         raise ValueError("its digests are not those of its arrays")
     "".join(digests).encode()  # refuses halves of surrogate pairs, which no terminal prints
-    layout = {}
-    for name, joined in digests.items():
-        low, size, dtype, shape = array_entry(name, header[name])
-        if (rows > 1 and shape[:1] != (rows,)) or type(joined) is not str or len(joined) != DIGEST * rows:
-            raise ValueError(f"`{name}` has other rows than steps")
-        layout[name] = begin + low, size, dtype, shape
-    end = begin
-    for low, size in sorted(at[:2] for at in layout.values()):
+    if any(type(joined) is not str or len(joined) != DIGEST * rows for joined in digests.values()):
+        raise ValueError("its arrays have other rows than steps")
+    return digests
+
+
+def _layout(header: dict[str, Any], digests: dict[str, str], rows: int) -> Layout:
+    """Arrays of a file of `rows` steps, in the order of their digests.
+
+    Raises:
+        ValueError, TypeError, KeyError: an entry is none, or they do not cover the bytes once.
+    """
+    arrays = {name: array_entry(name, header[name]) for name in digests}
+    is_stacked = all(shape[:1] == (rows,) for _, _, _, shape in arrays.values())
+    if rows > 1 and not is_stacked:
+        raise ValueError("its arrays have other rows than steps")
+    end = 0
+    for low, size in sorted(at[:2] for at in arrays.values()):
         if low != end:
             raise ValueError("its arrays overlap, or leave bytes between them")
         end += size
-    return layout
+    spec = {name: (shape[1:], dtype) for name, (_, _, dtype, shape) in arrays.items()}
+    return Layout(header, arrays, spec, is_stacked, end)
 
 
 def _seal(data: bytes) -> str:
