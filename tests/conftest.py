@@ -1,17 +1,23 @@
-"""Shape and type annotations are checked while the tests run; shared fixtures are small real runs."""
+"""Shape and type annotations are checked while the tests run, no network is used; fixtures are small real runs."""
 
 from jaxtyping import install_import_hook
 
 _TENSORS = ["analysis", "models", "optim", "plots", "rng", "tasks", "training.state", "training.step"]
 _hook = install_import_hook([f"interp.{name}" for name in _TENSORS], "beartype.beartype")
 
+import os  # noqa: E402
 import shutil  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
 import interp  # noqa: E402
+from tests.offline import sitecustomize  # noqa: E402
+
+_PATHS = [str(Path(sitecustomize.__file__).parent), os.environ.get("PYTHONPATH", "")]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, _PATHS))  # processes of the tests are offline, too
 
 TOY = {
     "task.p": 7,
@@ -25,6 +31,15 @@ TOY = {
     "save.state": "every(16)",
     "log.test": "every(2)",
 }
+
+
+@pytest.fixture(autouse=True)
+def offline():
+    """No attempt to reach beyond this machine, though code that made one may have passed over the error."""
+    yield
+    blocked = list(sitecustomize.BLOCKED)
+    sitecustomize.BLOCKED.clear()
+    assert not blocked, blocked
 
 
 @pytest.fixture
