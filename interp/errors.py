@@ -21,6 +21,7 @@ __all__ = [
     "NotAvailableError",
     "NotImportedError",
     "ObserverError",
+    "ReproducibilityWarning",
     "RunExistsError",
     "RunLockedError",
     "StoreError",
@@ -82,6 +83,10 @@ class CorruptRunError(StoreError):
 
 class DamagedRunWarning(UserWarning):
     """A part of a run is damaged or missing; the rest of the run is loaded."""
+
+
+class ReproducibilityWarning(UserWarning):
+    """A run goes on, or is replayed, where its bits may come out otherwise: another processor, torch, thread count."""
 
 
 class RunExistsError(StoreError, FileExistsError):

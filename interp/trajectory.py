@@ -29,6 +29,7 @@ from interp.errors import (
 from interp.models import Model, Network, build_model
 from interp.models.guests import load_weights
 from interp.store import RunReader, VerifyReport
+from interp.store.conditions import continuations
 from interp.store.opening import size_of
 from interp.tasks import Examples, Task, build_task
 
@@ -131,8 +132,13 @@ class Trajectory:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Versions, device, threads and code revision of the run, as noted when it began."""
-        return dict(self._reader.run.get("provenance", {}))
+        """Versions, device, threads and code revision of the run, as noted when it began.
+
+        `arithmetic` has further conditions on which bits depend (empty in runs of earlier versions), `continuations`
+        what differed each time that the run was resumed (`interp.store.conditions.Continuation`).
+        """
+        noted = self._reader.run.get("provenance", {})
+        return {"arithmetic": {}, **noted, "continuations": continuations(self._reader.run)}
 
     @property
     def events(self) -> list[tuple[int, str]]:
@@ -186,7 +192,13 @@ class Trajectory:
         with contextlib.suppress(StoreError):  # which is among the errors already
             for replay in self._reader.replays:
                 errors += Trajectory(replay)._shortfalls()
-        return dataclasses.replace(report, errors=tuple(errors))
+        changes = [
+            f"From step {one.step} on it was computed under other conditions than before: {one}. Its last bits may be "
+            "others than those of a run that was never interrupted."
+            for one in continuations(self._reader.run)
+            if one.differs
+        ]
+        return dataclasses.replace(report, errors=tuple(errors), warnings=(*report.warnings, *changes))
 
     def _shortfalls(self) -> list[str]:
         """Whether a complete run holds its weights and metrics up to its end."""

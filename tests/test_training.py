@@ -28,6 +28,7 @@ from interp.errors import (
 from interp.tasks.objective import answer_loss
 from interp.training import api as training
 from interp.training.api import RunInterrupted
+from interp.training.environment import _revision as revision_of
 from interp.training.observers import Observer
 from interp.training.state import TrainState
 from interp.training.step import TrainingStep
@@ -478,6 +479,29 @@ def test_a_run_knows_the_revision_that_trained_it(toy_run):
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     revision = toy_run.provenance["revision"].removesuffix("-dirty")
     assert commit.startswith(revision.rpartition("-g")[2])
+
+
+def test_the_revision_is_read_without_touching_the_checkout(tmp_path):
+    """Another git that works there at the moment would else find its index locked."""
+
+    def git(*words):
+        command = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e", *words]
+        return subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout.strip()
+
+    assert revision_of(tmp_path) is None
+    git("init", "-q")
+    (tmp_path / "file").write_text("one", encoding="utf-8")
+    git("add", "file")
+    git("commit", "-q", "-m", "one")
+    os.utime(tmp_path / "file", (1, 1))  # the index no longer knows the file, and git would refresh it
+    before = (tmp_path / ".git" / "index").read_bytes()
+    commit = git("rev-parse", "HEAD")
+    assert revision_of(tmp_path) == commit[:12]
+    assert (tmp_path / ".git" / "index").read_bytes() == before
+    (tmp_path / "untracked").touch()
+    assert revision_of(tmp_path) == commit[:12]
+    (tmp_path / "file").write_text("two", encoding="utf-8")
+    assert revision_of(tmp_path) == f"{commit[:12]}-dirty"
 
 
 def test_dense_budget_is_kept(toy_config, tmp_path):

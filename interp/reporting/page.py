@@ -167,7 +167,7 @@ def render(
         bands=payload["bands"],
         definitions=[(str(n), v.attrs["long_name"]) for n, v in data.data_vars.items() if "long_name" in v.attrs],
         config=_rows(config),
-        provenance=_rows(provenance),
+        provenance=_provenance_rows(provenance or {}),
         css=Markup(_part("css")),
         script=Markup(_part("js")),
         payload=Markup(safe_json(payload)),
@@ -196,6 +196,12 @@ def _agreement(found: xr.Dataset | None) -> list[dict[str, Any]]:
 
 def _rows(tree: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     return [(name, "unset" if value is None else str(value)) for name, value in flat(tree or {}).items()]
+
+
+def _provenance_rows(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Rows of a provenance, and one for each time that the run was resumed."""
+    facts = {name: value for name, value in provenance.items() if name != "continuations"}
+    return _rows(facts) + [(f"resumed at step {one.step}", str(one)) for one in provenance.get("continuations", [])]
 
 
 def _title(traj: "Trajectory") -> str:

@@ -7,10 +7,11 @@ that happened, so that a run is resumed and replayed with the hyper-parameters t
 """
 
 import contextlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from interp.config import RunConfig, recipes
 from interp.config.schedule import Schedule
@@ -20,10 +21,12 @@ from interp.errors import (
     DivergedError,
     InvalidArgumentError,
     NotAvailableError,
+    ReproducibilityWarning,
     RunExistsError,
 )
 from interp.literals import is_whole
 from interp.store import RunWriter
+from interp.store.conditions import conditions, differences, differences_in_words, throughout
 from interp.store.opening import delete_run, inside
 from interp.tasks import Task
 from interp.training.ensemble import require_equal_inputs, require_equal_shape
@@ -37,6 +40,7 @@ from interp.training.recording import (
     ReplayProof,
     Storage,
     divergence,
+    record_continuation,
     record_events,
 )
 from interp.training.state import TrainState
@@ -157,6 +161,10 @@ def resume(
         NotAvailableError: the run is a replay, or was imported.
         DivergedError: the run diverged, and would diverge again.
         RunInterrupted, ObserverError, RunLockedError: as `train`.
+
+    Warns:
+        ReproducibilityWarning: the processor's kernels, torch, the number of threads or another condition of bits is
+            not that of the beginning; run.json notes each continuation, and `interp verify` tells of it.
     """
     check_observers(observers)
     traj = Trajectory(Path(path))
@@ -178,6 +186,8 @@ def resume(
         stored = [set(member.refresh().full_state_steps) for member in members if member.diverged is None]
         common = set.intersection(*stored)
         first = max(common, default=0)
+        now = provenance(place)
+        _warn_of_other_conditions(f"{traj.folder.name} goes on", now, [conditions(traj.run)])
         states = [TrainState(member.config, place) for member in members]
         running = []  # a run that has diverged runs along for its shape alone, from wherever
         for state, member, writer in zip(states, members, writers):
@@ -187,6 +197,7 @@ def resume(
             if common:
                 state.restore(member.full_state(first), first, member.events)
             writer.truncate_after(first)
+            record_continuation(writer, first, now)
             record_events(state.agenda, writer, first)
             running.append(_recorded(state, writer))
         plan = WholeRun(first, traj.config.steps, traj.config, _schedule(states[0]))
@@ -216,6 +227,9 @@ def replay(
         InvalidArgumentError: `start`, `stop` or `every` do not fit the run.
         NotAvailableError: the run holds no full state at or before `start`, or was imported.
         CorruptRunError: a replayed step differs from the stored one.
+
+    Warns:
+        ReproducibilityWarning: the conditions of bits are not those under which the run computed these steps.
     """
     check_observers(observers)
     traj = as_trajectory(traj)
@@ -257,10 +271,12 @@ def replay(
             state.agenda.replay(member.events, first)
         about = {"start": start, "stop": stop, "every": every, "of": traj.folder.name, "from_state": first}
         own = [member.folder.name for member in members].index(traj.folder.name)
+        now = provenance(place)
+        _warn_of_other_conditions(f"{traj.folder.name} is replayed", now, throughout(traj.run, first, stop))
         run = {
             "config": traj.config.to_dict(),
             "replay": about,
-            "provenance": provenance(place),
+            "provenance": now,
             **_digest(states[own]),
         }
         running = [Member(state, member.folder) for state, member in zip(states, members)]
@@ -319,6 +335,19 @@ def _start(
         running = [_recorded(state, writer) for state, writer in zip(states, writers)]
         plan = WholeRun(0, configs[0].steps, configs[0], schedule)
         advance(_with_bar(running, plan, progress), plan, observers, update)
+
+
+def _warn_of_other_conditions(what: str, now: Mapping[str, Any], then: Sequence[Mapping[str, Any]]) -> None:
+    """Warn where the conditions of the provenance `now` are others than one of `then`."""
+    for one in then:
+        if differs := differences(one, conditions({"provenance": now})):
+            warnings.warn(
+                f"{what} under other conditions than it was computed under: {differences_in_words(differs)}. Its last "
+                "bits may come out otherwise, and nothing compares steps that are not stored.",
+                ReproducibilityWarning,
+                stacklevel=3,
+            )
+            return
 
 
 def _recorded(state: TrainState, writer: RunWriter) -> Member:

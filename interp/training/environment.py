@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import re
 import signal
 import subprocess
 import threading
@@ -29,6 +30,20 @@ __all__ = [
     "release_buffers",
     "run_environment",
 ]
+
+_HOME = Path(__file__).resolve().parents[2]
+_LIBRARIES = (
+    r"(oneAPI Math Kernel Library Version [\w.-]+)",
+    r"(MKL-DNN v[\w.]+)",
+    r"(BLAS_INFO=\w+)",
+)
+"""Patterns of the libraries that torch names as those it was built with."""
+_VARIABLES = (
+    "ATEN_CPU_CAPABILITY", "CUBLAS_WORKSPACE_CONFIG", "DNNL_DEFAULT_FPMATH_MODE", "DNNL_MAX_CPU_ISA", "MKL_CBWR",
+    "MKL_DEBUG_CPU_TYPE", "MKL_ENABLE_INSTRUCTIONS", "NVIDIA_TF32_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+)  # fmt: skip
+"""Environment variables that choose kernels; the number of threads is a fact of its own."""
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -129,6 +144,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "device_name": _device_name(device),
         "threads": torch.get_num_threads(),
         "update": "captured as a CUDA graph" if device.type == "cuda" else "eager",
+        "arithmetic": _arithmetic(device),
     }
 
 
@@ -157,18 +173,41 @@ def _device_name(device: torch.device) -> str:
 
 def _processor() -> str:
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 
-def _revision() -> str | None:
-    """Git revision of the checkout of this package; None where it is installed otherwise."""
-    home = Path(__file__).resolve().parents[2]
+def _arithmetic(device: torch.device) -> dict[str, str]:
+    """Facts that choose the order in which numbers are added, beyond processor, threads and torch's version."""
+    built = torch.__config__.show()
+    found = [match[1].strip() for pattern in _LIBRARIES if (match := re.search(pattern, built))]
+    if device.type == "cuda":
+        found += [f"CUDA {torch.version.cuda}", f"cuDNN {torch.backends.cudnn.version()}"]
+    return {
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "libraries": ", ".join(found) or "unknown",
+        "variables": " ".join(f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ) or "none",
+    }
+
+
+def _revision(home: Path = _HOME) -> str | None:
+    """Git revision of the checkout of this package; None where it is installed otherwise.
+
+    Nothing in the checkout is written, nor locked: `git describe --dirty` would take the lock of the index.
+    """
     if not (home / ".git").exists():
         return None
-    command = ["git", "-C", str(home), "describe", "--always", "--dirty", "--abbrev=12"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
-    return None
+    try:
+        revision = _git(home, "describe", "--always", "--abbrev=12")
+        changed = _git(home, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{revision}-dirty" if revision and changed else revision or None
+
+
+def _git(home: Path, *words: str) -> str:
+    command = ["git", "--no-optional-locks", "-C", str(home), *words]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=10)
+    return done.stdout.decode("utf-8", "replace").strip()

@@ -13,10 +13,20 @@ from interp.config.events import Agenda, Event
 from interp.config.schedule import Schedule
 from interp.errors import DivergedError
 from interp.store import RunWriter
+from interp.store.conditions import Continuation, conditions, continuations, differences
 from interp.training.observers import ObservedRun, Observer
 from interp.trajectory import Trajectory
 
-__all__ = ["Completion", "DivergenceCheck", "ProgressBar", "ReplayProof", "Storage", "divergence", "record_events"]
+__all__ = [
+    "Completion",
+    "DivergenceCheck",
+    "ProgressBar",
+    "ReplayProof",
+    "Storage",
+    "divergence",
+    "record_continuation",
+    "record_events",
+]
 
 SHOW_SECONDS = 0.3
 """Interval at which the progress bar fetches metrics from the device [s]."""
@@ -206,3 +216,16 @@ def record_events(agenda: Agenda, writer: RunWriter, now: int) -> None:
     before_resume = [event for event in writer.run.get("events", []) if event[0] > now]
     if happened or before_resume:
         writer.replace_run({**writer.run, "events": happened + before_resume})
+
+
+def record_continuation(writer: RunWriter, step: int, now: Mapping[str, Any]) -> None:
+    """Write to run.json that the run goes on at `step`, and which conditions of the provenance `now` are others.
+
+    An attempt at the same step that came to nothing is replaced.
+    """
+    run = writer.run
+    earlier = continuations(run)
+    if earlier and earlier[-1].step == step:
+        earlier.pop()
+    entry = Continuation(step, now["started"], differences(conditions(run), conditions({"provenance": now})))
+    writer.replace_run({**run, "continuations": [one._asdict() for one in (*earlier, entry)]})
