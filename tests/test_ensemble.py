@@ -1,5 +1,10 @@
 """Runs trained together are the runs they would be alone."""
 
+import shutil
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import pytest
 import torch
@@ -28,12 +33,14 @@ from interp.errors import (
 )
 from interp.execution.queue import train_all
 from interp.models.base import rows_of
+from interp.store import RunWriter
 from interp.training.api import RunInterrupted
 from interp.training.ensemble import EnsembleStep, shape_of
 from interp.training.state import TrainState
 from interp.training.step import TrainingStep
 from tests.host_sync import NoHostSync
 from tests.observers import Changes, Interrupts, Steps
+from tests.soak.scale import scaled
 
 CPU = torch.device("cpu")
 MLP = RunConfig(
@@ -467,3 +474,76 @@ def test_runs_that_exist_are_gone_on_with_and_the_rest_is_trained(configs, tmp_p
     assert all_of_them[0].fingerprints() == first.fingerprints()
     assert "ensemble" not in all_of_them[0].run
     assert all_of_them[1].run["ensemble"] == [config.run_id for config in configs[1:]]
+
+
+CREATES = """
+    import os, signal, sys
+    import torch
+    from interp.config import RunConfig
+    from interp.training import api
+
+    configs = [RunConfig.from_json(line) for line in open({configs!r}, encoding="utf-8")]
+    torch.set_num_threads(1)
+    api.build_step([api.TrainState(config, torch.device("cpu")) for config in configs])  # which imports for seconds
+    loop, calls = {{"os.mkdir", "open", "os.link", "os.remove", "os.rename"}}, 0
+
+    def dies(event, arguments, at):
+        global calls
+        if event in loop and str(arguments[0]).startswith(root):
+            calls += 1
+            if calls == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    for at in range(1, 1000):
+        root = os.path.join({folder!r}, f"{{at:03}}")
+        if (child := os.fork()) == 0:
+            sys.addaudithook(lambda event, arguments: dies(event, arguments, at))
+            api.advance = lambda *arguments: os._exit(0)  # all folders are made
+            api.train_many(configs, root=root, device="cpu", threads=1)
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+            break
+"""
+"""Makes the folders of an ensemble, killed at its first, second, ... access to the file system."""
+
+
+def test_killed_while_the_folders_were_made_it_is_begun_again(tmp_path):
+    """By the same call, or the same sweep; and one of them alone says what to do."""
+    configs = members(MLP.replace({"steps": 3, "save.weights": "every(1)"}))[: scaled(2, 3)]
+    (tmp_path / "configs").write_text("\n".join(config.to_json() for config in configs), encoding="utf-8")
+    script = CREATES.format(configs=str(tmp_path / "configs"), folder=str(tmp_path / "killed"))
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=300)
+    whole = interp.train_many(configs, root=tmp_path / "whole", device="cpu", threads=1)
+    left = {}  # by the names of the files that are there; those of temporary files are random
+    for root in sorted((tmp_path / "killed").iterdir()):
+        names = [str(path.relative_to(root)) for path in sorted(root.rglob("*"))]
+        left.setdefault(tuple("temporary" if name.endswith(".tmp") else name for name in names), root)
+    assert len(left) > 3 * len(configs)
+    made = [sum((root / config.run_id / "run.json").exists() for config in configs) for root in left.values()]
+    assert set(made) == set(range(len(configs) + 1))
+    for root, there in zip(left.values(), made):
+        if 0 < there < len(configs):
+            with pytest.raises(NotAvailableError, match=r"nothing of them is stored yet\. The same call of"):
+                interp.resume(root / configs[0].run_id)
+            copy = shutil.copytree(root, tmp_path / "swept" / root.name)
+            swept = train_all(configs, root=copy, together=3, workers=1, device="cpu", threads=1)
+            assert swept.failures == {}
+            assert_same_runs(swept.trajectories, whole)
+        assert_same_runs(interp.train_many(configs, root=root, device="cpu", threads=1), whole)
+
+
+@pytest.mark.parametrize("lost", ["trajectory", "state", "metrics.jsonl"])
+def test_an_ensemble_that_has_begun_is_not_begun_again(configs, tmp_path, lost):
+    """Though two of its members are lost, and of one nearly everything."""
+    first, *others = interp.train_many(configs, root=tmp_path, device="cpu")
+    with RunWriter.open(first.folder) as writer:
+        writer.replace_run(writer.run)  # no longer complete
+    for other in others:
+        shutil.rmtree(other.folder)
+    for name in {"trajectory", "state", "metrics.jsonl"} - {lost}:
+        path = first.folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    kept = sorted((first.folder / lost).rglob("*")) or [first.folder / lost]
+    with pytest.raises(NotAvailableError, match="its steps cannot be computed again alone"):
+        interp.train_many(configs, root=tmp_path, device="cpu")
+    assert all(path.exists() for path in kept)
+    assert not others[0].folder.exists()

@@ -35,12 +35,13 @@ from interp.errors import (
 )
 from interp.execution.executors import cores, process_pool
 from interp.literals import as_count
-from interp.store import RunReader, RunWriter
+from interp.store import RunWriter
 from interp.store.opening import delete_run
 from interp.store.segments import read_run_json
 from interp.training.api import resume, train, train_many
 from interp.training.ensemble import shape_of
 from interp.training.environment import choose_device
+from interp.training.folders import never_begun
 from interp.trajectory import Trajectory
 
 __all__ = ["Outcome", "Resources", "train_all"]
@@ -174,9 +175,12 @@ def _pieces(configs: Sequence[RunConfig], root: Path, together: int) -> list[Pie
     begun: dict[tuple[str, ...], list[RunConfig]] = {}
     fresh: dict[str, list[RunConfig]] = {}
     for config in configs:
+        folder = root / config.run_id
         try:
-            run = read_run_json(root / config.run_id / "run.json")[0]
+            run = None if never_begun(folder) else read_run_json(folder / "run.json")[0]
         except StoreError:  # not there, or damaged: training it will say so
+            run = None
+        if run is None:
             fresh.setdefault(shape_of(config) if together > 1 else config.run_id, []).append(config)
         else:
             begun.setdefault(tuple(run.get("ensemble", [config.run_id])), []).append(config)
@@ -253,27 +257,13 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _is_begun(folder: Path) -> bool:
-    """Whether there is a run to resume; a member of an ensemble that holds nothing yet is deleted.
-
-    If the ensemble was killed while it was set up, its members may name runs that were never made, or that belong to
-    another ensemble by now.
-    """
+    """Whether there is a run to resume; a member of an ensemble that never began is deleted."""
     with contextlib.suppress(StoreError):  # locked: another process trains it; damaged: `resume` will say so
-        if _is_empty(folder):
+        if never_begun(folder):
             with RunWriter.open(folder):
-                if _is_empty(folder):
+                if never_begun(folder):
                     delete_run(folder)
     return (folder / "run.json").exists()
-
-
-def _is_empty(folder: Path) -> bool:
-    """Whether neither a member of an ensemble nor its companions hold any step."""
-    members = read_run_json(folder / "run.json")[0].get("ensemble")
-    if members is None:
-        return False
-    readers = [RunReader(folder.parent / name) for name in members if (folder.parent / name / "run.json").exists()]
-    company = [reader for reader in readers if reader.run.get("ensemble") == members]
-    return not any(len(reader.steps) or reader.state_steps for reader in company)
 
 
 def _through(executor: Executor, pieces: Sequence[Piece], work: Work, root: Path, bar: "tqdm[Any]") -> dict[str, str]:

@@ -4,6 +4,7 @@ api            train, train_many, resume, replay: folders in, trajectories out
 loop           what is evaluated, saved and logged at which step
 observers      what a user's observer is, and what it sees
 recording      the package's own observers: storing, proving a replay, divergence, the progress bar
+folders        of an ensemble that was killed while they were made
 ensemble       the update of several runs of equal shape
 step           the update of one run; on CUDA a captured graph
 state          model, optimiser and inputs of a run on its device

@@ -31,6 +31,7 @@ from interp.store.opening import delete_run, inside
 from interp.tasks import Task
 from interp.training.ensemble import require_equal_inputs, require_equal_shape
 from interp.training.environment import choose_device, provenance, run_environment
+from interp.training.folders import never_begun
 from interp.training.loop import Member, Plan, RunInterrupted, Stretch, WholeRun, advance, build_step
 from interp.training.observers import Observer, check_observers
 from interp.training.recording import (
@@ -108,7 +109,8 @@ def train_many(
     products. Its run.json lists the whole ensemble: resuming one member resumes all, and a replay runs them all again,
     since rounding depends on the other members.
 
-    Stored runs are treated one by one as `train` treats them. A member whose loss is not finite is given up, the others
+    Stored runs are treated one by one as `train` treats them; those of an ensemble that was killed before it began are
+    made anew, together with the missing ones. A member whose loss is not finite is given up, the others
     are trained to their end, and `DivergedError` is raised after that.
 
     Arguments: as `train`. Each observer sees every run; an observer that ends one of them early ends them all.
@@ -125,7 +127,7 @@ def train_many(
     if len({config.run_id for config in chosen}) < len(chosen):
         raise ConfigError("Runs that are trained together must be different; two configs are the same.")
     folders = [Path(root) / config.run_id for config in chosen]
-    stored = [_continues(folder, existing) for folder in folders]
+    stored = [_continues(folder, existing) and not never_begun(folder) for folder in folders]
     lost: list[DivergedError] = []
     for folder, is_stored in zip(folders, stored):
         if is_stored:
@@ -322,7 +324,7 @@ def _start(
         together = {"ensemble": [config.run_id for config in configs]} if len(configs) > 1 else {}
         about = {"schedule": str(schedule), "provenance": provenance(place), **together}
         for folder in (root / config.run_id for config in configs):
-            if existing == "overwrite" and folder.exists():
+            if folder.exists() and (existing == "overwrite" or never_begun(folder)):
                 _delete(folder)
         writers = [
             stack.enter_context(
@@ -397,6 +399,12 @@ def _members(traj: Trajectory) -> list[Trajectory]:
             members.append(Trajectory(folder))
             members[-1].require_same_examples()
         if not there or members[-1].run.get("ensemble") != ensemble:
+            if never_begun(traj.folder):
+                raise NotAvailableError(
+                    f"{traj.folder.name} was to be trained together with {folder.name}, and nothing of them is stored "
+                    "yet. The same call of `interp.train_many`, or the same `interp sweep`, begins them; to train it "
+                    "alone, overwrite it: `interp train --existing overwrite`."
+                )
             what = "has been trained again without it" if there else "is not beside it"
             raise NotAvailableError(
                 f"{traj.folder.name} was trained together with {folder.name}, which {what}; its steps cannot be "

@@ -1,0 +1,37 @@
+"""The folders of an ensemble that was killed while they were made."""
+
+from pathlib import Path
+
+from interp.store.segments import read_run_json
+
+__all__ = ["never_begun"]
+
+
+def never_begun(folder: Path) -> bool:
+    """Whether `folder` is a member of an ensemble of which nothing is stored: no weights, no full state, no metrics.
+
+    The folders of an ensemble are made one after the other. Where that was cut short, those that exist name others that
+    do not, or that belong to another ensemble by now, so that they cannot be resumed. Nothing is lost if they are made
+    anew.
+
+    Raises:
+        StoreError: a run.json cannot be read.
+    """
+    if not (folder / "run.json").exists():
+        return False
+    ensemble = read_run_json(folder / "run.json").run.get("ensemble")
+    return ensemble is not None and not any(
+        _holds_something(companion, ensemble) for companion in (folder, *(folder.parent / name for name in ensemble))
+    )
+
+
+def _holds_something(folder: Path, ensemble: list[str]) -> bool:
+    """Whether `folder` is a member of this ensemble and holds any file of a run, readable or not, or an outcome."""
+    if not (folder / "run.json").exists():
+        return False
+    run, complete, _ = read_run_json(folder / "run.json")
+    if run.get("ensemble") != ensemble:
+        return False
+    metrics = folder / "metrics.jsonl"
+    files = any(any((folder / child).glob("*.safetensors")) for child in ("trajectory", "state"))
+    return complete or "diverged" in run or files or (metrics.exists() and metrics.stat().st_size > 0)
