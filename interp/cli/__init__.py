@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
+from interp.cli.encoding import print_anything
 from interp.cli.reading import import_modules, parse
 from interp.errors import DivergedError, InterpError
 
@@ -19,6 +20,7 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command: the words `arguments`, or if not given the process's own."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    print_anything()
     with warnings.catch_warnings():
         _warn_in_one_line()
         _run(words)

@@ -131,7 +131,7 @@ class _ProcessExecutor(Threads):
     """A thread pool whose threads each own one worker process, so that a crash fails only the call it was running."""
 
     def __init__(self, workers: int, threads: int) -> None:
-        super().__init__(workers, thread_name_prefix="interp-sweep")
+        super().__init__(workers, thread_name_prefix="interp-sweep", initializer=_leave_interrupts_to_the_parent)
         context = multiprocessing.get_context("spawn")
         self._stop = context.Event()
         self._new = partial(
@@ -166,9 +166,16 @@ class _ProcessExecutor(Threads):
             raise
 
 
+def _leave_interrupts_to_the_parent() -> None:
+    """Block Ctrl-C in a thread, so that the processes it starts, which inherit that, can import undisturbed."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+
+
 def _serve(stop: Flag, threads: int) -> None:
     """Prepare a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent stops its workers
+    if stop.is_set():  # while this process started: no run is to begin
+        os._exit(0)
     torch.set_num_threads(threads)
     threading.Thread(target=_leave, args=(stop,), daemon=True).start()
 
@@ -286,7 +293,7 @@ def _squeue() -> dict[str, str] | None:
     """States of this user's jobs by id, array members listed singly; None where the controller does not answer."""
     command = ["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "--format=%i|%T"]
     try:
-        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        listed = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, timeout=60).stdout
     except (OSError, subprocess.SubprocessError):
         return None
     return dict(line.split("|") for line in listed.split())

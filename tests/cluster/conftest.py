@@ -50,7 +50,7 @@ class Cluster:
             "--dashboard-address",
             "127.0.0.1:0",
         ]
-        with open(self.folder / f"{words[0]}.log", "a") as log:
+        with open(self.folder / f"{words[0]}.log", "a", encoding="utf-8") as log:
             return subprocess.Popen(list(map(str, command)), stdout=log, stderr=log, cwd=Path(__file__).parents[2])
 
 

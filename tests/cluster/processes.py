@@ -52,7 +52,7 @@ def writes(pid, root):
 def lives(pid):
     """Whether there is such a process, and not only what is left of it until its parent asks."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 

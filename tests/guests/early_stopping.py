@@ -25,7 +25,7 @@ class EarlyStopping(Observer):
             return
         accuracy, name = metrics["test_accuracy"], run.config.run_id
         self.streaks[name] = self.streaks.get(name, 0) + 1 if accuracy >= self.level else 0
-        with open(run.folder / "early_stopping.csv", "a", newline="") as file:
+        with open(run.folder / "early_stopping.csv", "a", encoding="utf-8", newline="") as file:
             csv.writer(file).writerow([step, accuracy, self.streaks[name]])
         if min(self.streaks.values()) >= self.hold:
             raise StopTraining(f"test accuracy {accuracy:.1%} at step {step}")

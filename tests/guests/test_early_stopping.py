@@ -14,7 +14,7 @@ def config(toy_config):
 
 
 def logged(folder):
-    with open(folder / "early_stopping.csv", newline="") as file:
+    with open(folder / "early_stopping.csv", encoding="utf-8", newline="") as file:
         return [(int(step), float(accuracy), int(streak)) for step, accuracy, streak in csv.reader(file)]
 
 
