@@ -60,7 +60,19 @@ def _is_provenance(value: Any) -> bool:
         return False
     device, threads = value.get("device"), value.get("threads")
     counted = threads is None or (type(threads) is int and 1 <= threads <= MOST_THREADS)
-    return counted and (device is None or _is_text(device))
+    return counted and (device is None or _is_text(device)) and _is_object(value.get("arithmetic", {}))
+
+
+def _are_continuations(value: Any) -> bool:
+    return type(value) is list and all(
+        _is_object(one)
+        and one.keys() == {"step", "started", "differs"}
+        and _is_step(one["step"])
+        and _is_text(one["started"])
+        and _is_object(one["differs"])
+        and all(type(pair) is list and len(pair) == 2 for pair in one["differs"].values())
+        for one in value
+    )
 
 
 def _is_stretch(value: Any) -> bool:
@@ -95,6 +107,7 @@ HEXADECIMAL = re.compile(r"([0-9a-f]{2})*")
 ENTRIES: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
     {
         "config": (_is_object, "an object"),
+        "continuations": (_are_continuations, "a list of objects with `step`, `started` and pairs that differ"),
         "diverged": (_is_divergence, "an object with a `step`"),
         "ensemble": (_are_siblings, "a list of names of run folders beside this one"),
         "events": (_are_events, "a list of pairs of a step and a text"),
