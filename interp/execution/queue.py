@@ -35,13 +35,11 @@ from interp.errors import (
 )
 from interp.execution.executors import cores, process_pool
 from interp.literals import as_count
-from interp.store import RunWriter
-from interp.store.opening import delete_run
 from interp.store.segments import read_run_json
 from interp.training.api import resume, train, train_many
 from interp.training.ensemble import shape_of
 from interp.training.environment import choose_device
-from interp.training.folders import never_begun
+from interp.training.folders import delete_if_never_begun, never_begun
 from interp.trajectory import Trajectory
 
 __all__ = ["Outcome", "Resources", "train_all"]
@@ -259,10 +257,7 @@ def _is_complete(folder: Path) -> bool:
 def _is_begun(folder: Path) -> bool:
     """Whether there is a run to resume; a member of an ensemble that never began is deleted."""
     with contextlib.suppress(StoreError):  # locked: another process trains it; damaged: `resume` will say so
-        if never_begun(folder):
-            with RunWriter.open(folder):
-                if never_begun(folder):
-                    delete_run(folder)
+        delete_if_never_begun(folder)
     return (folder / "run.json").exists()
 
 

@@ -31,7 +31,7 @@ from interp.store.opening import delete_run, inside
 from interp.tasks import Task
 from interp.training.ensemble import require_equal_inputs, require_equal_shape
 from interp.training.environment import choose_device, provenance, run_environment
-from interp.training.folders import never_begun
+from interp.training.folders import delete_if_never_begun, never_begun
 from interp.training.loop import Member, Plan, RunInterrupted, Stretch, WholeRun, advance, build_step
 from interp.training.observers import Observer, check_observers
 from interp.training.recording import (
@@ -324,8 +324,9 @@ def _start(
         together = {"ensemble": [config.run_id for config in configs]} if len(configs) > 1 else {}
         about = {"schedule": str(schedule), "provenance": provenance(place), **together}
         for folder in (root / config.run_id for config in configs):
-            if folder.exists() and (existing == "overwrite" or never_begun(folder)):
+            if existing == "overwrite" and folder.exists():
                 _delete(folder)
+            delete_if_never_begun(folder)
         writers = [
             stack.enter_context(
                 RunWriter.create(

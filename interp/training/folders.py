@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+from interp.errors import RunLockedError
+from interp.store import RunReader, RunWriter
+from interp.store.opening import delete_run
 from interp.store.segments import read_run_json
 
-__all__ = ["never_begun"]
+__all__ = ["delete_if_never_begun", "never_begun"]
 
 
 def never_begun(folder: Path) -> bool:
@@ -23,6 +26,23 @@ def never_begun(folder: Path) -> bool:
     return ensemble is not None and not any(
         _holds_something(companion, ensemble) for companion in (folder, *(folder.parent / name for name in ensemble))
     )
+
+
+def delete_if_never_begun(folder: Path) -> None:
+    """Delete a folder that is `never_begun`, unless another process is just making, or training, its ensemble.
+
+    Raises:
+        RunLockedError: another process is.
+        StoreError: a folder cannot be read.
+    """
+    if not never_begun(folder):
+        return
+    with RunWriter.open(folder) as writer:
+        companions = [folder.parent / name for name in writer.run["ensemble"] if name != folder.name]
+        if any((one / "run.json").exists() and RunReader(one).locked for one in companions):
+            raise RunLockedError(f"{folder}: another process is making the runs of this ensemble; wait for it.")
+        if never_begun(folder):
+            delete_run(folder)
 
 
 def _holds_something(folder: Path, ensemble: list[str]) -> bool:
