@@ -87,7 +87,7 @@ def serve(root: Path) -> None:
     answers, sys.stdout = sys.stdout, sys.stderr
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak of the resident set starts anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak of the resident set starts anew
         before, start = peak(), time.process_time()
         try:
             traj = import_checkpoints(json.loads(line), root=root)
@@ -105,7 +105,8 @@ def serve(root: Path) -> None:
 
 def peak() -> int:
     """The largest resident set, in bytes."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
 
 
