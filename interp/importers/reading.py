@@ -131,6 +131,8 @@ def read_run(
         numbers = [(e, evaluate(x, examples, precision)) for i, x in logits.items() if (e := epochs[i]) is not None]
         return prove(numbers, dump.curves, updates=updates, tests_after_update=layout.tests_after_update)
 
+    drawn_by_none = set[str]()
+
     def split_of(candidate: Modular) -> SplitReading:
         names_split = "task.split" in assume or "task.seed" in assume  # a fraction alone names no pairs
         return read_split(
@@ -140,6 +142,7 @@ def read_run(
             known=described.knows_split or names_split,
             prove_with=prove_with,
             unproven=unproven,
+            drawn_by_none=drawn_by_none,
         )
 
     assumed = list(described.assumed)

@@ -15,6 +15,7 @@ from interp.errors import ForeignFormatError
 from interp.importers.files import Dump
 from interp.importers.proof import TOLERANCE, Proof
 from interp.tasks import Examples, build_task
+from interp.tasks.base import packed
 
 __all__ = ["SplitReading", "read_split"]
 
@@ -26,6 +27,8 @@ SEEDS_TRIED = 100
 """Number of further seeds that are tried where a file has the pairs."""
 RECIPES_TRIED: tuple[Split, ...] = ("torch-randperm", "python-shuffle", "numpy-shuffle")
 """Recipes of splits that are tried."""
+STORED = "stored: no recipe that was tried draws these pairs"
+"""Origin of a split that no recipe draws."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ def read_split(
     known: bool,
     prove_with: Callable[[Examples], Proof],
     unproven: Proof,
+    drawn_by_none: set[str],
 ) -> SplitReading:
     """The split of `task`: stored pairs first, then the recipe that is `known`, then a search by the stored losses.
 
@@ -60,13 +64,15 @@ def read_split(
         known: whether the split of `task` is given by a configuration or by the user.
         prove_with: the proof of the stored losses under a split.
         unproven: the proof of nothing.
+        drawn_by_none: stored splits that no recipe draws, to which this one is added if need be: another operation on
+            the same pairs need not look again.
 
     Raises:
         ForeignFormatError: stored indices are out of range, overlap, or leave a side empty.
     """
     examples = _stored_split(dump, task, unshuffled)
     if examples is not None:
-        task, origin = _recipe_of(examples, task)
+        task, origin = _recipe_of(examples, task, drawn_by_none)
         return SplitReading(task, examples, prove_with(examples), origin)
     if known:
         examples = build_task(task)
@@ -128,8 +134,12 @@ def _pair(item: Any) -> Any:
     return operator.index(item)
 
 
-def _recipe_of(full: Examples, task: Modular) -> tuple[Modular, str]:
+def _recipe_of(full: Examples, task: Modular, drawn_by_none: set[str]) -> tuple[Modular, str]:
     """The task whose recipe draws exactly these training pairs, if a recipe that is tried does; and the origin."""
+    defined = full.train | full.test
+    key = packed(full.train) + ("" if defined.all() else f"{packed(defined)} of {task.operation}")
+    if key in drawn_by_none:
+        return task, STORED
     n, n_train = int((full.train | full.test).sum()), int(full.train.sum())
     shares = [task.train_fraction, *(round(n_train / n, digits) for digits in (1, 2, 3, 4)), n_train / n]
     for recipe, seed in _recipes(task):
@@ -140,7 +150,8 @@ def _recipe_of(full: Examples, task: Modular) -> tuple[Modular, str]:
             if torch.equal(build_task(candidate).train, full.train):
                 return candidate, f"rebuilt: {recipe} with seed {seed} draws the stored pairs"
             break
-    return task, "stored: no recipe that was tried draws these pairs"
+    drawn_by_none.add(key)
+    return task, STORED
 
 
 def _split_that_agrees(

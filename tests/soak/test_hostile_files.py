@@ -58,7 +58,7 @@ def attacked(importer, path, *, size=None):
         if end["seconds"] < SECONDS:
             break
     assert end["kind"] in ("imported", "typed"), (str(path), end)
-    assert end["seconds"] < SECONDS * math.ceil(size / 2**20), (str(path), end)
+    assert end["seconds"] < SECONDS * max(1, size / 2**20), (str(path), end)
     assert end["bytes"] < size + MEMORY, (str(path), end)
     if end["kind"] == "typed":
         assert end["said"].isprintable(), (str(path), end)
@@ -325,11 +325,6 @@ BOMBS = {
         lambda: state_of({"W_x": (20_000, 1), "W_y": (20_000, 1), "W": (2, 1), "W_U": (1, 20_000)}),
         MEGABYTE,
         "evaluated at once",
-    ),
-    "a modulus of 500 with many neurons": (
-        lambda: state_of({"W_x": (500, 1), "W_y": (500, 1), "W": (2, 50_000), "W_U": (50_000, 500)}),
-        {"0": bytes(2**27)},
-        "",
     ),
 }
 
