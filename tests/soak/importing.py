@@ -51,22 +51,32 @@ class Importer:
                 answers.put(line)
         answers.put("")
 
-    def __call__(self, path: Path) -> dict[str, Any]:
-        """How the import of a file ended: `kind` imported, typed, untyped, "hangs", or "ended by signal N"."""
-        self.process.stdin.write(f"{json.dumps(str(path))}\n")
-        self.process.stdin.flush()
-        try:
-            answer = self.answers.get(timeout=PATIENCE)
-        except Empty:
-            answer = None
-        if answer:
-            return json.loads(answer)
-        if answer is None:
+    def __call__(self, *paths: Path) -> list[dict[str, Any]]:
+        """How the imports of files ended, each: `kind` imported, typed, untyped, "hangs", or "ended by signal N"."""
+        ends = list[dict[str, Any]]()
+        while len(ends) < len(paths):
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.write("".join(f"{json.dumps(str(path))}\n" for path in paths[len(ends) :]))
+                self.process.stdin.flush()
+            while len(ends) < len(paths):
+                try:
+                    answer = self.answers.get(timeout=PATIENCE)
+                except Empty:
+                    answer = None
+                if not answer:
+                    ends.append({"kind": self.failure(answer is None), "said": "", "seconds": 0, "bytes": 0})
+                    break
+                ends.append(json.loads(answer))
+        return ends
+
+    def failure(self, hangs: bool) -> str:
+        """Why the process no longer answers; it is started again."""
+        if hangs:
             self.process.kill()
         code = self.process.wait()
         self.close()
         self.start()
-        return {"kind": "hangs" if answer is None else f"ended by signal {-code}", "said": "", "seconds": 0, "bytes": 0}
+        return "hangs" if hangs else f"ended by signal {-code}"
 
     def close(self) -> None:
         with contextlib.suppress(BrokenPipeError):

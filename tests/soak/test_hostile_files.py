@@ -45,24 +45,29 @@ def importer(tmp_path_factory):
     importer = Importer(tmp_path_factory.mktemp("importer"))
     path = tmp_path_factory.mktemp("good") / "good.pt"
     torch.save(hooked(0), path)
-    assert importer(path)["kind"] == "imported"  # the first import of a process takes longer
+    assert importer(path)[0]["kind"] == "imported"  # the first import of a process takes longer
     yield importer
     importer.close()
 
 
 def attacked(importer, path, *, size=None):
-    """How the import of a path ends; its cost is within bounds, and an error is one printable line with its name."""
+    """How the import of a path ends, within bounds."""
+    return judged(importer, path, *importer(path), size=size)
+
+
+def judged(importer, path, end, *, size=None):
+    """The end of the import of a path, whose cost is within bounds; an error is one printable line with its name."""
     size = size or sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
-    for _ in range(3):  # other processes may have had the caches
-        end = importer(path)
-        if end["seconds"] < SECONDS:
-            break
+    for _ in range(2):  # other processes may have had the caches
+        if end["seconds"] > SECONDS:
+            (end,) = importer(path)
     assert end["kind"] in ("imported", "typed"), (str(path), end)
     assert end["seconds"] < SECONDS * max(1, size / 2**20), (str(path), end)
     assert end["bytes"] < size + MEMORY, (str(path), end)
     if end["kind"] == "typed":
         assert end["said"].isprintable(), (str(path), end)
         assert path.name.isprintable() <= (path.name in end["said"]), (str(path), end)
+    assert "no importer expects" not in end["said"], (str(path), end)
     return end
 
 
@@ -552,7 +557,6 @@ def test_values_of_another_kind(importer, demo, tmp_path):
             continue
         end = attacked(importer, path)
         print(what, end["kind"], end["said"][:200])
-        assert "no importer expects" not in end["said"], (what, end)
         ends.append(end["kind"])
     assert ends.count("imported") > 5
     assert ends.count("typed") > 50
@@ -586,7 +590,6 @@ def test_configurations_of_another_kind(importer, tmp_path):
         (tmp_path / "cfg.json").write_text(json.dumps(config))
         end = attacked(importer, tmp_path / "model.pt", size=2**20)
         print(files, key, value, end["kind"], end["said"][:200])
-        assert "no importer expects" not in end["said"], (key, value, end)
 
 
 def test_complex_weights_are_refused(tmp_path):
@@ -623,25 +626,25 @@ def test_mutants(importer, demo, tmp_path):
     ends = {"imported": 0, "typed": 0}
     slowest = largest = 0.0
     failures = []
-    for i in range(n):
-        chance = random.Random(f"{started}-{i}")  # each mutant can be made again alone
-        path = tmp_path / "mutant.pt"
-        path.write_bytes(mutated(chance.choice(seeds), pieces, chance))
-        try:
-            end = attacked(importer, path)
-            assert "no importer expects" not in end["said"], end
-            assert not canary.exists(), "it ran code"
-        except AssertionError as error:
-            canary.unlink(missing_ok=True)
-            kept = path.rename(path.with_name(f"mutant-{i}.pt"))
-            failures.append(f"Mutant {i}, kept as {kept}: {error}")
-            print(failures[-1], flush=True)
-            assert len(failures) < 20, failures
-            continue
-        ends[end["kind"]] += 1
-        slowest, largest = max(slowest, end["seconds"]), max(largest, end["bytes"])
-        if i % 5000 == 4999:
-            print(f"{i + 1} mutants: {ends}; at most {slowest:.2f} s, {largest / 1e6:.0f} MB", flush=True)
+    for first in range(0, n, 50):
+        paths = [tmp_path / f"mutant-{i}.pt" for i in range(first, min(first + 50, n))]
+        for path in paths:
+            chance = random.Random(f"{started}-{path.stem}")  # each mutant can be made again alone
+            path.write_bytes(mutated(chance.choice(seeds), pieces, chance))
+        for path, end in zip(paths, importer(*paths), strict=True):
+            try:
+                end = judged(importer, path, end)
+            except AssertionError as error:
+                failures.append(f"{path}: {error}")
+                print(failures[-1], flush=True)
+                continue
+            path.unlink()
+            ends[end["kind"]] += 1
+            slowest, largest = max(slowest, end["seconds"]), max(largest, end["bytes"])
+        assert not canary.exists(), f"one of 50 mutants from {first} on ran code"
+        assert len(failures) < 20, failures
+        if first % 5000 == 0:
+            print(f"{first} mutants: {ends}; at most {slowest:.2f} s, {largest / 1e6:.0f} MB", flush=True)
     print(f"{ends}; the slowest took {slowest:.2f} s, the largest {largest / 1e6:.0f} MB")
     assert not failures
     assert ends["imported"] > 0.02 * n
