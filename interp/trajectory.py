@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from interp.config import RunConfig, TaskConfig
+from interp.config.schedule import parse_schedule
 from interp.errors import (
     ConfigError,
     CorruptRunError,
@@ -38,6 +39,12 @@ if TYPE_CHECKING:  # xarray and transformer_lens take longer to import than this
     from transformer_lens.model_bridge import TransformerBridge
 
 __all__ = ["ParameterSteps", "Trajectory", "as_trajectory", "find_runs", "load"]
+
+
+LONGEST = 10**8
+"""Maximum number of steps of a run whose whole schedule is compared with what is stored."""
+WHATS: tuple[Literal["weights", "metrics"], ...] = ("weights", "metrics")
+"""Parts of a run that have a schedule."""
 
 
 def load(path: str | Path) -> "Trajectory":
@@ -123,7 +130,7 @@ class Trajectory:
     @property
     def problems(self) -> tuple[str, ...]:
         """Damaged or missing parts, as far as is seen without reading weights, one sentence each: see `verify`."""
-        return (*self._reader.problems, *self._shortfall("weights", self.steps))
+        return (*self._reader.problems, *self._shortfall("weights"))
 
     @property
     def run(self) -> dict[str, Any]:
@@ -192,6 +199,8 @@ class Trajectory:
         with contextlib.suppress(StoreError):  # which is among the errors already
             for replay in self._reader.replays:
                 errors += Trajectory(replay)._shortfalls()
+            if not self.complete and (lost := self.resumable_steps()[1]) not in ("", *errors):
+                errors.append(lost)
         changes = [
             f"From step {one.step} on it was computed under other conditions than before: {one}. Its last bits may be "
             "others than those of a run that was never interrupted."
@@ -201,21 +210,56 @@ class Trajectory:
         return dataclasses.replace(report, errors=tuple(errors), warnings=(*report.warnings, *changes))
 
     def _shortfalls(self) -> list[str]:
-        """Whether a complete run holds its weights and metrics up to its end."""
-        losses = self._shortfall("weights", self.steps)
+        """Sentences about the weights and metrics that a complete run lacks."""
+        losses = self._shortfall("weights")
         with contextlib.suppress(StoreError):  # `verify` of the store names it
-            losses += self._shortfall("metrics", self._reader.metrics["step"])
+            losses += self._shortfall("metrics")
         return losses
 
-    def _shortfall(self, what: str, steps: np.ndarray) -> list[str]:
-        """Whether a complete run holds `what` up to its end; of an imported one that is not known."""
-        if not self.complete or "import" in self.run:
+    def first_missing(self, what: Literal["weights", "metrics"]) -> int | None:
+        """First step of the run's schedule whose weights or metrics are not stored; None where all are.
+
+        An imported run has no schedule, so nothing of it is missing.
+        """
+        missing = np.setdiff1d(self._scheduled[what], self._stored(what))
+        return int(missing[0]) if len(missing) else None
+
+    @cached_property
+    def _scheduled(self) -> dict[str, np.ndarray]:
+        """Steps at which the whole run stores weights and logs metrics; none where that is not known."""
+        run, last = self.run, self.config.steps
+        start, stop, every = (run.get("replay", {}).get(key, 0) for key in ("start", "stop", "every"))
+        weights: list[int] = []
+        metrics: list[int] = []
+        if "import" in run:
+            pass
+        elif max(last, stop) > LONGEST:
+            weights = [stop if "replay" in run else last]
+        elif "replay" in run:
+            weights, metrics = [*range(start, stop, max(every, 1)), stop], list(range(start, stop + 1))
+        else:
+            try:
+                weights = parse_schedule(run["schedule"]).steps(last) if "schedule" in run else [last]
+            except ConfigError as error:
+                raise CorruptRunError(f"{self.folder / 'run.json'} is damaged: {error}") from error
+            metrics = (self.config.log.test | self.config.log.train).steps(last)
+        return {"weights": np.array(weights, np.int64), "metrics": np.array(metrics, np.int64)}
+
+    def _shortfall(self, what: Literal["weights", "metrics"]) -> list[str]:
+        """Sentence about a complete run that lacks weights or metrics of its schedule."""
+        if not self.complete or (missing := self.first_missing(what)) is None:
             return []
-        end = self.run["replay"]["stop"] if "replay" in self.run else self.config.steps
-        if len(steps) and steps[-1] == end:
-            return []
-        found = f"its {what} end at step {steps[-1]}" if len(steps) else f"it holds no {what}"
+        stored, end = self._stored(what), self._scheduled[what][-1]
+        if not len(stored):
+            found = f"it holds no {what}"
+        elif stored[-1] != end:
+            found = f"its {what} end at step {stored[-1]}"
+        else:
+            found = f"it lacks the {what} of step {missing}"
         return [f"{self.folder} is complete at step {end}, but {found}."]
+
+    def _stored(self, what: Literal["weights", "metrics"]) -> np.ndarray:
+        return self.steps if what == "weights" else self._reader.metrics["step"]
 
     # --- weights ------------------------------------------------------------------------------------------------------
 
@@ -296,6 +340,37 @@ class Trajectory:
     def full_state_steps(self) -> list[int]:
         """Steps at which a full state is stored."""
         return list(self._reader.state_steps)
+
+    def resumable_steps(self) -> tuple[list[int], str]:
+        """Full states from which the run can be continued, and a sentence about what it has lost (empty: nothing).
+
+        A full state can be continued if everything that the run stores before it is still there: what it follows, and
+        by the schedule.
+        """
+        orphans = self._reader.orphaned_states()
+        gaps = {what: step for what in WHATS if (step := self.first_missing(what)) is not None}
+        end = min(gaps.values(), default=self.config.steps)
+        steps = [step for step in self.full_state_steps if step not in orphans and step <= end]
+        lost = [orphans[step] for step in sorted(orphans)]
+        if not lost and len(steps) < len(self.full_state_steps):
+            what = min(gaps, key=gaps.__getitem__)
+            lost = [f"{self.folder} holds no {what} of step {end}, before its full state."]
+        return steps, lost[-1] if lost else ""
+
+    def proves_state(self, step: int) -> bool:
+        """Whether something proves, or will prove when the run goes on, that the full state at `step` belongs to it.
+
+        Its file names the run, or weights are stored at `step` or later and are compared. (Files of format 1.0 name no
+        run.)
+
+        Raises:
+            CorruptRunError: the weights of the full state are not those stored, or it is damaged, or of another run.
+        """
+        stored = self.steps.tolist()
+        if step in stored:
+            arrays = self.full_state(step)
+            self.require_equal(step, {name: arrays[f"model/{name}"] for name in self.names})
+        return self._reader.is_bound(step) or any(known >= step for known in stored)
 
     # --- metrics ------------------------------------------------------------------------------------------------------
 

@@ -246,11 +246,36 @@ def test_create_open_and_replace(tmp_path):
 
 
 def test_a_newer_format_is_refused_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr("interp.store.segments.FORMAT", 2)
+    monkeypatch.setattr("interp.store.segments.VERSION", "2.1")
     folder = build(tmp_path / "run")
     monkeypatch.undo()
-    with pytest.raises(StoreError, match=r"run\.json has format 2; this version reads 1"):
+    with pytest.raises(StoreError, match=r"run\.json has format 2\.1; this version .* reads format 1\. Update the"):
         RunReader(folder)
+    path = folder / "run.json"
+    path.write_bytes(path.read_bytes().replace(b'"sha256"', b'"sha512"'))  # a seal of another kind is not looked at
+    with pytest.raises(StoreError, match=r"has format 2\.1"):
+        RunReader(folder)
+
+
+def test_a_segment_of_a_newer_format_does_not_hide_the_others(tmp_path, monkeypatch):
+    folder = build(tmp_path / "run", range(8))
+    with RunWriter.open(folder, segment_steps=4, fsync=False) as writer:
+        monkeypatch.setattr("interp.store.segments.VERSION", "2.1")
+        for step in range(8, 12):
+            writer.append(step, weights(step))
+        writer.commit()
+        monkeypatch.undo()
+    reader = RunReader(folder)
+    assert reader.steps.tolist() == list(range(8))
+    assert "00000008-00000011.safetensors has format 2.1" in reader.problems[0]
+
+
+def test_a_newer_minor_format_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("interp.store.segments.VERSION", "1.47")
+    folder = finished(tmp_path / "run")
+    monkeypatch.undo()
+    assert b'"format": "1.47"' in (folder / "run.json").read_bytes()
+    assert RunReader(folder).verify().ok
 
 
 def test_states_round_trip_and_are_retained(tmp_path):
@@ -565,12 +590,17 @@ def test_a_damaged_segment_does_not_hide_the_others(tmp_path, harm):
     assert not report.ok
     assert report.unreadable_steps == ((4, 6 if harm == "rename" else 7),)
     assert "00000004" in reader.problems[0]
-    with pytest.raises(CorruptRunError, match="remove it to continue"):
+    with pytest.raises(CorruptRunError, match="remove every segment from there on: they are computed again"):
         RunWriter.open(folder)
     next((folder / "trajectory").glob("00000004*")).unlink()
+    with pytest.raises(CorruptRunError, match=r"is a segment missing\? .* remove every segment from there on"):
+        RunWriter.open(folder)
+    next((folder / "trajectory").glob("00000008*")).unlink()
     with RunWriter.open(folder, fsync=False) as writer:
-        writer.append(12, weights(12))
-    assert "is a segment missing?" in str(RunReader(folder).verify())
+        for step in range(4, 12):
+            writer.append(step, weights(step))
+    assert RunReader(folder).verify().ok
+    assert RunReader(folder).steps.tolist() == list(range(12))
 
 
 def test_a_swapped_and_a_missing_segment_break_the_chain(tmp_path):

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import warnings
 
 import numpy as np
 import pytest
@@ -12,9 +11,8 @@ import torch
 import interp
 from interp.errors import CorruptRunError, DamagedRunWarning, InvalidArgumentError, StoreError, UnknownNameError
 from interp.store import RunReader, RunWriter
-from interp.store.opening import publish
-from interp.store.segments import run_json
 from interp.trajectory import find_runs
+from tests.older import as_format_1_0
 
 NAME = "blocks.0.attn.W_Q"  # [step, head, d_model, d_head]
 MASK = np.arange(11) % 3 == 0
@@ -310,20 +308,17 @@ def test_a_run_that_was_cut_off_after_its_last_checkpoint_is_finished_by_resume(
 
 
 @pytest.fixture
-def own_run(cut_run, toy_run, tmp_path):
+def own_run(toy_run, tmp_path):
     """The toy run in three segments, with its states and metrics, in a folder that a test may change."""
-    folder = shutil.copytree(toy_run.folder, tmp_path / "own", ignore=shutil.ignore_patterns("trajectory"))
-    shutil.copytree(cut_run.folder / "trajectory", folder / "trajectory")
-    text = run_json(toy_run.run, complete=False)  # not that of the toy run, which names other segments
-    publish(folder / "run.json", [text], fsync=False, replace=True)
+    folder = tmp_path / "own"
+    store(folder, toy_run, toy_run.steps, segment_steps=4, finish=False)
     with RunWriter.open(folder, fsync=False) as writer:
+        for step, row in toy_run.metrics.to_dataframe().iterrows():
+            writer.log({"step": step, **row})
+        for step in toy_run.full_state_steps:
+            writer.save_state(step, toy_run.full_state(step), {}, keep_last=9)
         writer.finish()
     return folder
-
-
-def as_older_versions_did(folder):
-    """Let run.json say that the run is complete, but not what it holds."""
-    publish(folder / "run.json", [run_json(interp.load(folder).run, complete=True)], fsync=False, replace=True)
 
 
 def last_segment(folder):
@@ -332,7 +327,7 @@ def last_segment(folder):
 
 def test_a_sound_run_is_loaded_without_a_word(own_run, toy_run, tmp_path):
     runs = [toy_run, interp.load(own_run), interp.replay(interp.load(own_run), 18, 30, 3)]
-    as_older_versions_did(runs[-1].folder)
+    as_format_1_0(runs[-1].folder)
     runs += [interp.load(runs[-1].folder), store(tmp_path / "begun", toy_run, [0, 4], finish=False)]
     assert [traj.complete for traj in runs] == [True, True, True, True, False]
     for traj in runs:
@@ -344,7 +339,7 @@ def test_a_sound_run_is_loaded_without_a_word(own_run, toy_run, tmp_path):
 @pytest.mark.parametrize("harm", ["truncate", "remove"])
 def test_a_complete_run_that_ends_short_is_loaded_with_warnings(own_run, harm, older):
     if older:
-        as_older_versions_did(own_run)
+        as_format_1_0(own_run)
     path = last_segment(own_run)
     os.truncate(path, path.stat().st_size - 100) if harm == "truncate" else path.unlink()
     with pytest.warns(DamagedRunWarning) as said:
@@ -361,7 +356,7 @@ def test_a_complete_run_that_ends_short_is_loaded_with_warnings(own_run, harm, o
 
 
 def test_a_complete_run_without_weights_is_not_ok(own_run):
-    as_older_versions_did(own_run)
+    as_format_1_0(own_run)
     shutil.rmtree(own_run / "trajectory")
     with pytest.warns(DamagedRunWarning, match="complete at step 40, but it holds no weights"):
         assert not interp.load(own_run).verify().ok
@@ -369,7 +364,7 @@ def test_a_complete_run_without_weights_is_not_ok(own_run):
 
 @pytest.mark.parametrize(("kept", "text"), [(30, "its metrics end at step 29"), (0, "it holds no metrics")])
 def test_the_last_line_of_an_older_run_must_be_there(own_run, kept, text):
-    as_older_versions_did(own_run)
+    as_format_1_0(own_run)
     path = own_run / "metrics.jsonl"
     lines = [line for line in path.read_bytes().splitlines(keepends=True) if json.loads(line)["step"] < kept]
     path.write_bytes(b"".join(lines))
@@ -379,7 +374,7 @@ def test_the_last_line_of_an_older_run_must_be_there(own_run, kept, text):
 
 def test_a_replay_that_ends_short_is_not_ok(own_run):
     zoom = interp.replay(interp.load(own_run), 18, 30, 3).folder
-    as_older_versions_did(zoom)
+    as_format_1_0(zoom)
     last_segment(zoom).unlink()
     with pytest.warns(DamagedRunWarning, match="complete at step 30, but it holds no weights"):
         assert not interp.load(zoom).verify().ok
@@ -387,7 +382,7 @@ def test_a_replay_that_ends_short_is_not_ok(own_run):
 
 def test_an_imported_run_need_not_reach_its_last_step(own_run):
     run = interp.load(own_run).run
-    publish(own_run / "run.json", [run_json({**run, "import": {}}, complete=True)], fsync=False, replace=True)
+    as_format_1_0(own_run, run={**run, "import": {}})
     last_segment(own_run).unlink()
     assert interp.load(own_run).problems == ()
 
@@ -400,9 +395,10 @@ def test_a_damaged_run_that_still_grows_is_loaded_with_a_warning(own_run, toy_ru
         interp.load(own_run)
     assert len(said) == 1
     last_segment(own_run).unlink()  # as the error of a resume advises
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert interp.load(own_run).problems == ()
+    with pytest.warns(DamagedRunWarning, match=r"is missing or altered; 00000040\.safetensors follows it"):
+        interp.load(own_run)
+    with pytest.warns(DamagedRunWarning, match="goes on from step 0 and computes the rest again"):
+        assert interp.resume(own_run).problems == ()
 
 
 # --- folders that are no runs -----------------------------------------------------------------------------------------

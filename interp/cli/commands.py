@@ -44,6 +44,7 @@ __all__ = ["COMMANDS", "Train"]
 
 Root = Annotated[Path, arg(help="folder that holds the runs")]
 Device = Annotated[str | None, arg(metavar="DEVICE", help="cpu, cuda or cuda:N; not given: CUDA where there is one")]
+Unproven = Annotated[bool, arg(help="go on where no stored checkpoint can prove that the steps are those of the run")]
 Threads = Annotated[int | None, arg(metavar="INT", help="CPU threads; bit for bit the same only for the same number")]
 Run = Positional[
     Annotated[Path, arg(metavar="RUN", help="run folder, such as checkpoints/add59-transformer-seed0-1a2b3c4d")]
@@ -111,13 +112,15 @@ class Resume:
     run: Run
     device: Device = None
     threads: Threads = None
+    unproven: Unproven = False
 
     def __call__(self) -> None:
         """Resume and print the outcome."""
         from interp.training.api import resume
 
         print_state(self.run)
-        print_outcome(resume(self.run, device=self.device, progress=True, threads=self.threads))
+        traj = resume(self.run, device=self.device, progress=True, threads=self.threads, unproven=self.unproven)
+        print_outcome(traj)
 
 
 @dataclass
@@ -130,6 +133,7 @@ class Replay:
     every: Annotated[int, arg(help="store every so many steps")] = 1
     device: Device = None
     threads: Threads = None
+    unproven: Unproven = False
 
     def __call__(self) -> None:
         """Replay, and print at how many checkpoints equality was proven."""
@@ -144,13 +148,14 @@ class Replay:
             device=self.device,
             progress=True,
             threads=self.threads,
+            unproven=self.unproven,
         )
         proven = zoom.run["replay"]["proven"]
         print(f"Replay:    {zoom.folder}")
         print(f"Stored:    {len(zoom.steps)} steps, {zoom.steps[0]} to {zoom.steps[-1]}")
         at = "its only checkpoint" if len(proven) == 1 else f"all {len(proven)} of its checkpoints"
         equal = f"bitwise equal to the run at {at} in this stretch"
-        print(f"Proven:    {equal if proven else 'nothing, since the run has no checkpoint in this stretch'}")
+        print(f"Proven:    {equal if proven else 'no step, since the run has no checkpoint in this stretch'}")
         print(f"Report:    interp report {zoom.folder}")
 
 

@@ -12,8 +12,13 @@ describes the file and the commit). It is never written again. A killed writer l
 next writer removes.
 
 *A chain.* Each segment's header names the seal of the segment before it. A seal covers every byte of its own file, so
-the last seal covers, through the chain, all files before it. The run.json of a complete run names the last segment, the
-full states and the digest of the metrics, so that no file can go missing unnoticed.
+the last seal covers, through the chain, all files before it. A full state names the last segment before it, and the
+length and digest of the metrics before it. The run.json of a complete run names the last segment, the full states and
+the digest of the metrics, so that no file can go missing unnoticed. Every file names its run and its steps, so that
+none can be renamed or taken from another run.
+
+*A loss is computed again.* An unfinished run that has lost its last segments or metrics is continued from the newest
+full state whose past is all there.
 
 *Resuming proves exactness.* Appending a step that is already committed writes nothing: its digests are compared. A
 trainer that restarts from an older full state and reaches the end of the trajectory has shown that it is bit-exact.

@@ -48,7 +48,9 @@ class RunReader:
         complete: whether the writer has marked the run as complete.
         steps: all readable committed steps, int64 [n].
         names: the arrays of each step.
-        problems: damage seen without reading weights (unreadable headers, missing files), one sentence each.
+        identity: the run's identity, which each of its files holds; empty in format 1.0.
+        gaps: segments that are damaged, missing or of another run, one sentence each.
+        problems: damage seen without reading weights (`gaps`, and other files that are missing), one sentence each.
 
     Raises:
         StoreError: there is no run.json.
@@ -59,6 +61,8 @@ class RunReader:
     complete: bool
     steps: np.ndarray
     names: tuple[str, ...]
+    identity: str
+    gaps: tuple[str, ...]
     problems: tuple[str, ...]
 
     def __init__(self, folder: Path, *, verify: str = "first") -> None:
@@ -72,21 +76,22 @@ class RunReader:
 
     def refresh(self) -> None:
         """See what was committed since; one damaged segment does not hide the others."""
-        self.run, self.complete, self._holdings = read_run_json(self.folder / "run.json")
+        self.run, self.complete, self._holdings, self.identity = read_run_json(self.folder / "run.json")
+        newest = self._newest_state()  # before the segments, of which a living writer adds more
         self._segments: list[SealedFile] = []
-        self._unreadable: dict[tuple[int, int], CorruptRunError] = {}
-        problems = []
+        self._intact = {""}
+        self._unreadable: dict[tuple[int, int], StoreError] = {}
+        problems: list[str] = []
         previous: str | None = ""  # None behind a segment that cannot be read
         for (first, last), path in listing(self.folder / "trajectory", r"(\d{8,})-(\d{8,})\.safetensors"):
             before = self._segments[-1] if self._segments else None
             try:
                 file = self._files[path.name] = self._files.get(path.name) or SealedFile(path, before)
-                if (file.steps[0], file.steps[-1]) != (first, last):
-                    raise CorruptRunError(f"{path} holds other steps than it names.")
+                file.require_bound(self.identity, first, last, is_state=False)
                 file.require_stacked()
                 if before and (file.spec != before.spec or first <= before.steps[-1]):
                     raise CorruptRunError(f"{path} repeats steps of {before.path.name}, or has other arrays.")
-            except CorruptRunError as error:
+            except StoreError as error:
                 self._unreadable[first, last] = error
                 problems.append(str(error))
                 previous = None
@@ -96,8 +101,13 @@ class RunReader:
                 problems.append(f"{path} was written after another {wanted} than is there; is a segment missing?")
             self._segments.append(file)
             previous = file.reference
+            if not problems:
+                self._intact.add(previous)
+        self.gaps = tuple(problems)
         if self._holdings is not None:
             problems += self._losses(self._holdings)
+        elif newest is not None and not problems:
+            problems += [fault] if (fault := self._orphaned(newest)) else []
         self.problems = tuple(problems)
         self.names = tuple(self._segments[0].spec) if self._segments else ()
         steps = np.concatenate([np.empty(0, np.int64), *(file.steps for file in self._segments)])
@@ -157,13 +167,24 @@ class RunReader:
 
     def read_state(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         """Full state at `step`: its arrays, as writable copies with every digest checked, and its metadata."""
-        if step not in self.state_steps:
-            raise UnknownNameError(f"No full state at step {step} in {self.folder}. Known: {self.state_steps}.")
-        file = SealedFile(self.folder / "state" / f"{step:08d}.safetensors")
+        file = self._state(step)
         data = file.map()
         for name in file.spec:
             file.check(data, name, 0)
         return {name: file.view(data, name).copy() for name in file.spec}, json.loads(file.fields["metadata"])
+
+    def is_bound(self, step: int) -> bool:
+        """Whether the full state at `step` names its run and what it follows: all do since format 1.1."""
+        return self._state(step).follows is not None
+
+    def orphaned_states(self) -> dict[int, str]:
+        """Full states that follow segments or metrics which are no longer there, with a sentence about each."""
+        faults = {}
+        for step in self.state_steps:
+            with suppress(StoreError, UnknownNameError):  # damaged, or just deleted by a living writer
+                if fault := self._orphaned(self._state(step), whole=True):
+                    faults[step] = fault
+        return faults
 
     @property
     def metrics(self) -> dict[str, np.ndarray]:
@@ -227,19 +248,15 @@ class RunReader:
         """
         self._files.clear()
         self._maps.clear()
+        states = self.state_steps  # before the segments, of which a living writer adds more
         self.refresh()
         weights = check_weights(self._segments, self._map)
         errors = [*self.problems, *weights.errors]
-        states = self.state_steps
         for step in states:
-            try:
-                self.read_state(step)
-            except (StoreError, UnknownNameError) as error:
-                if step in self.state_steps:  # else a living writer has deleted it meanwhile
-                    errors.append(str(error))
+            errors += [fault for fault in self._state_faults(step) if fault not in errors]
         if self._holdings is not None:
             absent = [step for step in self._holdings.states if step not in states]
-            errors += [f"{self.folder / 'state' / f'{step:08d}.safetensors'} is missing." for step in absent]
+            errors += [f"{self._state_path(step)} is missing." for step in absent]
         warnings = list(weights.warnings)
         try:
             torn = metrics_lines(self.folder / "metrics.jsonl")[1]
@@ -257,6 +274,57 @@ class RunReader:
         return VerifyReport(
             len(self.steps), len(self._segments), len(states), tuple(errors), tuple(warnings), tuple(unreadable)
         )
+
+    def _state_path(self, step: int) -> Path:
+        return self.folder / "state" / f"{step:08d}.safetensors"
+
+    def _state(self, step: int) -> SealedFile:
+        """Header of the full state at `step`, which belongs there."""
+        if step not in self.state_steps:
+            raise UnknownNameError(f"No full state at step {step} in {self.folder}. Known: {self.state_steps}.")
+        file = SealedFile(self._state_path(step))
+        file.require_bound(self.identity, step, step, is_state=True)
+        return file
+
+    def _newest_state(self) -> SealedFile | None:
+        """Header of the newest full state that can be read."""
+        for step in reversed(self.state_steps):
+            with suppress(StoreError, UnknownNameError):
+                return self._state(step)
+        return None
+
+    def _orphaned(self, state: SealedFile, *, whole: bool = False) -> str:
+        """Sentence about what a full state follows and is no longer there; empty where all is.
+
+        Metrics are judged by their length, or with `whole` by their digest.
+        """
+        if state.follows is None:
+            return ""
+        segment, size, wanted = state.follows
+        if segment not in self._intact:
+            name = segment[:-65]  # without colon and seal
+            return f"{self.folder / 'trajectory' / name} is missing or altered; {state.path.name} follows it."
+        metrics = self.folder / "metrics.jsonl"
+        held = metrics.lstat().st_size if os.path.lexists(metrics) else 0
+        if held < size:
+            return f"{metrics} has {held} bytes; {state.path} follows {size}."
+        if whole and metrics_digest(metrics, size)[1].hexdigest() != wanted:
+            return f"{metrics} is not the one that {state.path} follows."
+        return ""
+
+    def _state_faults(self, step: int) -> list[str]:
+        """Sentences about the full state at `step`: damaged, of another run, or of a past that is no longer there."""
+        try:
+            self.read_state(step)
+            state = self._state(step)
+            faults = [fault] if (fault := self._orphaned(state, whole=True)) else []
+        except (StoreError, UnknownNameError) as error:
+            return [str(error)] if step in self.state_steps else []  # a living writer has deleted it meanwhile
+        if self._holdings is not None and self._holdings.state_seals:
+            seals = dict(zip(self._holdings.states, self._holdings.state_seals))
+            if seals.get(step) != state.seal:
+                faults.append(f"{state.path} is not the full state that run.json names.")
+        return faults
 
     def _verify_beside(self, errors: list[str], warnings: list[str]) -> None:
         """Check measured values, and each replay as a run of its own."""

@@ -3,14 +3,21 @@
 A sealed file is a safetensors file whose header holds more than the format asks for:
 
     length of the header, 8 bytes | header, JSON | arrays, wide types first
-    header["__metadata__"] = {"format", ..., "steps", "digests", "seal"}
+    header["__metadata__"] = {"format", "run", "steps", ..., "digests", "seal"}
 
 `digests` holds, for each array, the first 128 bits of the SHA-256 of each of its rows. `seal` is the SHA-256 of the
 length and the header, with zeros in place of the seal itself; it covers the layout and the digests, and through them
-every byte of the file. Equal arrays give equal files.
+every byte of the file. Equal arrays of one run give equal files.
 
 run.json has a seal of the same kind under `store`, and each line of metrics.jsonl ends in the CRC-32 of the rest of the
 line. That a file is missing cannot be seen in the file: the run.json of a complete run lists its files, the *holdings*.
+
+*A file belongs to its run and step.* `run` is the identity that run.json holds under `store`. A segment names the steps
+in it and the segment before it; a full state names its step and what it `follows`: the last segment, and the length and
+digest of the metrics at the time.
+
+*Versions.* The format is MAJOR.MINOR. A reader refuses another major number before it looks at seals, and reads any
+minor number. Format 1.0 (written "1") has no `run` and no `follows`.
 
 *Commit.* Bytes go to a temporary file in the same folder, which is synced and then published under the final name by a
 link that cannot replace anything; the folder is synced last. A committed file is never written again.
@@ -21,8 +28,9 @@ import json
 import math
 import mmap
 import os
+import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +43,7 @@ from interp.store.opening import inside, opened, parse_json, publish, read_file,
 
 __all__ = [
     "DIGEST",
+    "Follows",
     "Holdings",
     "RunJson",
     "SealedFile",
@@ -49,10 +58,12 @@ __all__ = [
     "metrics_records",
     "read_run_json",
     "regions",
+    "require_readable",
     "run_json",
 ]
 
-FORMAT = 1
+VERSION = "1.1"
+"""Version of the format that is written; files with the same major number are read."""
 DTYPES = {"F64": "f8", "F32": "f4", "F16": "f2", "C64": "c8", "BOOL": "?"}
 DTYPES |= {f"{kind.upper()}{8 * size}": f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)}
 CODES = {np.dtype(known): code for code, known in DTYPES.items()}  # as safetensors writes them
@@ -79,6 +90,17 @@ class Holdings(NamedTuple):
     """Steps that have a full state."""
     metrics_bytes: int
     metrics_sha256: str
+    state_seals: Sequence[str] = ()
+    """Seals of the full states; none in format 1.0."""
+
+
+class Follows(NamedTuple):
+    """Files of a run at the time of a full state, which the state continues."""
+
+    segment: str
+    """`SealedFile.reference` of the last segment; empty before the first."""
+    metrics_bytes: int
+    metrics_sha256: str
 
 
 class RunJson(NamedTuple):
@@ -89,6 +111,8 @@ class RunJson(NamedTuple):
     complete: bool
     holdings: Holdings | None
     """Inventory of a complete run; None for incomplete runs, and for runs completed by versions without inventories."""
+    identity: str
+    """Identity of the run, which each of its files holds; empty in format 1.0."""
 
 
 class Layout(NamedTuple):
@@ -108,8 +132,10 @@ class Layout(NamedTuple):
 class SealedFile:
     """A committed safetensors file whose header matches its seal.
 
-    `spec` gives the shape and dtype of each array at one step, `fields` the header's other metadata. With `like`, a
-    file of the same layout, both share the description of their arrays.
+    `spec` gives the shape and dtype of each array at one step, `fields` the header's other metadata; `run` is the
+    identity of the run (empty in format 1.0), `previous` the segment before a segment, `follows` what a full state
+    continues (None for segments and in format 1.0). With `like`, a file of the same layout, both share the description
+    of their arrays.
     """
 
     def __init__(self, path: Path, like: "SealedFile | None" = None) -> None:
@@ -129,13 +155,14 @@ class SealedFile:
             self.fields: dict[str, str] = header.pop("__metadata__")
             if not all(type(text) is str for text in self.fields.values()):
                 raise ValueError("its metadata are no texts")
+            require_readable(path, self.fields["format"])
             self.seal = self.fields["seal"]
             if _seal(prefix + raw.replace(_seal_field(self.seal), _seal_field(BLANK))) != self.seal:
                 raise ValueError("its header does not match its seal")
-            if self.fields["format"] != str(FORMAT):
-                raise StoreError(f"{path} has format {self.fields['format']}; this version reads {FORMAT}.")
             self.steps = _steps(self.fields["steps"])
-            self.previous = self.fields.get("previous", "")
+            self.run, self.previous = self.fields.get("run", ""), self.fields.get("previous", "")
+            self.is_state = "metadata" in self.fields
+            self.follows = _follows(self.fields["follows"]) if "follows" in self.fields else None
             self._digests = _digests(self.fields["digests"], header, len(self.steps))
             known = like and header == like._layout.header and [*self._digests] == [*like._layout.spec]  # as a rule
             self._layout: Layout = like._layout if like and known else _layout(header, self._digests, len(self.steps))
@@ -158,6 +185,21 @@ class SealedFile:
         """Demand that each array has a first axis over the steps, as those of a segment have."""
         if not self.spec or not self._layout.is_stacked:
             raise CorruptRunError(f"{self.path} is damaged: its arrays have no axis over its steps.")
+
+    def require_bound(self, run: str, first: int, last: int, *, is_state: bool) -> None:
+        """Demand that the file belongs to the run with this identity, is of this kind, and holds the steps it names.
+
+        Raises:
+            CorruptRunError: it was renamed, or copied from elsewhere.
+        """
+        found = (int(self.steps[0]), int(self.steps[-1]))
+        if found != (first, last):
+            is_of = f"step {found[0]}" if found[0] == found[1] else f"steps {found[0]} to {found[1]}"
+            raise CorruptRunError(f"{self.path} holds {is_of}, which is not what it names; was it renamed?")
+        if self.is_state != is_state:
+            raise CorruptRunError(f"{self.path} is a {'full state' if self.is_state else 'segment'}; was it renamed?")
+        if self.run != run:
+            raise CorruptRunError(f"{self.path} belongs to another run; was it copied here?")
 
     def digest(self, name: str, row: int) -> str:
         """Digest of one row, from the header."""
@@ -187,7 +229,7 @@ def commit_arrays(path: Path, arrays: dict[str, np.ndarray], rows: int, extra: d
     """Seal `arrays`, publish them as `path` and return the seal; each array is hashed in `rows` equal regions."""
     inside(path.parent.parent, path.parent.name)
     digests = {name: "".join(map(digest, regions(array, rows))) for name, array in arrays.items()}
-    metadata = {"format": str(FORMAT), **extra, "digests": json.dumps(digests), "seal": BLANK}
+    metadata = {"format": VERSION, **extra, "digests": json.dumps(digests), "seal": BLANK}
     # The safetensors library would copy everything twice and order metadata at random, but equal arrays must give equal
     # bytes. Wide types come first, so that all are aligned.
     header: dict[str, Any] = {"__metadata__": metadata}
@@ -218,15 +260,40 @@ def commit_arrays(path: Path, arrays: dict[str, np.ndarray], rows: int, extra: d
     return stored.seal
 
 
-def run_json(run: Mapping[str, Any], *, complete: bool, holdings: Holdings | None = None) -> bytes:
-    """Bytes of a run.json: the writer's description; under `store` format, completeness, holdings and a digest."""
+def require_readable(path: Path, version: object) -> None:
+    """Demand that this version of the package reads files of format `version`, MAJOR.MINOR.
+
+    Raises:
+        StoreError: the major number is another.
+        ValueError: it is no version.
+    """
+    major = VERSION.partition(".")[0]
+    match = re.fullmatch(r"([0-9]{1,9})(\.[0-9]{1,9})?", str(version))
+    if not match:
+        raise ValueError(f"its format must be MAJOR.MINOR; got {str(version)[:20]!r}")
+    if match[1] != major:
+        raise StoreError(
+            f"{path} has format {version}; this version of the package reads format {major}. "
+            f"{'Update the package' if int(match[1]) > int(major) else 'Take an older version'} to read it."
+        )
+
+
+def run_json(
+    run: Mapping[str, Any], *, complete: bool, identity: str | None = None, holdings: Holdings | None = None
+) -> bytes:
+    """Bytes of a run.json: the writer's description; under `store` format, completeness, identity, holdings, a seal.
+
+    Without an `identity`, that of a new run is made: a digest of `run`, which says when and where it began.
+    """
     if "store" in run:
         raise InvalidArgumentError("`run` must not have the key `store`, which belongs to the store.")
     try:
         whole = json.loads(json.dumps(dict(run), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise InvalidArgumentError(f"`run` must be a JSON object; {error}.") from error
-    whole["store"] = {"format": FORMAT, "complete": complete}
+    if identity is None:
+        identity = digest(json.dumps(whole, sort_keys=True).encode())
+    whole["store"] = {"format": VERSION, "complete": complete, "run": identity}
     if holdings is not None:
         whole["store"]["holdings"] = holdings._asdict()
     whole["store"]["sha256"] = _seal(json.dumps(whole, sort_keys=True).encode())
@@ -242,18 +309,21 @@ def read_run_json(path: Path) -> RunJson:
         whole = parse_json(data)
         require_shallow(whole)
         json.dumps(whole, ensure_ascii=False).encode()  # refuses halves of surrogate pairs, which no terminal prints
+        require_readable(path, whole["store"]["format"])
         seal = whole["store"].pop("sha256")
         if _seal(json.dumps(whole, sort_keys=True).encode()) != seal:
             raise ValueError("its content does not match its `store.sha256`; was it edited by hand?")
         store = whole.pop("store")
         complete = bool(store["complete"])
         holdings = _inventory(store["holdings"]) if "holdings" in store else None
+        if type(identity := store.get("run", "")) is not str:
+            raise ValueError("its `store.run` is no text")
         check_description(whole)
+    except StoreError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptRunError(f"{path} is damaged: {error}.") from error
-    if store["format"] != FORMAT:
-        raise StoreError(f"{path} has format {store['format']}; this version reads {FORMAT}.")
-    return RunJson(whole, complete, holdings)
+    return RunJson(whole, complete, holdings, identity)
 
 
 def metrics_line(record: Mapping[str, Any]) -> bytes:
@@ -327,12 +397,13 @@ def metrics_columns(path: Path, lines: list[bytes]) -> dict[str, np.ndarray]:
     return {"step": np.array(sorted(records), np.int64), **columns}
 
 
-def metrics_digest(path: Path) -> tuple[int, Any]:
-    """Length of the metrics on disk [bytes], and their SHA-256, to be continued."""
+def metrics_digest(path: Path, first_bytes: int | None = None) -> tuple[int, Any]:
+    """Length of the metrics on disk [bytes], or of so many `first_bytes`, and their SHA-256, to be continued."""
     size, found = 0, hashlib.sha256()
     if os.path.lexists(path):
         with opened(path) as handle:
-            while chunk := os.read(handle, LONGEST_LINE):
+            rest = math.inf if first_bytes is None else first_bytes
+            while chunk := os.read(handle, int(min(LONGEST_LINE, rest - size))):
                 size += len(chunk)
                 found.update(chunk)
     return size, found
@@ -378,10 +449,23 @@ def _inventory(found: dict[str, Any]) -> Holdings:
         ValueError, TypeError: they are none.
     """
     holdings = Holdings(**found)
-    texts, numbers = (holdings.last_segment, holdings.metrics_sha256), [holdings.metrics_bytes, *holdings.states]
+    texts = [holdings.last_segment, holdings.metrics_sha256, *holdings.state_seals]
+    numbers = [holdings.metrics_bytes, *holdings.states]
     if not all(type(text) is str for text in texts) or not all(type(number) is int for number in numbers):
         raise ValueError("its `store.holdings` are no inventory")
     return holdings
+
+
+def _follows(text: str) -> Follows:
+    """The past of a full state, as its header names it.
+
+    Raises:
+        ValueError, TypeError: it does not.
+    """
+    follows = Follows(*parse_json(text))
+    if not isinstance(follows.segment, str) or type(follows.metrics_bytes) is not int or follows.metrics_bytes < 0:
+        raise ValueError("its `follows` is no list of a segment, a length and a digest")
+    return follows
 
 
 def _steps(text: str) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The writer of a run: segments and metrics in the background, full states, recovery after a kill."""
 
+import itertools
 import json
 import math
 import os
@@ -7,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from numbers import Integral
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +31,9 @@ from interp.store.opening import (
 )
 from interp.store.reader import RunReader
 from interp.store.segments import (
+    Follows,
     Holdings,
+    SealedFile,
     check_dtype,
     commit_arrays,
     digest,
@@ -75,6 +79,8 @@ class RunWriter:
         >>> print(reader.verify())
         5 steps in 1 segments, 0 full states: ok
     """
+
+    _identity: str
 
     def __init__(
         self,
@@ -241,7 +247,9 @@ class RunWriter:
             check_dtype(name, array.dtype)
             plain[name] = np.require(array, array.dtype.newbyteorder("="), "C")
         self._reopen()
-        extra = {"steps": json.dumps([int(step)]), "metadata": json.dumps(dict(metadata))}
+        follows = Follows(self._previous, self._logged_bytes, self._logged.hexdigest())
+        extra = {"run": self._identity, "steps": json.dumps([int(step)]), "metadata": json.dumps(dict(metadata))}
+        extra["follows"] = json.dumps(follows)
         commit_arrays(self.folder / "state" / f"{int(step):08d}.safetensors", plain, 1, extra, fsync=self._fsync)
         states = listing(self.folder / "state", r"(\d{8,})\.safetensors")
         for (old,), path in states[: max(len(states) - keep_last, 0)]:
@@ -252,7 +260,8 @@ class RunWriter:
     def replace_run(self, run: Mapping[str, Any], *, complete: bool = False) -> None:
         """Replace run.json atomically; that of a `complete` run also lists the run's files."""
         self.commit()
-        text = run_json(run, complete=complete, holdings=self._holdings() if complete else None)
+        holdings = self._holdings() if complete else None
+        text = run_json(run, complete=complete, identity=self._identity, holdings=holdings)
         self._reopen()
         publish(self.folder / "run.json", [text], fsync=self._fsync, replace=True)
         self._run, self._complete = read_run_json(self.folder / "run.json").run, complete
@@ -263,17 +272,30 @@ class RunWriter:
         self.replace_run(self._run, complete=True)
 
     def truncate_after(self, step: int) -> None:
-        """Drop metrics of steps > `step`, to resume from the full state at `step`; weights stay, to be compared.
+        """Drop metrics and full states of steps > `step`, to continue from there; weights stay, to be compared.
 
-        (Metrics of `step` itself may stay, because a later line of a step replaces an earlier one.)
+        Full states that follow a dropped line go, too. (Metrics of `step` itself may stay, because a later line of a
+        step replaces an earlier one.)
         """
         self.commit()
         path = self.folder / "metrics.jsonl"
         lines = metrics_lines(path)[0]
-        kept = [line for line, record in zip(lines, metrics_records(path, lines)) if record["step"] <= step]
-        if len(kept) < len(lines):
+        keeps = [record["step"] <= step for record in metrics_records(path, lines)]
+        unchanged = sum(len(line) + 1 for line, _ in zip(lines, itertools.takewhile(bool, keeps)))
+        states = [
+            state
+            for (of,), state in listing(self.folder / "state", r"(\d{8,})\.safetensors")
+            if of > step or _metrics_followed(state) > unchanged
+        ]
+        if not all(keeps) or states:
             self._reopen()
+        for state in states:  # before the metrics that they follow
+            with naming(state):
+                state.unlink()
+        if not all(keeps):
+            kept = [line for line, keep in zip(lines, keeps) if keep]
             publish(path, [b"\n".join([*kept, b""])], fsync=self._fsync, replace=True)
+            self._logged_bytes, self._logged = metrics_digest(path)
 
     def close(self) -> None:
         """Commit and release the lock; also after an error of the background thread, which is raised again."""
@@ -301,15 +323,21 @@ class RunWriter:
         for path in leftovers(self.folder):
             with naming(path):
                 path.unlink(missing_ok=True)
+        for child in ("trajectory", "state"):
+            with naming(self.folder / child):
+                inside(self.folder, child).mkdir(exist_ok=True)
         metrics = self.folder / "metrics.jsonl"
         _, torn = metrics_lines(metrics)
         if torn:
             truncate(metrics, torn)
         reader = RunReader(self.folder, verify="never")
         self._run, self._complete, self._lost = reader.run, reader.complete, reader.problems
-        if reader._unreadable:
-            first = next(iter(reader._unreadable.values()))
-            raise CorruptRunError(f"{first} Restore it, or remove it to continue without its steps.")
+        self._identity = reader.identity
+        self._logged_bytes, self._logged = metrics_digest(metrics)
+        if reader.gaps and not self._complete:
+            raise CorruptRunError(
+                f"{reader.gaps[0]} Restore it, or remove every segment from there on: they are computed again."
+            )
         self._committed = {int(step): (file, row) for file in reader._segments for row, step in enumerate(file.steps)}
         self._spec: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
         if reader._segments:
@@ -320,17 +348,17 @@ class RunWriter:
 
     def _holdings(self) -> Holdings:
         """Inventory of all committed files."""
-        path = self.folder / "metrics.jsonl"
-        states = [step for (step,), _ in listing(self.folder / "state", r"(\d{8,})\.safetensors")]
-        size, metrics = metrics_digest(path)
-        return Holdings(self._previous, states, size, metrics.hexdigest())
+        states = listing(self.folder / "state", r"(\d{8,})\.safetensors")
+        seals = [SealedFile(path).seal for _, path in states]
+        steps = [step for (step,), _ in states]
+        return Holdings(self._previous, steps, self._logged_bytes, self._logged.hexdigest(), seals)
 
     def _reopen(self) -> None:
         """Mark a complete run as incomplete before it is changed; `finish` completes it with a new inventory."""
         if self._complete and self._lost:  # the new inventory would forget the loss
             raise CorruptRunError(f"{self._lost[0]} Restore it before anything is added, or train the run again.")
         if self._complete:
-            text = run_json(self._run, complete=False)
+            text = run_json(self._run, complete=False, identity=self._identity)
             publish(self.folder / "run.json", [text], fsync=self._fsync, replace=True)
             self._complete = False
 
@@ -391,11 +419,22 @@ class RunWriter:
             if steps:
                 stacked = {name: buffer[: len(steps)] for name, buffer in buffers.items()}
                 path = self.folder / "trajectory" / f"{steps[0]:08d}-{steps[-1]:08d}.safetensors"
-                extra = {"steps": json.dumps(steps), "previous": self._previous}
+                extra = {"run": self._identity, "steps": json.dumps(steps), "previous": self._previous}
                 seal = commit_arrays(path, stacked, len(steps), extra, fsync=self._fsync)
                 self._previous, self._last_committed = f"{path.name}:{seal}", steps[-1]
                 self._spare.append(buffers)
             if lines:
-                append_to(self.folder / "metrics.jsonl", b"\n".join([*lines, b""]), fsync=self._fsync)
+                data = b"\n".join([*lines, b""])
+                append_to(self.folder / "metrics.jsonl", data, fsync=self._fsync)
+                self._logged.update(data)
+                self._logged_bytes += len(data)
         except BaseException as error:
             self._failure = error
+
+
+def _metrics_followed(state: Path) -> int:
+    """Bytes of metrics that a full state follows; 0 where its file does not say, or is damaged."""
+    with suppress(CorruptRunError):
+        follows = SealedFile(state).follows
+        return follows.metrics_bytes if follows else 0
+    return 0

@@ -18,11 +18,13 @@ from interp.config.schedule import Schedule
 from interp.errors import (
     ConfigError,
     CorruptRunError,
+    DamagedRunWarning,
     DivergedError,
     InvalidArgumentError,
     NotAvailableError,
     ReproducibilityWarning,
     RunExistsError,
+    StoreError,
 )
 from interp.literals import is_whole
 from interp.store import RunWriter
@@ -149,18 +151,24 @@ def resume(
     progress: bool = False,
     threads: int | None = None,
     observers: Sequence[Observer] = (),
+    unproven: bool = False,
 ) -> Trajectory:
     """Continue an unfinished run from its last full state, to weights bitwise equal to those of an uninterrupted run.
 
     Checkpoints stored after that state are computed again and must come out equal. A finished run is returned as it is.
+    If the run has lost its last segments or metrics, it goes back to the last full state before the loss, with a
+    `DamagedRunWarning`, and computes them again. With `unproven`, it also continues from a full state which nothing
+    proves to belong to the run.
+
     The kind of device and the number of threads default to those that the run began with. Observers see all steps that
     are computed, also those that had been computed before.
 
     Raises:
         StoreError: `path` is no run folder.
-        CorruptRunError: a recomputed checkpoint differs from the stored one (another device, torch or thread count), or
-            files of a complete run are damaged or missing.
-        NotAvailableError: the run is a replay, or was imported.
+        CorruptRunError: a recomputed checkpoint differs from the stored one (another device, torch or thread count), a
+            file is damaged or of another run, or files of a complete run are missing.
+        NotAvailableError: the run is a replay, or was imported; or nothing proves that its full state, written by a
+            version of the package before format 1.1, belongs to it.
         DivergedError: the run diverged, and would diverge again.
         RunInterrupted, ObserverError, RunLockedError: as `train`.
 
@@ -185,9 +193,7 @@ def resume(
         members = _members(traj)
         writers = [stack.enter_context(RunWriter.open(member.folder)) for member in members]
         # read under the locks, so that no other process adds states
-        stored = [set(member.refresh().full_state_steps) for member in members if member.diverged is None]
-        common = set.intersection(*stored)
-        first = max(common, default=0)
+        first = _resume_step([member.refresh() for member in members if member.diverged is None], unproven)
         now = provenance(place)
         _warn_of_other_conditions(f"{traj.folder.name} goes on", now, [conditions(traj.run)])
         states = [TrainState(member.config, place) for member in members]
@@ -196,13 +202,13 @@ def resume(
             if member.diverged is not None:
                 running.append(Member(state, member.folder))
                 continue
-            if common:
+            if first is not None:
                 state.restore(member.full_state(first), first, member.events)
-            writer.truncate_after(first)
-            record_continuation(writer, first, now)
-            record_events(state.agenda, writer, first)
+            writer.truncate_after(first or 0)
+            record_continuation(writer, first or 0, now)
+            record_events(state.agenda, writer, first or 0)
             running.append(_recorded(state, writer))
-        plan = WholeRun(first, traj.config.steps, traj.config, _schedule(states[0]))
+        plan = WholeRun(first or 0, traj.config.steps, traj.config, _schedule(states[0]))
         advance(_with_bar(running, plan, progress), plan, observers)
     return Trajectory(traj.folder)
 
@@ -217,18 +223,21 @@ def replay(
     progress: bool = False,
     threads: int | None = None,
     observers: Sequence[Observer] = (),
+    unproven: bool = False,
 ) -> Trajectory:
     """Run the steps from `start` to `stop` again and store every `every`-th: a microscope for the moment of grokking.
 
-    A replay begins at the nearest full state at or before `start`. At every checkpoint of the original the weights must
-    be bitwise equal; `traj.run["replay"]["proven"]` lists these steps. The replay is a trajectory of its own, in
-    `<run>/replay/<start>-<stop>-every<k>`; a complete one is returned as it is. Observers see the steps from the full
-    state on, with the folder of the replay; of an ensemble they see the member that is replayed.
+    A replay begins at the nearest full state at or before `start`. At every checkpoint of the original from there on
+    the weights must be bitwise equal; `traj.run["replay"]["proven"]` lists these steps from `start` on. Where the
+    original stores none, so that nothing could be proven, `unproven` must allow it. The replay is a trajectory of its
+    own, in `<run>/replay/<start>-<stop>-every<k>`; a complete one is returned as it is. Observers see the steps from
+    the full state on, with the folder of the replay; of an ensemble they see the member that is replayed.
 
     Raises:
         InvalidArgumentError: `start`, `stop` or `every` do not fit the run.
-        NotAvailableError: the run holds no full state at or before `start`, or was imported.
-        CorruptRunError: a replayed step differs from the stored one.
+        NotAvailableError: the run holds no full state at or before `start`, was imported, or stores no checkpoint
+            with which the replay could be compared.
+        CorruptRunError: a replayed step differs from the stored one, or the full state belongs to another run.
 
     Warns:
         ReproducibilityWarning: the conditions of bits are not those under which the run computed these steps.
@@ -249,6 +258,9 @@ def replay(
     full_states = [step for step in traj.full_state_steps if step <= start]
     if not full_states:
         raise NotAvailableError(f"{traj.folder.name} holds no full state at or before step {start} to replay from.")
+    first = full_states[-1]
+    if not unproven:
+        _require_proof(traj, first, stop)
     folder = inside(traj.folder, "replay", f"{start:08d}-{stop:08d}-every{every}")
     if (folder / "run.json").exists():
         done = Trajectory(folder)
@@ -259,7 +271,7 @@ def replay(
     began = traj.provenance
     place = choose_device(device or began.get("device"))
     with run_environment(place, threads or began.get("threads")):
-        members, first = _members(traj), full_states[-1]
+        members = _members(traj)
         states = [TrainState(member.config, place) for member in members]
         for state, member in zip(states, members):
             if member.diverged is not None and member.folder != traj.folder:
@@ -373,6 +385,59 @@ def _delete(folder: Path) -> None:
         if (folder / "run.json").exists():
             RunWriter.open(folder).close()
     delete_run(folder)
+
+
+def _require_proof(traj: Trajectory, first: int, stop: int) -> None:
+    """Demand that a replay from the full state at `first` to `stop` meets a stored checkpoint."""
+    later = [step for step in traj.steps.tolist() if step >= first]
+    if later[0] > stop:  # there is one, since `stop` is not beyond the last stored step
+        raise NotAvailableError(
+            f"{traj.folder} stores no checkpoint from its full state at step {first} to step {stop}, so that nothing "
+            f"of the replay could be proven; replay until step {later[0]}, or allow it with `unproven=True` (on the "
+            "command line --unproven)."
+        )
+
+
+def _resume_step(members: Sequence[Trajectory], unproven: bool) -> int | None:
+    """Last full state from which all `members` can be continued; None where they must begin anew (as from step 0).
+
+    A full state of which nothing proves that it belongs to its run is passed over for an earlier one, unless `unproven`
+    allows it.
+    """
+    found = [member.resumable_steps() for member in members]
+    common = set.intersection(*(set(steps) for steps, _ in found)) - {0}
+    warned = [lost for _, lost in found if lost]
+    first, doubted = None, ""
+    for step in sorted(common, reverse=True):
+        doubts = [member for member in members if not (_proves_state(member, step) or unproven)]
+        if not doubts:
+            first = step
+            break
+        doubted = doubted or (
+            f"Nothing proves that the full state at step {step} belongs to {doubts[0].folder}: its file is of format "
+            "1.0, which names no run, and no checkpoint can be compared with it."
+        )
+    if doubted and first is None:
+        raise NotAvailableError(
+            f"{doubted} If you know that it does, continue with `unproven=True` (on the command line --unproven); to "
+            "begin anew, overwrite the run."
+        )
+    for sentence in [*warned, *([doubted] if doubted else [])]:
+        warnings.warn(
+            f"{sentence} The run goes on from step {first or 0} and computes the rest again.",
+            DamagedRunWarning,
+            stacklevel=4,
+        )
+    return first
+
+
+def _proves_state(member: Trajectory, step: int) -> bool:
+    """See `Trajectory.proves_state`; an error says how to continue without the full state."""
+    try:
+        return member.proves_state(step)
+    except StoreError as error:
+        state = member.folder / "state" / f"{step:08d}.safetensors"
+        raise CorruptRunError(f"{error} Remove {state} to continue from an earlier full state.") from None
 
 
 def _digest(state: TrainState) -> dict[str, str]:

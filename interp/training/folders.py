@@ -49,7 +49,7 @@ def _holds_something(folder: Path, ensemble: list[str]) -> bool:
     """Whether `folder` is a member of this ensemble and holds any file of a run, readable or not, or an outcome."""
     if not (folder / "run.json").exists():
         return False
-    run, complete, _ = read_run_json(folder / "run.json")
+    run, complete, *_ = read_run_json(folder / "run.json")
     if run.get("ensemble") != ensemble:
         return False
     metrics = folder / "metrics.jsonl"

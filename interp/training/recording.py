@@ -11,11 +11,11 @@ from tqdm.auto import tqdm
 
 from interp.config.events import Agenda, Event
 from interp.config.schedule import Schedule
-from interp.errors import DivergedError
+from interp.errors import CorruptRunError, DivergedError
 from interp.store import RunWriter
 from interp.store.conditions import Continuation, conditions, continuations, differences
 from interp.training.observers import ObservedRun, Observer
-from interp.trajectory import Trajectory
+from interp.trajectory import WHATS, Trajectory
 
 __all__ = [
     "Completion",
@@ -103,17 +103,26 @@ class Completion(Observer):
         self._writer = writer
 
     def on_end(self, run: ObservedRun, step: int, error: BaseException | None) -> None:
-        """Seal the run."""
-        if error is None:
-            self._writer.finish()
+        """Seal the run, if all of its schedule is stored."""
+        if error is not None:
+            return
+        self._writer.commit()
+        traj = Trajectory(self._writer.folder)
+        for what in WHATS:
+            if (missing := traj.first_missing(what)) is not None:
+                raise CorruptRunError(
+                    f"{traj.folder} has lost its {what} of step {missing} while it was trained, so it is not complete. "
+                    f"Continue with: interp resume {traj.folder}"
+                )
+        self._writer.finish()
 
 
 class ReplayProof(Observer):
-    """Compares a replay with its original, and completes it with the list of the steps proven equal.
+    """Compares a replay with its original from the full state on, and completes it with the list of its proven steps.
 
     Arguments:
         original: the run that is replayed.
-        start: first step to compare.
+        start: first step to list: that at which the replay begins to store.
         writer: the replay's writer.
 
     Raises (in its hooks):
@@ -122,7 +131,7 @@ class ReplayProof(Observer):
 
     def __init__(self, original: Trajectory, start: int, writer: RunWriter) -> None:
         self._original, self._writer = original, writer
-        self._stored = {step for step in original.steps.tolist() if step >= start}
+        self._start, self._stored = start, set(original.steps.tolist())
         self._proven: list[int] = []
 
     def before_step(self, run: ObservedRun, step: int) -> None:
@@ -139,7 +148,8 @@ class ReplayProof(Observer):
     def _compare(self, run: ObservedRun, step: int) -> None:
         if step in self._stored:
             self._original.require_equal(step, run.weights())
-            self._proven.append(step)
+            if step >= self._start:
+                self._proven.append(step)
 
 
 class ProgressBar(Observer):

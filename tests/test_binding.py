@@ -1,0 +1,246 @@
+"""Files belong to their run and step: a file renamed, copied from elsewhere or lost is noticed, or computed again."""
+
+import json
+import os
+import shutil
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+
+import interp
+from interp.errors import CorruptRunError, DamagedRunWarning, NotAvailableError
+from interp.training.api import RunInterrupted
+from interp.training.observers import Observer
+from interp.trajectory import Trajectory
+from tests.observers import Changes, Interrupts, Steps
+from tests.older import as_format_1_0
+
+SPARSE = {"save.weights": "steps(0, 7, 31)", "save.state": "every(10)", "steps": 40}
+"""Changes of the toy config: full states at steps whose weights are not stored."""
+
+
+def unfinished(config, root, at=35):
+    """A run that was interrupted at the end of step `at`, with the states of the schedule alone."""
+    with pytest.raises(RunInterrupted):
+        interp.train(config, root=root, device="cpu", observers=[Interrupts(at)])
+    traj = interp.load(root / config.run_id)
+    state(traj, traj.full_state_steps[-1]).unlink()
+    return traj.refresh()
+
+
+def state(traj, step):
+    return traj.folder / "state" / f"{step:08d}.safetensors"
+
+
+def last_segment(traj):
+    return max((traj.folder / "trajectory").iterdir())
+
+
+def assert_same(traj, whole):
+    assert traj.complete
+    assert traj.verify().ok
+    assert traj.steps.tolist() == whole.steps.tolist()
+    assert traj.fingerprints() == whole.fingerprints()
+    assert traj.metrics.equals(whole.metrics)
+    for step in whole.full_state_steps:
+        ours, theirs = traj.full_state(step), whole.full_state(step)
+        assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.fixture(scope="module")
+def whole(toy_config, tmp_path_factory):
+    return interp.train(toy_config.replace(SPARSE), root=tmp_path_factory.mktemp("whole"), device="cpu")
+
+
+@pytest.fixture
+def other(whole, tmp_path):
+    """The run of another seed."""
+    return interp.train(whole.config.replace({"seed": 5}), root=tmp_path / "other", device="cpu")
+
+
+SWAPS = {
+    "of another seed": lambda run, other: shutil.copy(state(other, 30), state(run, 30)),
+    "of another step": lambda run, other: shutil.copy(state(run, 20), state(run, 30)),
+    "a segment": lambda run, other: shutil.copy(last_segment(run), state(run, 30)),
+}
+
+
+@pytest.mark.parametrize("swap", SWAPS)
+def test_a_full_state_from_elsewhere_is_refused(whole, other, tmp_path, swap):
+    traj = unfinished(whole.config, tmp_path)
+    assert traj.full_state_steps[-1] == 30
+    SWAPS[swap](traj, other)
+    report = traj.verify()
+    assert [state(traj, 30).name in error for error in report.errors] == [True]
+    with pytest.raises(CorruptRunError, match=r"Remove .*00000030\.safetensors to continue from an earlier"):
+        interp.resume(traj.folder)
+    with pytest.raises(CorruptRunError, match=r"00000030\.safetensors"):
+        interp.replay(traj, 30, 31)
+    state(traj, 30).unlink()
+    assert_same(interp.resume(traj.folder), whole)
+
+
+@pytest.mark.parametrize("swap", ["of another seed", "of another step"])
+def test_a_complete_run_with_a_full_state_from_elsewhere_is_not_ok(whole, other, tmp_path, swap):
+    traj = interp.load(shutil.copytree(whole.folder, tmp_path / "run"))
+    SWAPS[swap](traj, other)
+    assert [state(traj, 30).name in error for error in traj.verify().errors] == [True]
+    with pytest.raises(CorruptRunError, match=r"00000030\.safetensors"):
+        interp.replay(traj, 30, 40)
+
+
+def test_segments_and_descriptions_from_elsewhere_are_noticed(whole, other, tmp_path):
+    traj = interp.load(shutil.copytree(whole.folder, tmp_path / "run"))
+    shutil.copy(other.folder / "run.json", traj.folder)
+    assert not traj.refresh().verify().ok
+    assert not len(traj.steps)
+    shutil.copy(whole.folder / "run.json", traj.folder)
+    first = min((traj.folder / "trajectory").iterdir())
+    shutil.copy(other.folder / "trajectory" / first.name, first)
+    assert "belongs to another run" in Trajectory(traj.folder).problems[0]
+
+
+def drop_line(traj, number):
+    path = traj.folder / "metrics.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:number] + lines[number + 1 :]))
+
+
+def drop_segments(traj, count):
+    for path in sorted((traj.folder / "trajectory").iterdir())[-count:]:
+        path.unlink()
+
+
+LOSSES = {  # what an unfinished run loses, from which step it goes on, and whether a full state follows it
+    "the last segment": (lambda run: drop_segments(run, 1), 30, False),
+    "two segments": (lambda run: drop_segments(run, 2), 0, True),
+    "all segments": (lambda run: shutil.rmtree(run.folder / "trajectory"), 0, True),
+    "all metrics": (lambda run: (run.folder / "metrics.jsonl").unlink(), 0, True),
+    "the last metrics": (lambda run: os.truncate(run.folder / "metrics.jsonl", 2500), 10, True),
+    "metrics within": (lambda run: drop_line(run, 15), 10, True),
+    "the full states": (lambda run: shutil.rmtree(run.folder / "state"), 0, False),
+}
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["format 1.1", "format 1.0"])
+@pytest.mark.parametrize(("lose", "start", "followed"), LOSSES.values(), ids=LOSSES)
+def test_what_an_unfinished_run_has_lost_is_computed_again(whole, tmp_path, lose, start, followed, old):
+    traj = unfinished(whole.config, tmp_path)
+    if old:
+        as_format_1_0(traj.folder)
+    lose(traj)
+    traj = Trajectory(traj.folder)
+    assert traj.verify().ok == (not followed)
+    seen = Steps()
+    with pytest.warns(DamagedRunWarning, match=f"goes on from step {start} and") if followed else nullcontext():
+        resumed = interp.resume(traj.folder, observers=[seen], unproven=old)
+    assert seen.steps[0] == start
+    assert_same(resumed, whole)
+
+
+def test_a_loss_is_seen_as_soon_as_an_unfinished_run_is_opened(whole, tmp_path):
+    for name in ("two segments", "all segments", "all metrics", "the last metrics"):
+        traj = unfinished(whole.config, tmp_path / name)
+        LOSSES[name][0](traj)
+        assert len(Trajectory(traj.folder).problems) == 1, name
+
+
+def test_a_gap_within_is_refused_until_all_that_follows_it_is_removed(whole, tmp_path):
+    traj = unfinished(whole.config, tmp_path)
+    _, second, third = sorted((traj.folder / "trajectory").iterdir())
+    second.unlink()
+    with pytest.raises(CorruptRunError, match="remove every segment from there on"):
+        interp.resume(traj.folder)
+    third.unlink()
+    with pytest.warns(DamagedRunWarning, match="goes on from step 0"):
+        assert_same(interp.resume(traj.folder), whole)
+
+
+@pytest.mark.parametrize("name", ["weights", "metrics"])
+def test_a_run_that_loses_files_while_it_is_trained_is_not_complete(toy_config, tmp_path, name):
+    class Removes(Observer):
+        def before_step(self, run, step):
+            if step == 30:
+                path = run.folder / ("metrics.jsonl" if name == "metrics" else "trajectory")
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                path.mkdir() if name == "weights" else path.touch()
+
+    config = toy_config.replace(SPARSE)
+    with pytest.raises(CorruptRunError, match=f"has lost its {name} of step 0 while it was trained"):
+        interp.train(config, root=tmp_path, device="cpu", observers=[Removes()])
+    assert not Trajectory(tmp_path / config.run_id).complete
+
+
+def test_a_complete_run_is_judged_by_its_whole_schedule(whole, tmp_path):
+    """A run that a version without this check completed in spite of a hole."""
+    traj = interp.load(shutil.copytree(whole.folder, tmp_path / "run"))
+    drop_line(traj, 15)
+    as_format_1_0(traj.folder)
+    lost = json.loads((whole.folder / "metrics.jsonl").read_bytes().splitlines()[15])["step"]
+    assert f"but it lacks the metrics of step {lost}" in str(Trajectory(traj.folder).verify())
+
+
+# --- full states of format 1.0, which name no run ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sparser(toy_config, tmp_path_factory):
+    """A run that stores no weights after its full state at step 10."""
+    config = toy_config.replace({**SPARSE, "save.weights": "steps(0, 7)"})
+    return interp.train(config, root=tmp_path_factory.mktemp("sparser"), device="cpu")
+
+
+def test_an_older_full_state_that_nothing_proves_is_continued_on_request_alone(sparser, tmp_path):
+    traj = unfinished(sparser.config, tmp_path)
+    as_format_1_0(traj.folder)
+    assert traj.refresh().verify().ok
+    with pytest.raises(NotAvailableError, match=r"Nothing proves that the full state at step 30 .*`unproven=True`"):
+        interp.resume(traj.folder)
+    assert_same(interp.resume(traj.folder, unproven=True), sparser)
+
+
+def test_an_older_full_state_that_nothing_proves_is_passed_over_for_an_earlier_one(toy_config, tmp_path):
+    config = toy_config.replace({**SPARSE, "save.weights": "steps(0, 12)"})
+    whole = interp.train(config, root=tmp_path / "whole", device="cpu")
+    traj = unfinished(config, tmp_path)
+    as_format_1_0(traj.folder)
+    seen = Steps()
+    with pytest.warns(DamagedRunWarning, match="state at step 30 .* goes on from step 10 and computes the rest again"):
+        resumed = interp.resume(traj.folder, observers=[seen])
+    assert seen.steps[0] == 10
+    assert_same(resumed, whole)
+
+
+def test_an_older_full_state_is_proven_by_checkpoints_at_its_step_or_later(whole, other, tmp_path):
+    foreign = as_format_1_0(shutil.copytree(other.folder, tmp_path / "foreign"))
+    traj = unfinished(whole.config, tmp_path / "later")
+    as_format_1_0(traj.folder)
+    shutil.copy(foreign / "state" / "00000030.safetensors", state(traj, 30))
+    with pytest.raises(CorruptRunError, match="at step 31 is not what the repeated step gives"):
+        interp.resume(traj.folder)
+    config = whole.config.replace({"save.weights": "steps(0, 30)"})
+    traj = unfinished(config, tmp_path / "same")
+    as_format_1_0(traj.folder)
+    shutil.copy(foreign / "state" / "00000030.safetensors", state(traj, 30))
+    with pytest.raises(CorruptRunError, match=r"at step 30 is not what .*Remove .*00000030\.safetensors"):
+        interp.resume(traj.folder)
+
+
+# --- replays ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_replay_that_could_prove_nothing_is_made_on_request_alone(whole):
+    with pytest.raises(NotAvailableError, match=r"nothing of the replay could be proven; replay until step 31"):
+        interp.replay(whole, 12, 15)
+    assert not (whole.folder / "replay").exists()
+    zoom = interp.replay(whole, 12, 15, unproven=True)
+    assert zoom.run["replay"]["proven"] == []
+    assert interp.replay(whole, 12, 31).run["replay"]["proven"] == [31]
+
+
+def test_a_replay_is_compared_on_its_way_to_the_stretch(whole, tmp_path):
+    traj = interp.load(shutil.copytree(whole.folder, tmp_path / "run", ignore=shutil.ignore_patterns("replay")))
+    with pytest.raises(CorruptRunError, match="at step 7 is not what"):
+        interp.replay(traj, 8, 9, observers=[Changes(3, 1e-6)])
+    assert interp.replay(traj, 8, 9).run["replay"]["proven"] == []
