@@ -15,7 +15,7 @@ _NOTED = ("device", "device_name", "threads", "torch")
 
 
 class Continuation(NamedTuple):
-    """One resumption of a run."""
+    """Resumption of a run."""
 
     step: int
     """Step of the full state from which it went on."""
