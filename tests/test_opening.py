@@ -1,5 +1,6 @@
 """Laws of a run folder that came from anyone: nothing outside of it is touched, nothing hangs, and errors are typed."""
 
+import errno
 import os
 import resource
 import shutil
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 
 import interp
+from interp.cli import main
 from interp.errors import CorruptRunError, InterpError, StoreError
+from interp.papers.kit import running
 from interp.store import RunReader, RunWriter
 from interp.store.opening import delete_run, inside, parse_json, require_shallow, write_file
 from interp.store.segments import LONGEST_LINE
@@ -20,6 +23,8 @@ from tests.stored_runs.make import HERE
 
 STORED = HERE / "runs" / "add5-mlp-seed0-12226849"
 """A small complete run with segments, full states and metrics."""
+MEASURED = HERE / "runs" / "add7-transformer-seed4-6b8d1eca"
+"""A complete run with a replay and measured values, those written by an old version."""
 
 
 @pytest.fixture
@@ -158,8 +163,6 @@ def test_only_regular_files_are_opened(run, kind, part, monkeypatch):
 
 
 def test_list_names_what_it_cannot_read_and_goes_on(run, capsys):
-    from interp.cli import main
-
     for number, harm in enumerate(
         (
             lambda path: os.mkfifo(path / "run.json"),
@@ -227,23 +230,62 @@ def test_a_run_is_deleted_and_what_its_links_lead_to_is_not(run, outside):
 # -- files that a person keeps -----------------------------------------------------------------------------------------
 
 
+@contextmanager
+def full_disk(size):
+    """Context in which no file grows beyond so many bytes."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limit[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "report.html"
     write_file(path, "good")
     path.chmod(0o640)
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
-    try:
-        with pytest.raises(StoreError, match=r"report.html: File too large"):
-            write_file(path, "new" * 4096)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-        signal.signal(signal.SIGXFSZ, ignored)
+    with full_disk(4096), pytest.raises(StoreError, match=r"report.html: File too large"):
+        write_file(path, "new" * 4096)
     assert path.read_text() == "good"
     assert os.listdir(tmp_path) == ["report.html"]
     write_file(path, "new")
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("new", 0o640)
+
+
+KEPT = {
+    "report.html": lambda run, path: interp.report(run, path),
+    "measures.csv": lambda run, path: main(["measure", str(run), "weight_norm", "--output", str(path)]),
+    "measures.nc": lambda run, path: main(["measure", str(run), "embedding_power", "--output", str(path)]),
+    "runs.csv": lambda run, path: main(["compare", str(run), str(STORED), "--output", str(path)]),
+    "results.json": lambda run, path: running._write(path, {"x": [0.5] * 100}),
+}
+"""What writes a file that a person keeps."""
+
+
+@pytest.mark.filterwarnings("ignore::interp.errors.DamagedRunWarning")
+@pytest.mark.parametrize("name", KEPT)
+def test_a_full_disk_leaves_what_a_person_keeps(tmp_path, name, capsys, monkeypatch):
+    path = tmp_path / name
+    run = shutil.copytree(MEASURED, tmp_path / MEASURED.name)
+    KEPT[name](run, path)
+    good, write = path.read_bytes(), os.write
+
+    def full(handle, data):
+        if len(data) > 50:
+            write(handle, data[:50])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(handle, data)
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises((InterpError, SystemExit)) as caught:
+        KEPT[name](run, path)
+    monkeypatch.undo()
+    assert f"{path}: No space left on device" in f"{caught.value}{capsys.readouterr().err}"
+    assert path.read_bytes() == good
+    assert sorted(child.name for child in tmp_path.iterdir()) == sorted([name, MEASURED.name])
 
 
 def test_a_users_own_link_is_written_through(tmp_path):
@@ -259,9 +301,6 @@ def test_a_users_own_link_is_written_through(tmp_path):
 
 
 # -- verify passes over nothing ----------------------------------------------------------------------------------------
-
-MEASURED = HERE / "runs" / "add7-transformer-seed4-6b8d1eca"
-"""A complete run with a replay and measured values, those written by an old version."""
 
 
 @pytest.fixture

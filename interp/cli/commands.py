@@ -217,6 +217,7 @@ class Measure:
         """Measure and print or write."""
         from interp.analysis.catalogue import MEASURES
         from interp.analysis.measures import measure
+        from interp.store.opening import write_file
         from interp.trajectory import load
 
         if self.list:
@@ -245,9 +246,9 @@ class Measure:
             if over_step:
                 print(data[over_step].to_dataframe().to_string(max_rows=20))
         elif self.output.suffix == ".csv":
-            data[over_step].to_dataframe().to_csv(self.output)
+            write_file(self.output, data[over_step].to_dataframe().to_csv())
         else:
-            data.to_netcdf(self.output, engine="scipy")
+            write_file(self.output, bytes(data.to_netcdf(engine="scipy")))
         if self.output:
             print(f"Written:   {self.output}")
         if not self.names and data.attrs.get("key_frequencies") == []:
@@ -270,6 +271,7 @@ class Compare:
     def __call__(self) -> None:
         """Compare, print the tables, and write the file."""
         from interp.milestones.comparison import compare, predictors
+        from interp.store.opening import write_file
         from interp.trajectory import load
 
         _require_writable(self.output, ".csv")
@@ -308,7 +310,7 @@ class Compare:
             print(f"\nAt step {self.until}\n{as_table(values)}")
             table = table.join(values)
         if self.output:
-            table.to_csv(self.output)
+            write_file(self.output, table.to_csv())
             print(f"Written:   {self.output}")
 
 
@@ -347,6 +349,7 @@ class Sweep:
         from interp.execution.executors import dask_executor, slurm_executor
         from interp.execution.sweeps import parse_grid, sweep
         from interp.plots import phase_diagram, steps_against
+        from interp.store.opening import write_file
 
         _require_writable(self.output, ".csv", ".html")
         recipes.get(self.recipe)  # a wrong name is known before the libraries are loaded
@@ -389,12 +392,12 @@ class Sweep:
         for run_id, why in done.failures.items():
             print(f"failed: {run_id}: {why}")
         if self.output and self.output.suffix == ".csv":
-            table.to_csv(self.output, index=False)
+            write_file(self.output, table.to_csv(index=False))
         elif self.output:
             if not wide:
                 results = results.expand_dims(recipe=[self.recipe])
             fig = phase_diagram(results, *wide) if len(wide) == 2 else steps_against(results, (*wide, "recipe")[0])
-            fig.write_html(self.output)
+            write_file(self.output, fig.to_html())
         if self.output:
             print(f"Written:   {self.output}")
         if done.failures:
@@ -424,6 +427,7 @@ class Reproduce:
         """Reproduce one figure after the other and print its verdicts."""
         from interp.papers.kit.running import figures, reproduce, stored
         from interp.papers.kit.table import counts, draw, finished_recipes, table
+        from interp.store.opening import write_file
 
         if not self.labels and self.table is None:
             paper = ""
@@ -452,7 +456,7 @@ class Reproduce:
             found, pictures = stored(self.root), Path("notebooks/images/reproductions")
             draw(found, self.table.parent / pictures)
             text = table(found, str(pictures), finished_recipes(self.root))
-            self.table.write_text(text, encoding="utf-8")
+            write_file(self.table, text)
             print(f"{self.table}: {len(found)} figures")
 
 

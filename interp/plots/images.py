@@ -1,6 +1,7 @@
 """Figures as pictures in files: SVG, or PNG where that is smaller."""
 
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import plotly.graph_objects as go
 import plotly.io as pio
 
 from interp.errors import NotAvailableError
+from interp.store.opening import write_file
 
 __all__ = ["write_pictures"]
 
@@ -36,35 +38,39 @@ def write_pictures(figures: Mapping[str, go.Figure], folder: Path, largest: int 
     folder.mkdir(parents=True, exist_ok=True)
     opaque = {name: go.Figure(fig).update_layout(paper_bgcolor="white") for name, fig in figures.items()}
     written: dict[str, Path] = {}
-    for ending, scale in FORMS:
-        left = [name for name in figures if name not in written]
-        if not left:
-            break
-        paths = [folder / f"{name}.{ending}" for name in left]
-        try:
-            pio.write_images(
-                [opaque[name] for name in left],
-                paths,
-                width=[figures[name].layout.width or 760 for name in left],
-                height=[figures[name].layout.height or 420 for name in left],
-                scale=scale,
-            )
-        except (ValueError, RuntimeError) as error:  # plotly says how to install kaleido, kaleido how to get a browser
-            raise NotAvailableError(
-                f"Pictures need kaleido and a Chromium: pip install 'grokking-interp[images]'. ({error})"
-            ) from error
-        for name, path in zip(left, paths):
-            if ending == "svg":
-                path.write_text(_named(path.read_text(encoding="utf-8"), name), encoding="utf-8")
-            else:
-                with Image.open(path) as picture:
-                    few = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-                few.save(path, optimize=True)
-            if path.stat().st_size > largest:
-                path.unlink()
-                continue
-            written[name] = path
-            path.with_suffix(".png" if ending == "svg" else ".svg").unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as drawn:
+        for ending, scale in FORMS:
+            left = [name for name in figures if name not in written]
+            if not left:
+                break
+            paths = [Path(drawn) / f"{name}.{ending}" for name in left]
+            try:
+                pio.write_images(
+                    [opaque[name] for name in left],
+                    paths,
+                    width=[figures[name].layout.width or 760 for name in left],
+                    height=[figures[name].layout.height or 420 for name in left],
+                    scale=scale,
+                )
+            except (
+                ValueError,
+                RuntimeError,
+            ) as error:  # plotly says how to install kaleido, kaleido how to get a browser
+                raise NotAvailableError(
+                    f"Pictures need kaleido and a Chromium: pip install 'grokking-interp[images]'. ({error})"
+                ) from error
+            for name, path in zip(left, paths):
+                if ending == "svg":
+                    path.write_text(_named(path.read_text(encoding="utf-8"), name), encoding="utf-8")
+                else:
+                    with Image.open(path) as picture:
+                        few = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+                    few.save(path, optimize=True)
+                if path.stat().st_size > largest:
+                    continue
+                written[name] = folder / path.name
+                write_file(written[name], path.read_bytes())
+                written[name].with_suffix(".png" if ending == "svg" else ".svg").unlink(missing_ok=True)
     if large := [name for name in figures if name not in written]:
         raise NotAvailableError(f"The picture of {', '.join(large)} is larger than {largest:,} bytes.")
     return written

@@ -23,6 +23,7 @@ from interp.config import RunConfig
 from interp.errors import InvalidArgumentError, UnknownNameError, did_you_mean
 from interp.execution.sweeps import train_all
 from interp.papers.kit.figure import PRESETS, Figure, Preset, Verdict
+from interp.store.opening import write_file
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -120,7 +121,7 @@ def reproduce(
         data = figure.results([traj for traj in outcome.trajectories if traj is not None], preset)
         verdicts = tuple(claim.judge(data) for claim in figure.claims)
         _write(folder / "results.json", data.to_dict())
-        figure.picture(data).write_html(folder / "figure.html", include_plotlyjs=True)
+        write_file(folder / "figure.html", figure.picture(data).to_html(include_plotlyjs=True))
     about = {
         "seeds": _seeds(configs),
         "seconds": round(time.monotonic() - start, 1),
@@ -187,10 +188,8 @@ def _undecided(text: str, expected: str, reason: str) -> Verdict:
 
 
 def _write(path: Path, content: Any) -> None:
-    """Write JSON as Python reads it (NaN and Infinity included), atomically."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, default=lambda value: value.item()), encoding="utf-8")
-    part.replace(path)
+    """Write JSON as Python reads it (NaN and Infinity included)."""
+    write_file(path, json.dumps(content, default=lambda value: value.item()))
 
 
 def _read(path: Path) -> Any:
