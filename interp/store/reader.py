@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import itertools
-import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -171,7 +170,7 @@ class RunReader:
         data = file.map()
         for name in file.spec:
             file.check(data, name, 0)
-        return {name: file.view(data, name).copy() for name in file.spec}, json.loads(file.fields["metadata"])
+        return {name: file.view(data, name).copy() for name in file.spec}, file.metadata()
 
     def is_bound(self, step: int) -> bool:
         """Whether the full state at `step` names its run and what it follows: all do since format 1.1."""

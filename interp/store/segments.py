@@ -181,6 +181,20 @@ class SealedFile:
         """Name and seal, by which the next segment refers to this file."""
         return f"{self.path.name}:{self.seal}"
 
+    def metadata(self) -> dict[str, str]:
+        """Metadata of a full state.
+
+        Raises:
+            CorruptRunError: the file is none.
+        """
+        try:
+            found = parse_json(self.fields.get("metadata", "null"))
+        except ValueError:
+            found = None
+        if type(found) is not dict or not all(type(text) is str for text in found.values()):
+            raise CorruptRunError(f"{self.path} is damaged: it is no full state.")
+        return found
+
     def require_stacked(self) -> None:
         """Demand that each array has a first axis over the steps, as those of a segment have."""
         if not self.spec or not self._layout.is_stacked:
