@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo install test test-slow lint types pytest notebooks benchmark lab clean
+.PHONY: demo install test test-slow test-lowest test-newest soak audit lint types pytest notebooks benchmark lab clean
 
 demo: $(VENV)/.installed
 	$(BIN)/interp demo
@@ -35,6 +35,23 @@ test-slow: $(VENV)/.installed-test
 soak: $(VENV)/.installed-test
 	INTERP_SOAK=1 $(BIN)/pytest -s --durations=0 tests/soak
 
+# Smoke runs in environments of their own, with the lowest declared versions and on the newest Python that is here.
+# On Linux torch is downloaded as its CUDA build, 3 GB; TORCH=VERSION takes another, such as one whose wheel is at hand.
+test-lowest:
+	tests/versions/try.sh lowest
+
+test-newest:
+	tests/versions/try.sh newest
+
+# Known vulnerabilities of the tested installation.
+AUDIT ?= constraints.txt
+audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	PIP_CONSTRAINT= $(VENV)-audit/bin/pip install --quiet pip-audit || \
+		{ echo "audit: not done, pip-audit cannot be installed without a network"; exit 1; }
+	$(VENV)-audit/bin/pip-audit --progress-spinner off --no-deps --disable-pip --requirement $(AUDIT) || \
+		{ echo "audit: not passed; the lines above name vulnerable versions, or the service that does not answer"; exit 1; }
+
 benchmark: $(VENV)/.installed-test
 	$(BIN)/python -m tests.benchmarks
 
@@ -53,4 +70,4 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis
