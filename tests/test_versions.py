@@ -34,6 +34,7 @@ def test_the_lowest_versions_are_those_that_dependencies_take(name):
 
 
 def test_the_tested_installation_has_what_is_declared():
-    pins = dict(re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE))
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    pins = {name.lower(): version for name, version in re.findall(r"^([\w.-]+)==([\w.]+)", text, flags=re.MULTILINE)}
     for requirement in map(Requirement, declared()):
         assert requirement.specifier.contains(pins[requirement.name]), requirement
