@@ -5,6 +5,7 @@ unknown keys are errors with a suggestion, whole numbers given for a float becom
 equal JSON), lists become tuples.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -160,7 +161,8 @@ def _conform(name: str, value: Any, annotation: Any) -> Any:
     if annotation is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return int(value)  # numpy's, too
     if annotation is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
-        value = float(value)
+        with contextlib.suppress(OverflowError):  # a whole number beyond every float is refused below
+            value = float(value)
     if not isinstance(value, annotation) or (annotation is int and isinstance(value, bool)):
         raise ConfigError(f"`{name}` must be {_describe(annotation)}; got {value!r}.")
     if isinstance(value, Record) and not _is_record(type(value)):

@@ -136,8 +136,9 @@ def _pair(item: Any) -> Any:
 
 def _recipe_of(full: Examples, task: Modular, drawn_by_none: set[str]) -> tuple[Modular, str]:
     """The task whose recipe draws exactly these training pairs, if a recipe that is tried does; and the origin."""
-    defined = full.train | full.test
-    key = packed(full.train) + ("" if defined.all() else f"{packed(defined)} of {task.operation}")
+    drawn = build_task(task)
+    every = bool((drawn.train | drawn.test).all())  # and then the recipes draw from the same list
+    key = f"{packed(full.train)} {packed(full.test)} {'' if every else task.operation}"
     if key in drawn_by_none:
         return task, STORED
     n, n_train = int((full.train | full.test).sum()), int(full.train.sum())
