@@ -49,8 +49,8 @@ audit:
 	$(PYTHON) -m venv $(VENV)-audit
 	PIP_CONSTRAINT= $(VENV)-audit/bin/pip install --quiet pip-audit || \
 		{ echo "audit: not done, pip-audit cannot be installed without a network"; exit 1; }
-	$(VENV)-audit/bin/pip-audit --progress-spinner off --no-deps --disable-pip --requirement $(AUDIT) || \
-		{ echo "audit: not passed; the lines above name vulnerable versions, or the service that does not answer"; exit 1; }
+	$(VENV)-audit/bin/pip-audit --strict --progress-spinner off --no-deps --disable-pip --requirement $(AUDIT) || \
+		{ echo "audit: not passed; the lines above name vulnerable versions, or what could not be looked up here"; exit 1; }
 
 benchmark: $(VENV)/.installed-test
 	$(BIN)/python -m tests.benchmarks
