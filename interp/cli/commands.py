@@ -481,12 +481,18 @@ class Report:
 
 @dataclass
 class Verify:
-    """Check every byte of a run against its digests, and that a complete run has lost nothing."""
+    """Check every byte of a run against its digests, and that a complete run has lost nothing.
+
+    With --deep, updates are made again from some of its full states and compared with what is stored after them.
+    """
 
     run: Run
+    deep: Annotated[int, arg(help="number of full states, drawn at random, whose next updates are made again")] = 0
+    device: Device = None
+    threads: Threads = None
 
     def __call__(self) -> None:
-        """Print the verdict; exit 1 where something is damaged."""
+        """Print the verdict; exit 1 where something is damaged or does not follow."""
         from interp.store import RunReader
         from interp.trajectory import Trajectory
 
@@ -495,7 +501,14 @@ class Verify:
         except StoreError:  # of another version: its bytes can be checked nevertheless
             report = RunReader(self.run).verify()
         print(report)
-        if not report.ok:
+        follows = True
+        if self.deep:
+            from interp.training import verify_updates
+
+            updates = verify_updates(self.run, self.deep, device=self.device, threads=self.threads, progress=True)
+            print(updates)
+            follows = not updates.errors
+        if not (report.ok and follows):
             sys.exit(1)
 
 

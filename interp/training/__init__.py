@@ -3,6 +3,8 @@
 api            train, train_many, resume, replay: folders in, trajectories out
 loop           what is evaluated, saved and logged at which step
 observers      what a user's observer is, and what it sees
+checking       updates made again at random, and compared with what is stored
+members        the runs of an ensemble, whose steps are computed again together
 recording      the package's own observers: storing, proving a replay, divergence, the progress bar
 folders        of an ensemble that was killed while they were made
 ensemble       the update of several runs of equal shape
@@ -13,6 +15,7 @@ environment    device, threads, exact arithmetic, signals, provenance
 """
 
 from interp.training.api import RunInterrupted, replay, resume, train, train_many
+from interp.training.checking import UpdatesReport, verify_updates
 from interp.training.observers import ObservedRun, Observer, StopTraining
 
 __all__ = [
@@ -20,8 +23,10 @@ __all__ = [
     "Observer",
     "RunInterrupted",
     "StopTraining",
+    "UpdatesReport",
     "replay",
     "resume",
     "train",
     "train_many",
+    "verify_updates",
 ]

@@ -35,6 +35,7 @@ from interp.training.ensemble import require_equal_inputs, require_equal_shape
 from interp.training.environment import choose_device, provenance, run_environment
 from interp.training.folders import delete_if_never_begun, never_begun
 from interp.training.loop import Member, Plan, RunInterrupted, Stretch, WholeRun, advance, build_step
+from interp.training.members import members_of, refuse_imported, restored_states
 from interp.training.observers import Observer, check_observers
 from interp.training.recording import (
     Completion,
@@ -178,7 +179,7 @@ def resume(
     """
     check_observers(observers)
     traj = Trajectory(Path(path))
-    _refuse_imported(traj)
+    refuse_imported(traj)
     if traj.diverged is not None:
         raise divergence(traj)
     if traj.complete and traj.problems:
@@ -190,7 +191,7 @@ def resume(
     began = traj.provenance
     place = choose_device(device or began.get("device"))
     with run_environment(place, threads or began.get("threads")), contextlib.ExitStack() as stack:
-        members = _members(traj)
+        members = members_of(traj)
         writers = [stack.enter_context(RunWriter.open(member.folder)) for member in members]
         # read under the locks, so that no other process adds states
         first = _resume_step([member.refresh() for member in members if member.diverged is None], unproven)
@@ -244,7 +245,7 @@ def replay(
     """
     check_observers(observers)
     traj = as_trajectory(traj)
-    _refuse_imported(traj)
+    refuse_imported(traj)
     for name, value in (("start", start), ("stop", stop), ("every", every)):
         if not is_whole(value) or (name == "every" and value < 1):
             least = ">= 1" if name == "every" else "stored"
@@ -271,18 +272,8 @@ def replay(
     began = traj.provenance
     place = choose_device(device or began.get("device"))
     with run_environment(place, threads or began.get("threads")):
-        members = _members(traj)
-        states = [TrainState(member.config, place) for member in members]
-        for state, member in zip(states, members):
-            if member.diverged is not None and member.folder != traj.folder:
-                continue  # it runs along for its shape alone
-            if first not in member.full_state_steps:
-                raise NotAvailableError(
-                    f"{traj.folder.name} was trained together with {member.folder.name}, which holds no full state of "
-                    f"step {first}."
-                )
-            state.restore(member.full_state(first), first, member.events)
-            state.agenda.replay(member.events, first)
+        members = members_of(traj)
+        states = restored_states(traj, members, first, place)
         about = {"start": start, "stop": stop, "every": every, "of": traj.folder.name, "from_state": first}
         own = [member.folder.name for member in members].index(traj.folder.name)
         now = provenance(place)
@@ -448,40 +439,3 @@ def _digest(state: TrainState) -> dict[str, str]:
 def _schedule(state: TrainState) -> Schedule:
     """Schedule of weights, with a budget turned into steps."""
     return state.config.save.weights.resolve(state.bytes_per_checkpoint, state.config.steps)
-
-
-def _members(traj: Trajectory) -> list[Trajectory]:
-    """Runs of the ensemble that `traj` belongs to, in their order; a run trained alone is its only member.
-
-    Raises:
-        NotAvailableError: a member is missing, or was trained again in another ensemble: without it the steps of the
-            others cannot be computed.
-    """
-    ensemble = traj.run.get("ensemble")
-    members: list[Trajectory] = []
-    for folder in [traj.folder] if ensemble is None else [traj.folder.parent / run_id for run_id in ensemble]:
-        there = (folder / "run.json").exists()
-        if there:
-            members.append(Trajectory(folder))
-            members[-1].require_same_examples()
-        if not there or members[-1].run.get("ensemble") != ensemble:
-            if never_begun(traj.folder):
-                raise NotAvailableError(
-                    f"{traj.folder.name} was to be trained together with {folder.name}, and nothing of them is stored "
-                    "yet. The same call of `interp.train_many`, or the same `interp sweep`, begins them; to train it "
-                    "alone, overwrite it: `interp train --existing overwrite`."
-                )
-            what = "has been trained again without it" if there else "is not beside it"
-            raise NotAvailableError(
-                f"{traj.folder.name} was trained together with {folder.name}, which {what}; its steps cannot be "
-                "computed again alone. To train it alone, overwrite it: `interp train --existing overwrite`."
-            )
-    return members
-
-
-def _refuse_imported(traj: Trajectory) -> None:
-    if "import" in traj.run:
-        raise NotAvailableError(
-            f"{traj.folder} was imported: its weights are known, the state of the optimiser is not, so no step of it "
-            "can be computed again. `interp train` trains a run of its own."
-        )

@@ -1,0 +1,73 @@
+"""Runs whose steps are computed again: a run alone, or all members of its ensemble, from their full states."""
+
+from collections.abc import Sequence
+
+import torch
+
+from interp.errors import NotAvailableError
+from interp.training.folders import never_begun
+from interp.training.state import TrainState
+from interp.trajectory import Trajectory
+
+__all__ = ["members_of", "refuse_imported", "restored_states"]
+
+
+def members_of(traj: Trajectory) -> list[Trajectory]:
+    """Runs of the ensemble that `traj` belongs to, in their order; a run trained alone is its only member.
+
+    Raises:
+        NotAvailableError: a member is missing, or was trained again in another ensemble: without it the steps of the
+            others cannot be computed.
+    """
+    ensemble = traj.run.get("ensemble")
+    members: list[Trajectory] = []
+    for folder in [traj.folder] if ensemble is None else [traj.folder.parent / run_id for run_id in ensemble]:
+        there = (folder / "run.json").exists()
+        if there:
+            members.append(Trajectory(folder))
+            members[-1].require_same_examples()
+        if not there or members[-1].run.get("ensemble") != ensemble:
+            if never_begun(traj.folder):
+                raise NotAvailableError(
+                    f"{traj.folder.name} was to be trained together with {folder.name}, and nothing of them is stored "
+                    "yet. The same call of `interp.train_many`, or the same `interp sweep`, begins them; to train it "
+                    "alone, overwrite it: `interp train --existing overwrite`."
+                )
+            what = "has been trained again without it" if there else "is not beside it"
+            raise NotAvailableError(
+                f"{traj.folder.name} was trained together with {folder.name}, which {what}; its steps cannot be "
+                "computed again alone. To train it alone, overwrite it: `interp train --existing overwrite`."
+            )
+    return members
+
+
+def restored_states(
+    traj: Trajectory, members: Sequence[Trajectory], first: int, device: torch.device
+) -> list[TrainState]:
+    """States of `members` at step `first`, with the events that happened later, to compute steps of `traj` again.
+
+    Raises:
+        NotAvailableError: a member holds no full state of this step.
+        CorruptRunError: a full state is damaged, or belongs elsewhere.
+    """
+    states = [TrainState(member.config, device) for member in members]
+    for state, member in zip(states, members):
+        if member.diverged is not None and member.folder != traj.folder:
+            continue  # it runs along for its shape alone
+        if first not in member.full_state_steps:
+            raise NotAvailableError(
+                f"{traj.folder.name} was trained together with {member.folder.name}, which holds no full state of "
+                f"step {first}."
+            )
+        state.restore(member.full_state(first), first, member.events)
+        state.agenda.replay(member.events, first)
+    return states
+
+
+def refuse_imported(traj: Trajectory) -> None:
+    """Refuse an imported run, of which no step can be computed again."""
+    if "import" in traj.run:
+        raise NotAvailableError(
+            f"{traj.folder} was imported: its weights are known, the state of the optimiser is not, so no step of it "
+            "can be computed again. `interp train` trains a run of its own."
+        )
