@@ -766,6 +766,25 @@ def test_verify_warns_of_weights_that_cannot_be_right(tmp_path):
     assert report("mixed", lambda step: 1000 if step == 8 else step) == [
         "Far from both neighbours, which are near each other: step 8."
     ]
+    assert report("exchanged", lambda step: {5: 6, 6: 5, 12: 13, 13: 12}.get(step, step)) == [
+        "Nearer to the neighbours if they were exchanged: steps 5 and 6, 12 and 13."
+    ]
+    assert report("stale", lambda step: {11: 3}.get(step, step)) == [
+        "The weights are those of an earlier step at step 11 (those of 3)."
+    ]
+    assert not any("exchanged" in text for text in report("back and forth", lambda step: step + 100 * (step % 2)))
+
+
+def test_verify_warns_of_exchanged_steps_of_a_random_walk(tmp_path):
+    places = np.cumsum(np.random.default_rng(0).standard_normal((40, 500)), 0).astype(np.float32)
+    for name, order in (("right", range(40)), ("exchanged", [*range(20), 21, 20, *range(22, 40)])):
+        with RunWriter.create(tmp_path / name, {}, segment_steps=7, fsync=False) as writer:
+            for step, at in enumerate(order):
+                writer.append(step, {"w": places[at]})
+    assert RunReader(tmp_path / "right").verify().warnings == ()
+    assert RunReader(tmp_path / "exchanged").verify().warnings == (
+        "Nearer to the neighbours if they were exchanged: steps 20 and 21.",
+    )
 
 
 # -- the operating system ---------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from interp.execution.executors import slurm_executor
 from interp.execution.sweeps import train_all
 from tests.cluster.processes import SECONDS, SMALL, assert_same_runs, until, writes
 
-CONFIGS = [SECONDS.replace({"seed": seed}) for seed in range(4)]
+CONFIGS = [SECONDS.replace({"seed": seed, "steps": 6000}) for seed in range(4)]
+"""Jobs start one after the other: the first must still be in the middle of its run when the second is met."""
 JOB = {"timeout_min": 10, "cpus_per_task": 1, "slurm_partition": "debug", "slurm_array_parallelism": 2}
 
 
