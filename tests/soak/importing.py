@@ -19,6 +19,8 @@ __all__ = ["Importer"]
 
 ADDRESS_SPACE = 6 * 2**30
 """Bytes of address space of the process, so that no file takes the machine's memory."""
+STATUS = Path("/proc/self/status")
+"""Where Linux tells a process its peak of memory."""
 PATIENCE = 30
 """Seconds after which the process is said to hang."""
 
@@ -93,7 +95,8 @@ def serve(root: Path) -> None:
     from interp.importers import import_checkpoints
 
     torch.set_num_threads(1)
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    if STATUS.exists():
+        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     answers, sys.stdout = sys.stdout, sys.stderr
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
