@@ -5,11 +5,12 @@ A trajectory reads; it never trains. It may be complete or still growing: `refre
 
 import contextlib
 import dataclasses
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -41,10 +42,18 @@ if TYPE_CHECKING:  # xarray and transformer_lens take longer to import than this
 __all__ = ["ParameterSteps", "Trajectory", "as_trajectory", "find_runs", "load"]
 
 
-LONGEST = 10**8
+LONGEST = 10**7
 """Maximum number of steps of a run whose whole schedule is compared with what is stored."""
 WHATS: tuple[Literal["weights", "metrics"], ...] = ("weights", "metrics")
 """Parts of a run that have a schedule."""
+
+
+LARGEST_TASK = 2**27
+"""Maximum number of inputs of a stored run's task: pairs of 11,585 numbers."""
+LARGEST_SIZE = 10**4
+"""Size of a model that is believed of any run; larger ones must fit the number of its stored weights."""
+LARGEST_DEPTH = 100
+"""Number of layers that is believed of any run; a larger one must fit the number of its stored arrays."""
 
 
 def load(path: str | Path) -> "Trajectory":
@@ -160,7 +169,9 @@ class Trajectory:
     @cached_property
     def task(self) -> Examples:
         """The task, rebuilt from the config: inputs, answers and split (an imported run's may be stored with it)."""
-        examples = build_task(self.config.task, self.run.get("import", {}).get("split"))
+        self._require_plausible()
+        with self._within_memory():
+            examples = build_task(self.config.task, self.run.get("import", {}).get("split"))
         if "examples" in self.run and self.run["examples"] != examples.digest():
             raise NotAvailableError(
                 f"The class {type(self.config.task).__name__} gives other examples than when {self.folder} was "
@@ -185,7 +196,44 @@ class Trajectory:
 
     def _build(self) -> Network:
         task, unused = self.task, torch.Generator()  # the draws are overwritten
-        return build_model(self.config.model, task.d_vocab, task.n_ctx, task.d_vocab_out, generator=unused)
+        with self._within_memory():
+            return build_model(self.config.model, task.d_vocab, task.n_ctx, task.d_vocab_out, generator=unused)
+
+    def _require_plausible(self) -> None:
+        """Refuse a config with larger arrays than the run can have been trained with: building them might never end.
+
+        Sizes of a model are axes of its weights, or their number. (A user's own task or model may mean anything by its
+        numbers.)
+        """
+        task, model = self.config.task.to_dict(), self.config.model.to_dict()
+        kinds = {"task": task.pop("kind"), "model": model.pop("kind")}
+        numbers = [(name, size) for name, size in model.items() if type(size) is int and ":" not in kinds["model"]]
+        largest = max(LARGEST_SIZE, sum(math.prod(self._reader.shape(name)) for name in self.names))
+        for name, size in numbers:
+            if size > (max(LARGEST_DEPTH, len(self.names)) if name == "n_layers" else largest):
+                self._refuse_size(f"model.{name}", size)
+        sizes = {name: size for name, size in task.items() if type(size) is int and ":" not in kinds["task"]}
+        inputs = max(sizes.get("p", 0) ** 2, sizes.get("n", 0) * max(sizes.get("d", 0), sizes.get("samples", 0)))
+        if inputs > LARGEST_TASK:
+            self._refuse_size("task", inputs)
+
+    def _refuse_size(self, name: str, size: int) -> NoReturn:
+        raise CorruptRunError(
+            f"{self.folder / 'run.json'} is damaged: `{name}` cannot have the size {size:,} with the weights that are "
+            "stored."
+        )
+
+    @contextlib.contextmanager
+    def _within_memory(self) -> Iterator[None]:
+        """Context in which a lack of memory is an error of this package."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "allocate" not in str(error):
+                raise
+            raise StoreError(
+                f"{self.folder / 'run.json'} describes a task or model that needs more memory than there is."
+            ) from error
 
     def refresh(self) -> "Trajectory":
         """See what has been committed since; returns itself."""

@@ -511,3 +511,10 @@ def test_a_kind_must_be_printable_and_short():
             RunConfig.from_dict({**data, "task": {"kind": kind}})
         assert len(str(caught.value)) < 200
         assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("text", ["every(3)", "every(4, until=6)", "every(7) | steps(2, 5)", "log(9) | every(2)"])
+@pytest.mark.parametrize("last", [1, 6, 12, 28])
+def test_the_steps_of_a_schedule_are_those_at_which_it_is(text, last):
+    schedule = parse_schedule(text)
+    assert schedule.steps(last) == [step for step in range(last + 1) if schedule.at(step, last)]

@@ -96,7 +96,7 @@ def last_accuracies(traj: "Trajectory") -> str:
 def origin(traj: "Trajectory") -> str:
     """Origin of a run: an import, or the nearest recipe with the changed fields and the time."""
     if "import" in traj.run:
-        return f"imported, {traj.run['import']['format']}"
+        return f"imported, {traj.run['import'].get('format', 'in a format that it does not name')}"
     began = str(traj.provenance.get("started", ""))[:16].replace("T", " ")
     return f"{described(traj.config)}; {began}"
 

@@ -20,6 +20,10 @@ from interp.errors import ConfigError
 __all__ = ["AnyOf", "Dense", "Every", "LogSpaced", "Schedule", "Steps", "parse_schedule"]
 
 
+MOST_SPACED = 10**6
+"""Maximum number of steps that are spaced on a logarithmic axis."""
+
+
 class Schedule(ABC):
     """Set of steps, for a run of any length."""
 
@@ -60,6 +64,12 @@ class Every(Schedule):
         """See `Schedule.at`."""
         return step == last or (step % self.k == 0 and (self.until is None or step <= self.until))
 
+    def steps(self, last: int) -> list[int]:
+        """See `Schedule.steps`; counted, not tried one by one."""
+        end = last if self.until is None else min(self.until, last)
+        counted = list(range(0, end + 1, self.k))
+        return counted if counted[-1:] == [last] else [*counted, last]
+
     def __str__(self) -> str:
         return f"every({self.k})" if self.until is None else f"every({self.k}, until={self.until})"
 
@@ -82,6 +92,8 @@ class LogSpaced(Schedule):
     def __post_init__(self) -> None:
         if not _is_count(self.n) or self.n < 2:
             raise ConfigError(f"`n` of log(n) must be a whole number >= 2; got {self.n!r}.")
+        if self.n > MOST_SPACED:
+            raise ConfigError(f"`n` of log(n) must be at most {MOST_SPACED:,}; got {self.n!r}.")
 
     def at(self, step: int, last: int) -> bool:
         """See `Schedule.at`."""
@@ -172,6 +184,10 @@ class AnyOf(Schedule):
     def at(self, step: int, last: int) -> bool:
         """See `Schedule.at`."""
         return any(member.at(step, last) for member in self.members)
+
+    def steps(self, last: int) -> list[int]:
+        """See `Schedule.steps`."""
+        return sorted(set().union(*(member.steps(last) for member in self.members)))
 
     def resolve(self, bytes_per_checkpoint: int, last: int) -> Schedule:
         """Union of the resolved members."""

@@ -101,6 +101,7 @@ class Modular(_Pairs):
 
     def _rules(self) -> None:
         self._require("p", self.p >= 3, "a modulus >= 3")
+        self._require("p", self.p <= 10**6, "at most 10^6, since there are p^2 pairs")
         super()._rules()
         if self.operation not in get_args(Operation):
             spelt = re.sub(r"\s*([+-])\s*", r"\1", self.operation.replace("^", ""))
@@ -342,7 +343,7 @@ class Parity(_Split):
     def _rules(self) -> None:
         self._require("n", self.n >= 1, ">= 1")
         self._require("k", 1 <= self.k <= self.n, f"in 1 .. {self.n}, the bits of an input")
-        self._require("samples", 2 <= self.samples <= 2**self.n, f"in 2 .. 2^{self.n}, the words there are")
+        self._require("samples", 2 <= self.samples <= 2 ** min(self.n, 64), f"in 2 .. 2^{self.n}, the words there are")
         super()._rules()
         self._require_pairs_on_each_side(self.samples)
 
