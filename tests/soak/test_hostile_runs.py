@@ -298,7 +298,7 @@ def test_only_typed_errors_reach_the_user(tmp_path):
     outside = tmp_path / "outside"
     outside.write_text("precious")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for case in range(scaled(150, 20_000)):
+    for case in range(scaled(150, 10_000)):
         rng = random.Random(f"{chosen}/{case}")
         kind, change = rng.choice([*KINDS]), rng.choice(CHANGES)
         folder = copied(KINDS[kind], tmp_path / "runs")
