@@ -35,13 +35,13 @@ if [ -n "${TORCH:-}" ]; then
   sed -i '/^torch==/d' "$work/constraints"
   echo "torch==$TORCH" >> "$work/constraints"
 fi
-if ! PIP_CONSTRAINT="$work/constraints" "$work/venv/bin/pip" install "$here" > "$work/log" 2>&1; then
+if ! PIP_CONSTRAINT="$work/constraints" timeout 1200 "$work/venv/bin/pip" install "$here" > "$work/log" 2>&1; then
   grep -v -e "^ " -e Collecting -e WARNING "$work/log" | tail -20
   if grep -q -e ResolutionImpossible -e "No matching distribution" -e "Failed to build" "$work/log"; then
     echo "test-$which: the declared versions cannot be installed on $("$python" --version)"
     exit 1
   fi
-  echo "test-$which: skipped, since pip could not download what is needed"
+  echo "test-$which: skipped, since pip could not download and install what is needed within 20 minutes"
   exit 0
 fi
 cd "$work" || exit 1
