@@ -432,7 +432,7 @@ def array_entry(name: str, entry: dict[str, Any]) -> tuple[int, int, np.dtype, t
     dtype, shape, (low, high) = np.dtype(DTYPES[entry["dtype"]]), entry["shape"], entry["data_offsets"]
     if type(shape) is not list or len(shape) > 32 or not all(type(n) is int and 0 <= n < 2**40 for n in shape):
         raise ValueError(f"`{name}` has no shape")
-    if type(low) is not int or low < 0 or math.prod(shape) * dtype.itemsize != high - low:
+    if type(low) is not int or type(high) is not int or low < 0 or math.prod(shape) * dtype.itemsize != high - low:
         raise ValueError(f"`{name}` has another size than its shape")
     return low, high - low, dtype, tuple(shape)
 
