@@ -9,6 +9,7 @@ A file appears whole or not at all: it is written beside its place, under a temp
 """
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -247,11 +248,12 @@ def truncate(path: Path, torn: int) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with naming(folder):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def listing(folder: Path, pattern: str) -> list[tuple[tuple[int, ...], Path]]:
@@ -274,14 +276,24 @@ def listing(folder: Path, pattern: str) -> list[tuple[tuple[int, ...], Path]]:
 def leftovers(folder: Path) -> list[Path]:
     """Temporary files of a run folder, of a dead writer or of the living one."""
     folders = [folder, inside(folder, "trajectory"), inside(folder, "state")]
-    return sorted(path for child in folders for path in child.glob(".*.*.*.tmp"))
+    with naming(folder):
+        return sorted(path for child in folders for path in child.glob(".*.*.*.tmp"))
 
 
 def require_lockable(path: Path) -> None:
-    """Refuse a lock file that is something else than a regular file, before it is opened."""
-    with naming(path), suppress(FileNotFoundError):
-        if not stat.S_ISREG(mode := os.lstat(path).st_mode):
-            raise _refusal(path, mode)
+    """Refuse a lock file that is something else than a regular file, and a file system that has no locks.
+
+    (filelock would make a lock of another kind there, which takes any file left behind for a living writer.)
+    """
+    with opened(path, os.O_RDWR | os.O_CREAT) as handle, suppress(BlockingIOError):  # a writer: filelock will say so
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno == errno.EWOULDBLOCK:
+                raise
+            raise StoreError(
+                f"{path} cannot be locked: {error.strerror}. Put the run on a file system that has flock."
+            ) from error
 
 
 def size_of(folder: Path) -> int:
