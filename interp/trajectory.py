@@ -396,13 +396,18 @@ class Trajectory:
         by the schedule.
         """
         orphans = self._reader.orphaned_states()
-        gaps = {what: step for what in WHATS if (step := self.first_missing(what)) is not None}
+        stored = self.full_state_steps
+        gaps: dict[str, int] = {what: step for what in WHATS if (step := self.first_missing(what)) is not None}
+        if self.config.steps <= LONGEST and (
+            missing := set(self.config.save.state.steps(self.config.steps)) - {*stored}
+        ):
+            gaps["full state"] = min(missing)  # of those that are kept for replays
         end = min(gaps.values(), default=self.config.steps)
-        steps = [step for step in self.full_state_steps if step not in orphans and step <= end]
+        steps = [step for step in stored if step not in orphans and step <= end]
         lost = [orphans[step] for step in sorted(orphans)]
-        if not lost and len(steps) < len(self.full_state_steps):
+        if not lost and len(steps) < len(stored):
             what = min(gaps, key=gaps.__getitem__)
-            lost = [f"{self.folder} holds no {what} of step {end}, before its full state."]
+            lost = [f"{self.folder} holds no {what} of step {end}, before its last full state."]
         return steps, lost[-1] if lost else ""
 
     def proves_state(self, step: int) -> bool:
