@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import AvoidSubcommands, Positional, arg
 
 from interp.cli.printing import (
+    as_csv,
     as_table,
     described,
     in_words,
@@ -246,7 +247,7 @@ class Measure:
             if over_step:
                 print(data[over_step].to_dataframe().to_string(max_rows=20))
         elif self.output.suffix == ".csv":
-            write_file(self.output, data[over_step].to_dataframe().to_csv())
+            write_file(self.output, as_csv(data[over_step].to_dataframe()))
         else:
             write_file(self.output, bytes(data.to_netcdf(engine="scipy")))
         if self.output:
@@ -310,7 +311,7 @@ class Compare:
             print(f"\nAt step {self.until}\n{as_table(values)}")
             table = table.join(values)
         if self.output:
-            write_file(self.output, table.to_csv())
+            write_file(self.output, as_csv(table))
             print(f"Written:   {self.output}")
 
 
@@ -392,7 +393,7 @@ class Sweep:
         for run_id, why in done.failures.items():
             print(f"failed: {run_id}: {why}")
         if self.output and self.output.suffix == ".csv":
-            write_file(self.output, table.to_csv(index=False))
+            write_file(self.output, as_csv(table, index=False))
         elif self.output:
             if not wide:
                 results = results.expand_dims(recipe=[self.recipe])

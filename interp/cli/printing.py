@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from interp.trajectory import Trajectory
 
 __all__ = [
+    "as_csv",
     "as_table",
     "described",
     "in_words",
@@ -23,6 +24,10 @@ __all__ = [
     "size_on_disk",
     "summarise",
 ]
+
+
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+"""Beginnings of what a spreadsheet takes for a formula."""
 
 
 def print_state(folder: Path) -> None:
@@ -129,6 +134,23 @@ def as_table(frame: Any) -> str:
     known = {str(name) for name in frame.dropna(axis="columns", how="all").columns}
     shown = [name for name in frame.columns if name in known or str(name).replace("_step", "_after") in known]
     return frame[shown].to_string(na_rep="-", float_format="{:.6g}".format, line_width=160)
+
+
+def as_csv(frame: Any, *, index: bool = True) -> str:
+    """Data frame as CSV in which no text is a formula: an apostrophe stands before a text that would begin one.
+
+    >>> import pandas
+    >>> print(as_csv(pandas.DataFrame({"-x": [-1.5]}, index=["=1+1"])), end="")
+    ,'-x
+    '=1+1,-1.5
+    """
+
+    def inert(cell: Any) -> Any:
+        return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULAS) else cell
+
+    texts = [name for name, kind in frame.dtypes.items() if kind.kind not in "biufc"]
+    safe = frame.assign(**{name: frame[name].map(inert) for name in texts}).rename(index=inert, columns=inert)
+    return str(safe.to_csv(index=index))
 
 
 def in_words(step: float) -> str:
