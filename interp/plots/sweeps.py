@@ -45,7 +45,7 @@ def phase_diagram(results: xr.Dataset, x: str, y: str) -> go.Figure:
     text = np.where(empty | (largest == 1), "", np.char.mod("%.0f %%", 100 * largest))
     said = [
         [
-            "no run" if gone else "<br>".join(f"{name} {part:.0%}" for name, part in zip(phases, cell) if part)
+            "no run" if gone else "<br>".join(f"{plain(name)} {part:.0%}" for name, part in zip(phases, cell) if part)
             for gone, cell in zip(row_gone, row)
         ]
         for row_gone, row in zip(empty, values)
@@ -168,4 +168,4 @@ def _over(results: xr.Dataset, name: str, axes: tuple[str, ...], also: tuple[str
 
 
 def _ticks(values: xr.DataArray) -> list[float | str]:
-    return [value if isinstance(value, str) else float(value) for value in values.values.tolist()]
+    return [plain(value) if isinstance(value, str) else float(value) for value in values.values.tolist()]
