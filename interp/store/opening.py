@@ -140,7 +140,7 @@ def parse_json(data: bytes | str) -> Any:
         ValueError: it is none, or nested too deeply for the parser.
     """
     try:
-        return json.loads(data, parse_constant=_refuse_constant)
+        return _DECODER.decode(data if isinstance(data, str) else data.decode())
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -332,3 +332,6 @@ def _refusal(path: Path, mode: int) -> StoreError:
 
 def _refuse_constant(word: str) -> None:
     raise ValueError(f"it holds {word}, which is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)  # made once: a long run has thousands of headers

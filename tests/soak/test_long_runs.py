@@ -52,9 +52,9 @@ def test_a_long_run_is_written_opened_and_read_in_bounded_memory(tmp_path):
     assert max(memory[2:]) - memory[2] < 64 * 2**20 + PER_FILE_BYTES * SEGMENTS
 
     before = resident()
-    began = time.monotonic()
+    began = time.process_time()  # of this process alone: other work on the machine does not count
     reader = RunReader(folder)
-    opening = time.monotonic() - began
+    opening = time.process_time() - began
     assert len(reader.steps) == steps
     assert opening < OPEN_SECONDS
     held = resident() - before
