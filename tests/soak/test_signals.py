@@ -13,14 +13,13 @@ import pytest
 
 from interp.store import RunReader
 from tests.soak.scale import scaled, seed
-from tests.soak.work import CONFIGS, outcome, runs_below, sound
+from tests.soak.work import outcome, runs_below, sound
 from tests.soak.zygote import ONE_THREAD, ROOT
 
-CONFIG = CONFIGS["transformer"].replace({"steps": 400, "events": ()})
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 WORDS = [
     "train", "kitouni-circle", "--task.p", "5", "--task.train-fraction", "0.6", "--model.d-model", "8",
-    "--model.n-heads", "2", "--model.d-head", "4", "--model.d-mlp", "8", "--steps", "300", "--save.state", "every(50)",
+    "--model.n-heads", "2", "--model.d-head", "4", "--model.d-mlp", "8", "--steps", "150", "--save.state", "every(30)",
     "--log.test", "every(5)", "--device", "cpu", "--threads", "1",
 ]  # fmt: skip
 

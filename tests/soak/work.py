@@ -60,39 +60,39 @@ CONFIGS = {
         task=Modular(p=5, train_fraction=0.6),
         model=Transformer(d_model=4, n_heads=2, d_head=2, d_mlp=4, mlp_biases="trainable"),
         optimizer=AdamW(lr=1e-2, batch_size=4),
-        steps=60,
+        steps=30,
         interventions=Interventions(grokfast="ema"),
-        events=("step 12: optimizer.lr=0.02", "step 33: optimizer.weight_decay=0"),
+        events=("step 8: optimizer.lr=0.02", "step 20: optimizer.weight_decay=0"),
     ),
     "mlp": RunConfig(
         task=Modular(p=7, operation="x2+xy+y2", train_fraction=0.6, encoding="operands"),
         model=FeedForward(d_model=4, d_hidden=(6,)),
         optimizer=AdamW(lr=3e-2),
-        steps=80,
+        steps=40,
         interventions=Interventions(update_noise=0.01),
     ),
     "lstm": RunConfig(
         task=Modular(p=5, operation="add_multiply", train_fraction=0.7, encoding="sentence"),
         model=Recurrent(d_model=4, d_hidden=4, dropout=0.2),
         optimizer=AdamW(batch_size=4),
-        steps=60,
+        steps=30,
         events=("epoch 2: optimizer.lr=0.002",),
     ),
     "decoder": RunConfig(
         task=Symbolic(p=5, train_fraction=0.6, noisy_answers=2, closing=True),
         model=Decoder(d_model=2, n_heads=1, d_mlp=2),
         optimizer=AdamW(batch_size=4, warmup_steps=5),
-        steps=40,
+        steps=24,
         interventions=Interventions(weight_noise=0.01),
     ),
     "logistic": RunConfig(
-        task=Gaussian(n=12, d=5, sigma=1.5), model=Logistic(), optimizer=SGD(lr=0.05, loss="exponential"), steps=90
+        task=Gaussian(n=12, d=5, sigma=1.5), model=Logistic(), optimizer=SGD(lr=0.05, loss="exponential"), steps=45
     ),
     "rnn-sums": RunConfig(
         task=Sums(p=5, order="ordered", train_fraction=0.6, encoding="direct"),
         model=Recurrent(cell="rnn", d_model=4, d_hidden=5),
         optimizer=SGD(lr=0.05),
-        steps=60,
+        steps=30,
     ),
 }
 CONFIGS = {name: config.replace(OFTEN) for name, config in CONFIGS.items()}
@@ -135,7 +135,7 @@ def _train_many(root: Path) -> None:
 def _replay(root: Path) -> None:
     from interp.training.api import replay
 
-    replay(root / CONFIGS["transformer"].run_id, 21, 51, 3, **PLACE)
+    replay(root / CONFIGS["transformer"].run_id, 12, 27, 3, **PLACE)
 
 
 def _import(root: Path) -> None:
