@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from numbers import Integral
 from pathlib import Path
@@ -22,6 +22,7 @@ from interp.store.segments import (
     SealedFile,
     metrics_columns,
     metrics_digest,
+    metrics_digests,
     metrics_lines,
     read_run_json,
 )
@@ -178,12 +179,13 @@ class RunReader:
 
     def orphaned_states(self) -> dict[int, str]:
         """Full states that follow segments or metrics which are no longer there, with a sentence about each."""
-        faults = {}
+        states = {}
         for step in self.state_steps:
             with suppress(StoreError, UnknownNameError):  # damaged, or just deleted by a living writer
-                if fault := self._orphaned(self._state(step), whole=True):
-                    faults[step] = fault
-        return faults
+                states[step] = self._state(step)
+        lengths = [state.follows.metrics_bytes for state in states.values() if state.follows]
+        digests = metrics_digests(self.folder / "metrics.jsonl", lengths)
+        return {step: fault for step, state in states.items() if (fault := self._orphaned(state, digests))}
 
     @property
     def metrics(self) -> dict[str, np.ndarray]:
@@ -251,8 +253,12 @@ class RunReader:
         self.refresh()
         weights = check_weights(self._segments, self._map)
         errors = [*self.problems, *weights.errors]
+        orphans: dict[int, str] = {}
+        with suppress(StoreError):  # metrics that cannot be opened, as is noted below
+            orphans = self.orphaned_states()
         for step in states:
-            errors += [fault for fault in self._state_faults(step) if fault not in errors]
+            faults = [*self._state_faults(step), *([orphans[step]] if step in orphans else [])]
+            errors += [fault for fault in faults if fault not in errors]
         if self._holdings is not None:
             absent = [step for step in self._holdings.states if step not in states]
             errors += [f"{self._state_path(step)} is missing." for step in absent]
@@ -279,7 +285,8 @@ class RunReader:
 
     def _state(self, step: int) -> SealedFile:
         """Header of the full state at `step`, which belongs there."""
-        if step not in self.state_steps:
+        inside(self.folder, "state")
+        if not isinstance(step, Integral) or not os.path.lexists(self._state_path(step)):
             raise UnknownNameError(f"No full state at step {step} in {self.folder}. Known: {self.state_steps}.")
         file = SealedFile(self._state_path(step))
         file.require_bound(self.identity, step, step, is_state=True)
@@ -292,10 +299,10 @@ class RunReader:
                 return self._state(step)
         return None
 
-    def _orphaned(self, state: SealedFile, *, whole: bool = False) -> str:
+    def _orphaned(self, state: SealedFile, digests: Mapping[int, str] | None = None) -> str:
         """Sentence about what a full state follows and is no longer there; empty where all is.
 
-        Metrics are judged by their length, or with `whole` by their digest.
+        Metrics are judged by their length, or by `digests` of their first bytes, by number of bytes.
         """
         if state.follows is None:
             return ""
@@ -307,23 +314,22 @@ class RunReader:
         held = metrics.lstat().st_size if os.path.lexists(metrics) else 0
         if held < size:
             return f"{metrics} has {held} bytes; {state.path} follows {size}."
-        if whole and metrics_digest(metrics, size)[1].hexdigest() != wanted:
+        if digests is not None and digests.get(size) != wanted:
             return f"{metrics} is not the one that {state.path} follows."
         return ""
 
     def _state_faults(self, step: int) -> list[str]:
-        """Sentences about the full state at `step`: damaged, of another run, or of a past that is no longer there."""
+        """Sentences about the full state at `step`: damaged, of another run, or another than run.json names."""
         try:
             self.read_state(step)
             state = self._state(step)
-            faults = [fault] if (fault := self._orphaned(state, whole=True)) else []
         except (StoreError, UnknownNameError) as error:
             return [str(error)] if step in self.state_steps else []  # a living writer has deleted it meanwhile
         if self._holdings is not None and self._holdings.state_seals:
             seals = dict(zip(self._holdings.states, self._holdings.state_seals))
             if seals.get(step) != state.seal:
-                faults.append(f"{state.path} is not the full state that run.json names.")
-        return faults
+                return [f"{state.path} is not the full state that run.json names."]
+        return []
 
     def _verify_beside(self, errors: list[str], warnings: list[str]) -> None:
         """Check measured values, and each replay as a run of its own."""

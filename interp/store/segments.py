@@ -30,7 +30,7 @@ import mmap
 import os
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +53,7 @@ __all__ = [
     "digest",
     "metrics_columns",
     "metrics_digest",
+    "metrics_digests",
     "metrics_line",
     "metrics_lines",
     "metrics_records",
@@ -411,16 +412,29 @@ def metrics_columns(path: Path, lines: list[bytes]) -> dict[str, np.ndarray]:
     return {"step": np.array(sorted(records), np.int64), **columns}
 
 
-def metrics_digest(path: Path, first_bytes: int | None = None) -> tuple[int, Any]:
-    """Length of the metrics on disk [bytes], or of so many `first_bytes`, and their SHA-256, to be continued."""
+def metrics_digest(path: Path) -> tuple[int, Any]:
+    """Length of the metrics on disk [bytes], and their SHA-256, to be continued."""
     size, found = 0, hashlib.sha256()
     if os.path.lexists(path):
         with opened(path) as handle:
-            rest = math.inf if first_bytes is None else first_bytes
-            while chunk := os.read(handle, int(min(LONGEST_LINE, rest - size))):
+            while chunk := os.read(handle, LONGEST_LINE):
                 size += len(chunk)
                 found.update(chunk)
     return size, found
+
+
+def metrics_digests(path: Path, lengths: Iterable[int]) -> dict[int, str]:
+    """SHA-256 of the first bytes of the metrics, for each number of bytes in `lengths`; the file is read once."""
+    size, found = 0, hashlib.sha256()
+    digests = {0: found.hexdigest()}
+    if os.path.lexists(path):
+        with opened(path) as handle:
+            for length in sorted(set(lengths)):
+                while size < length and (chunk := os.read(handle, min(LONGEST_LINE, length - size))):
+                    size += len(chunk)
+                    found.update(chunk)
+                digests[length] = found.hexdigest()  # where the file is shorter, that of the whole
+    return digests
 
 
 def array_entry(name: str, entry: dict[str, Any]) -> tuple[int, int, np.dtype, tuple[int, ...]]:
