@@ -311,7 +311,8 @@ class RunReader:
             name = segment[:-65]  # without colon and seal
             return f"{self.folder / 'trajectory' / name} is missing or altered; {state.path.name} follows it."
         metrics = self.folder / "metrics.jsonl"
-        held = metrics.lstat().st_size if os.path.lexists(metrics) else 0
+        with naming(metrics):
+            held = metrics.lstat().st_size if os.path.lexists(metrics) else 0
         if held < size:
             return f"{metrics} has {held} bytes; {state.path} follows {size}."
         if digests is not None and digests.get(size) != wanted:
@@ -354,7 +355,8 @@ class RunReader:
         elif any(file.path == path and file.reference != holdings.last_segment for file in self._segments):
             losses.append(f"{path} is not the last segment that run.json names.")
         metrics = self.folder / "metrics.jsonl"
-        size = metrics.lstat().st_size if os.path.lexists(metrics) else 0
+        with naming(metrics):
+            size = metrics.lstat().st_size if os.path.lexists(metrics) else 0
         if size != holdings.metrics_bytes:
             losses.append(f"{metrics} has {size} bytes; run.json promises {holdings.metrics_bytes}.")
         return losses

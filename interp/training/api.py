@@ -29,7 +29,7 @@ from interp.errors import (
 from interp.literals import is_whole
 from interp.store import RunWriter
 from interp.store.conditions import conditions, differences, differences_in_words, throughout
-from interp.store.opening import delete_run, inside
+from interp.store.opening import delete_run, inside, naming
 from interp.tasks import Task
 from interp.training.ensemble import require_equal_inputs, require_equal_shape
 from interp.training.environment import choose_device, provenance, run_environment
@@ -299,7 +299,8 @@ def _continues(folder: Path, existing: str) -> bool:
     """Whether `folder` holds a run that is to be continued."""
     if existing not in ("resume", "overwrite", "error"):
         raise InvalidArgumentError(f"`existing` must be resume, overwrite or error; got {existing!r}.")
-    exists = (folder / "run.json").exists()
+    with naming(folder):
+        exists = (folder / "run.json").exists()
     if exists and existing == "error":
         raise RunExistsError(f"{folder} already holds this run; resume it, load it, or overwrite it.")
     return exists and existing == "resume"
