@@ -247,8 +247,10 @@ class Trajectory:
         with contextlib.suppress(StoreError):  # which is among the errors already
             for replay in self._reader.replays:
                 errors += Trajectory(replay)._shortfalls()
-            if not self.complete and (lost := self.resumable_steps()[1]) not in ("", *errors):
-                errors.append(lost)
+            if not self._reader.locked:  # else a living writer has added full states meanwhile, and more than them
+                self.refresh()
+                if not self.complete and (lost := self.resumable_steps()[1]) not in ("", *errors):
+                    errors.append(lost)
         changes = [
             f"From step {one.step} on it was computed under other conditions than before: {one}. Its last bits may be "
             "others than those of a run that was never interrupted."

@@ -10,6 +10,7 @@ import pytest
 
 import interp
 from interp.errors import CorruptRunError, DamagedRunWarning, NotAvailableError
+from interp.store import RunReader, RunWriter
 from interp.training.api import RunInterrupted
 from interp.training.observers import Observer
 from interp.trajectory import Trajectory
@@ -144,6 +145,21 @@ def test_a_loss_is_seen_as_soon_as_an_unfinished_run_is_opened(whole, tmp_path):
         traj = unfinished(whole.config, tmp_path / name)
         LOSSES[name][0](traj)
         assert len(Trajectory(traj.folder).problems) == 1, name
+
+
+def test_a_run_that_grows_while_it_is_verified_is_not_damaged(whole, tmp_path, monkeypatch):
+    traj = unfinished(whole.config, tmp_path)
+    checked = RunReader.verify
+    with RunWriter.open(traj.folder) as writer:
+
+        def verify(reader):
+            report = checked(reader)
+            writer.append(38, {name: whole.param(name).sel(31) for name in whole.names})
+            writer.save_state(38, whole.full_state(30), {})
+            return report
+
+        monkeypatch.setattr(RunReader, "verify", verify)
+        assert traj.verify().errors == ()
 
 
 def test_a_gap_within_is_refused_until_all_that_follows_it_is_removed(whole, tmp_path):
