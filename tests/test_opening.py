@@ -255,11 +255,16 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("new", 0o640)
 
 
+def copied(run, folder):
+    """A copy of a run in a folder: comparing leaves measured values in it."""
+    return shutil.copytree(run, folder / run.name, dirs_exist_ok=True)
+
+
 KEPT = {
     "report.html": lambda run, path: interp.report(run, path),
     "measures.csv": lambda run, path: main(["measure", str(run), "weight_norm", "--output", str(path)]),
     "measures.nc": lambda run, path: main(["measure", str(run), "embedding_power", "--output", str(path)]),
-    "runs.csv": lambda run, path: main(["compare", str(run), str(STORED), "--output", str(path)]),
+    "runs.csv": lambda run, path: main(["compare", str(run), str(copied(STORED, run)), "--output", str(path)]),
     "results.json": lambda run, path: running._write(path, {"x": [0.5] * 100}),
 }
 """What writes a file that a person keeps."""
