@@ -14,7 +14,7 @@ import pytest
 
 import interp
 from interp.cli import main
-from interp.errors import CorruptRunError, InterpError, StoreError
+from interp.errors import CorruptRunError, DivergedError, InterpError, StoreError
 from interp.papers.kit import running
 from interp.store import RunReader, RunWriter
 from interp.store.opening import delete_run, inside, parse_json, require_shallow, write_file
@@ -23,6 +23,8 @@ from tests.stored_runs.make import HERE
 
 STORED = HERE / "runs" / "add5-mlp-seed0-12226849"
 """A small complete run with segments, full states and metrics."""
+DIVERGED = HERE / "runs" / "add5-mlp-seed0-b544a7a0"
+"""A run that diverged."""
 MEASURED = HERE / "runs" / "add7-transformer-seed4-6b8d1eca"
 """A complete run with a replay and measured values, those written by an old version."""
 
@@ -366,3 +368,12 @@ def test_measured_values_of_another_measure_or_run_are_not_used(measured):
     shutil.copy(folder / "test_accuracy.safetensors", other.folder / "measures")
     errors = other.verify().errors
     assert any("it belongs to another run" in error and "test_accuracy" in error for error in errors)
+
+
+def test_a_divergence_that_does_not_say_of_what_is_reported(tmp_path):
+    folder = shutil.copytree(DIVERGED, tmp_path / DIVERGED.name)
+    with RunWriter.open(folder) as writer:
+        step = writer.run["diverged"]["step"]
+        writer.replace_run({**writer.run, "diverged": {"step": step}})
+    with pytest.raises(DivergedError, match=f"At step {step} a value is not a finite number"):
+        interp.resume(folder)

@@ -206,7 +206,7 @@ class ProgressBar(Observer):
 
 def divergence(traj: Trajectory) -> DivergedError:
     """Error that reports the divergence noted in the run.json of `traj`."""
-    step, what = (traj.run["diverged"][key] for key in ("step", "what"))
+    step, what = traj.run["diverged"]["step"], traj.run["diverged"].get("what", "a value")
     last_good = int(traj.steps[-1]) if len(traj.steps) else None
     kept = "nothing was stored" if last_good is None else f"the last good checkpoint is step {last_good}"
     return DivergedError(
