@@ -31,7 +31,7 @@ from interp.errors import (
     UnknownNameError,
 )
 from interp.store import RunReader, RunWriter
-from interp.store.opening import publish
+from interp.store.opening import delete_run, publish
 from interp.store.reader import OPEN_MAPS
 from interp.store.segments import run_json
 
@@ -210,6 +210,18 @@ def test_a_growing_run_is_seen_by_refresh(tmp_path):
     assert reader.complete
     assert not reader.locked
     assert reader.run == {"p": 59}
+
+
+def test_a_run_that_was_trained_anew_in_its_place_is_seen_by_refresh(tmp_path):
+    reader = RunReader(build(tmp_path / "run"))
+    reader.read("b", slice(None))
+    delete_run(tmp_path / "run")
+    with RunWriter.create(tmp_path / "run", {"p": 61}, segment_steps=4, fsync=False) as writer:
+        for step in range(12):
+            writer.append(step, weights(step + 100))
+    reader.refresh()
+    assert reader.problems == ()
+    assert all(same(reader.read("b", step), weights(step + 100)["b"]) for step in range(12))
 
 
 def test_many_segments_do_not_use_up_the_file_descriptors(tmp_path):

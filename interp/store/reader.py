@@ -72,12 +72,18 @@ class RunReader:
         self._files: dict[str, SealedFile] = {}
         self._maps: OrderedDict[str, np.ndarray] = OrderedDict()
         self._metrics: tuple[tuple[int, int], dict[str, np.ndarray]] | None = None
+        self.identity = ""
         self.refresh()
 
     def refresh(self) -> None:
         """See what was committed since; one damaged segment does not hide the others."""
+        known = self.identity
         self.run, self.complete, self._holdings, self.identity = read_run_json(self.folder / "run.json")
-        newest = self._newest_state()  # before the segments, of which a living writer adds more
+        if self.identity != known:  # the run was trained anew in its place
+            self._files.clear()
+            self._maps.clear()
+        # before the segments, of which a living writer adds more; a complete run has an inventory instead
+        newest = self._newest_state() if self._holdings is None else None
         self._segments: list[SealedFile] = []
         self._intact = {""}
         self._unreadable: dict[tuple[int, int], StoreError] = {}
