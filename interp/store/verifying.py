@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from interp.errors import CorruptRunError
-from interp.store.segments import SealedFile
+from interp.store.segments import SealedFile, digest
 
 __all__ = ["VerifyReport", "WeightsReport", "check_weights"]
 
@@ -76,7 +76,7 @@ def check_weights(segments: Sequence[SealedFile], open_map: Callable[[SealedFile
                     file.check(data, name, row)
                 except CorruptRunError:
                     wrong.setdefault(name, []).append(position)
-            whole = "".join(file.digest(name, row) for name in file.spec)
+            whole = digest("".join(file.digest(name, row) for name in file.spec).encode())
             window.append((whole, {name: file.view(data, name)[row, ...] for name in file.spec}))
             if len(window) > 1:
                 near.append(_distance(window[-1][1], window[-2][1]))

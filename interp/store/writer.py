@@ -292,6 +292,8 @@ class RunWriter:
         for state in states:  # before the metrics that they follow
             with naming(state):
                 state.unlink()
+        if states and self._fsync:
+            sync_folder(self.folder / "state")
         if not all(keeps):
             kept = [line for line, keep in zip(lines, keeps) if keep]
             publish(path, [b"\n".join([*kept, b""])], fsync=self._fsync, replace=True)
