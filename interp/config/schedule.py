@@ -103,6 +103,10 @@ class LogSpaced(Schedule):
             return False
         return step in _log_spaced(self.n, last)
 
+    def steps(self, last: int) -> list[int]:
+        """See `Schedule.steps`."""
+        return sorted({0, last}.union(step for step in _log_spaced(self.n, last) if 0 < step < last))
+
     def __str__(self) -> str:
         return f"log({self.n})"
 
@@ -128,6 +132,10 @@ class Steps(Schedule):
     def at(self, step: int, last: int) -> bool:
         """See `Schedule.at`."""
         return step == last or step in self.steps_named
+
+    def steps(self, last: int) -> list[int]:
+        """See `Schedule.steps`."""
+        return sorted({last}.union(step for step in self.steps_named if step < last))
 
     def __str__(self) -> str:
         return f"steps({', '.join(map(str, self.steps_named))})"
