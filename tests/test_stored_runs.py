@@ -147,6 +147,26 @@ def test_cached_measures_are_used(runs):
         )
 
 
+@pytest.mark.parametrize("name", ["whole", "replay", "unfinished"])
+def test_a_run_of_format_1_1_is_read_as_it_was(name, tmp_path):
+    """Also its identity, its full states' past and its measured values, which format 1.0 does not have."""
+    runs = shutil.copytree(HERE / "runs_1_1", tmp_path / "runs")
+    then = json.loads((HERE / "expected_1_1.json").read_text())
+    traj = interp.load(runs / then["runs"][name]["folder"])
+    found = as_json(digests.about(traj))
+    if digests.environment() != then["environment"]:
+        del found["task"]  # torch draws other normal numbers where it has other vector instructions
+    assert found == {key: then["runs"][name]["about"][key] for key in found}
+    assert traj.verify().ok
+    stored = json.loads((traj.folder / "run.json").read_text())["store"]
+    assert (stored["format"], len(stored["run"])) == ("1.1", 32)
+    if name == "unfinished" and digests.environment() == then["environment"]:
+        whole = interp.resume(traj.folder, device="cpu")
+        again = interp.train(traj.config, root=tmp_path / "again", **PLACE)
+        assert_same_weights(whole, again)
+        assert whole.metrics.equals(again.metrics)
+
+
 # --- computing again --------------------------------------------------------------------------------------------------
 
 

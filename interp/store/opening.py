@@ -27,6 +27,7 @@ __all__ = [
     "append_to",
     "delete_run",
     "inside",
+    "is_there",
     "leftovers",
     "listing",
     "naming",
@@ -68,6 +69,16 @@ def naming(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror or error}.") from error
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder at `path`, which may be a link.
+
+    Raises:
+        StoreError: the file system cannot tell.
+    """
+    with naming(path):
+        return path.exists()
 
 
 def inside(folder: Path, *parts: str) -> Path:

@@ -29,7 +29,7 @@ from interp.errors import (
 from interp.literals import is_whole
 from interp.store import RunWriter
 from interp.store.conditions import conditions, differences, differences_in_words, throughout
-from interp.store.opening import delete_run, inside, naming
+from interp.store.opening import delete_run, inside, is_there, naming
 from interp.tasks import Task
 from interp.training.ensemble import require_equal_inputs, require_equal_shape
 from interp.training.environment import choose_device, provenance, run_environment
@@ -263,7 +263,7 @@ def replay(
     if not unproven:
         _require_proof(traj, first, stop)
     folder = inside(traj.folder, "replay", f"{start:08d}-{stop:08d}-every{every}")
-    if (folder / "run.json").exists():
+    if is_there(folder / "run.json"):
         done = Trajectory(folder)
         if done.complete and not done.problems:
             return done
@@ -300,7 +300,7 @@ def _continues(folder: Path, existing: str) -> bool:
     if existing not in ("resume", "overwrite", "error"):
         raise InvalidArgumentError(f"`existing` must be resume, overwrite or error; got {existing!r}.")
     with naming(folder):
-        exists = (folder / "run.json").exists()
+        exists = is_there(folder / "run.json")
     if exists and existing == "error":
         raise RunExistsError(f"{folder} already holds this run; resume it, load it, or overwrite it.")
     return exists and existing == "resume"
@@ -328,7 +328,7 @@ def _start(
         together = {"ensemble": [config.run_id for config in configs]} if len(configs) > 1 else {}
         about = {"schedule": str(schedule), "provenance": provenance(place), **together}
         for folder in (root / config.run_id for config in configs):
-            if existing == "overwrite" and folder.exists():
+            if existing == "overwrite" and is_there(folder):
                 _delete(folder)
             delete_if_never_begun(folder)
         writers = [
@@ -374,7 +374,7 @@ def _with_bar(members: list[Member], plan: Plan, progress: bool) -> list[Member]
 def _delete(folder: Path) -> None:
     """Delete a run, whole or damaged, unless another process is writing to it."""
     with contextlib.suppress(CorruptRunError):
-        if (folder / "run.json").exists():
+        if is_there(folder / "run.json"):
             RunWriter.open(folder).close()
     delete_run(folder)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from interp.errors import RunLockedError
 from interp.store import RunReader, RunWriter
-from interp.store.opening import delete_run
+from interp.store.opening import delete_run, is_there
 from interp.store.segments import read_run_json
 
 __all__ = ["delete_if_never_begun", "never_begun"]
@@ -20,7 +20,7 @@ def never_begun(folder: Path) -> bool:
     Raises:
         StoreError: a run.json cannot be read.
     """
-    if not (folder / "run.json").exists():
+    if not is_there(folder / "run.json"):
         return False
     ensemble = read_run_json(folder / "run.json").run.get("ensemble")
     return ensemble is not None and not any(
@@ -39,7 +39,7 @@ def delete_if_never_begun(folder: Path) -> None:
         return
     with RunWriter.open(folder) as writer:
         companions = [folder.parent / name for name in writer.run["ensemble"] if name != folder.name]
-        if any((one / "run.json").exists() and RunReader(one).locked for one in companions):
+        if any(is_there(one / "run.json") and RunReader(one).locked for one in companions):
             raise RunLockedError(f"{folder}: another process is making the runs of this ensemble; wait for it.")
         if never_begun(folder):
             delete_run(folder)
@@ -47,11 +47,11 @@ def delete_if_never_begun(folder: Path) -> None:
 
 def _holds_something(folder: Path, ensemble: list[str]) -> bool:
     """Whether `folder` is a member of this ensemble and holds any file of a run, readable or not, or an outcome."""
-    if not (folder / "run.json").exists():
+    if not is_there(folder / "run.json"):
         return False
     run, complete, *_ = read_run_json(folder / "run.json")
     if run.get("ensemble") != ensemble:
         return False
     metrics = folder / "metrics.jsonl"
     files = any(any((folder / child).glob("*.safetensors")) for child in ("trajectory", "state"))
-    return complete or "diverged" in run or files or (metrics.exists() and metrics.stat().st_size > 0)
+    return complete or "diverged" in run or files or (is_there(metrics) and metrics.stat().st_size > 0)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from interp.errors import NotAvailableError
+from interp.store.opening import is_there
 from interp.training.folders import never_begun
 from interp.training.state import TrainState
 from interp.trajectory import Trajectory
@@ -22,7 +23,7 @@ def members_of(traj: Trajectory) -> list[Trajectory]:
     ensemble = traj.run.get("ensemble")
     members: list[Trajectory] = []
     for folder in [traj.folder] if ensemble is None else [traj.folder.parent / run_id for run_id in ensemble]:
-        there = (folder / "run.json").exists()
+        there = is_there(folder / "run.json")
         if there:
             members.append(Trajectory(folder))
             members[-1].require_same_examples()
