@@ -18,8 +18,8 @@ from torch.nn import functional as F
 import interp
 from interp.cli import main
 from interp.config import FeedForward, Gaussian, Modular, RunConfig, Transformer
-from interp.errors import ConfigError, ForeignFormatError, NotAvailableError
-from interp.importers import LAYOUTS, import_checkpoints
+from interp.errors import ConfigError, ForeignFormatError, NotAvailableError, RunExistsError
+from interp.importers import LAYOUTS, import_checkpoints, importing
 from interp.importers.proof import prove
 from interp.importers.unpickling import load_plain
 from interp.store import RunReader, RunWriter
@@ -259,6 +259,20 @@ def test_every_measure_and_the_report_accept_it(demo, tmp_path):
     assert len(data.step) == 4
     assert {"weight_norm", "test_loss", "all_loss"} <= set(data)
     assert interp.report(traj).stat().st_size > 1e5
+
+
+def test_an_import_that_another_process_has_made_meanwhile_is_left_alone(demo, tmp_path, monkeypatch):
+    path, read = demo_file(tmp_path / "demo.pth", demo), importing.read_dump
+
+    def overtaken(files):
+        monkeypatch.undo()
+        import_checkpoints(path, root=tmp_path)
+        return read(files)
+
+    monkeypatch.setattr(importing, "read_dump", overtaken)
+    with pytest.raises(RunExistsError):
+        import_checkpoints(path, root=tmp_path)
+    assert [interp.load(folder).complete for folder in tmp_path.glob("*-imported-*")] == [True]
 
 
 def test_checkpoints_that_were_numbered_otherwise_are_found_out(demo, tmp_path):

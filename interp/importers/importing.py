@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from interp.errors import ConfigError, ForeignFormatError, InterpError
+from interp.errors import ConfigError, ForeignFormatError, InterpError, RunExistsError, RunLockedError
 from interp.importers.files import Dump, digest_of, read_dump, source_files
 from interp.importers.layouts import detect
 from interp.importers.proof import Proof, evaluate
@@ -102,6 +102,8 @@ def import_checkpoints(
     folder = root / f"{run.config.task.slug}-{run.config.model.slug}-imported-{key}"
     try:
         _write(folder, path, dump, run, source, progress)
+    except (RunExistsError, RunLockedError):  # the folder is another process's, which imports the same files
+        raise
     except BaseException:  # a later file may contradict the first
         shutil.rmtree(folder, ignore_errors=True)
         raise
