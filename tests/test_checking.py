@@ -55,6 +55,16 @@ def test_moments_that_do_not_belong_to_the_weights_are_told(toy_run, tmp_path):
     assert moment.removeprefix("optimizer/exp_avg/") in report.errors[0]
 
 
+def test_damage_at_the_end_of_a_stretch_is_told(toy_run, tmp_path):
+    traj = interp.load(shutil.copytree(toy_run.folder, tmp_path / "run"))
+    for path in (traj.folder / "trajectory").iterdir():
+        data = path.read_bytes()
+        begin = 8 + int.from_bytes(data[:8], "little")
+        path.write_bytes(data[:begin] + bytes(byte ^ 1 for byte in data[begin:]))
+    report = verify_updates(traj, 9)
+    assert ["does not match its digest" in error for error in report.errors] == [True] * 3
+
+
 def test_what_cannot_be_made_again_is_refused(toy_run, tmp_path):
     with pytest.raises(InvalidArgumentError, match="`count`"):
         verify_updates(toy_run, 0)

@@ -138,10 +138,14 @@ class _Comparison(Observer):
             return
         found = {f"model/{name}": array for name, array in run.weights().items()} | run.state.moments()
         stored = {}
-        if step in self._traj.steps:
-            stored = {f"model/{name}": self._traj.param(name).sel(step) for name in self._traj.names}
-        if step in self._traj.full_state_steps:
-            stored |= self._traj.full_state(step)
+        try:
+            if step in self._traj.steps:
+                stored = {f"model/{name}": self._traj.param(name).sel(step) for name in self._traj.names}
+            if step in self._traj.full_state_steps:
+                stored |= self._traj.full_state(step)
+        except StoreError as damage:
+            self.fault = str(damage)
+            return
         wrong = {
             name: _difference(array, found[name]) if name in found else np.inf
             for name, array in stored.items()
