@@ -377,3 +377,12 @@ def test_a_divergence_that_does_not_say_of_what_is_reported(tmp_path):
         writer.replace_run({**writer.run, "diverged": {"step": step}})
     with pytest.raises(DivergedError, match=f"At step {step} a value is not a finite number"):
         interp.resume(folder)
+
+
+def test_a_schedule_that_is_none_is_not_verified_as_ok(run, capsys):
+    with RunWriter.open(run) as writer:
+        writer.replace_run({**writer.run, "schedule": "nonsense(1)"}, complete=True)
+    with pytest.raises(SystemExit) as caught:
+        main(["verify", str(run)])
+    assert caught.value.code
+    assert "`nonsense(1)` is no schedule" in f"{caught.value.code}{capsys.readouterr().err}"

@@ -498,9 +498,10 @@ class Verify:
         from interp.trajectory import Trajectory
 
         try:
-            report = Trajectory(self.run).verify()
+            run: Trajectory | RunReader = Trajectory(self.run)
         except StoreError:  # of another version: its bytes can be checked nevertheless
-            report = RunReader(self.run).verify()
+            run = RunReader(self.run)
+        report = run.verify()
         print(report)
         follows = True
         if self.deep:
