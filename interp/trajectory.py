@@ -271,35 +271,43 @@ class Trajectory:
 
         An imported run has no schedule, so nothing of it is missing.
         """
-        missing = np.setdiff1d(self._scheduled[what], self._stored(what))
+        missing = np.setdiff1d(self._scheduled(what), self._stored(what))
         return int(missing[0]) if len(missing) else None
 
+    def _scheduled(self, what: Literal["weights", "metrics"]) -> np.ndarray:
+        """Steps at which the whole run stores weights, or logs metrics; none where that is not known."""
+        return self._scheduled_weights if what == "weights" else self._scheduled_metrics
+
     @cached_property
-    def _scheduled(self) -> dict[str, np.ndarray]:
-        """Steps at which the whole run stores weights and logs metrics; none where that is not known."""
+    def _scheduled_weights(self) -> np.ndarray:
         run, last = self.run, self.config.steps
         start, stop, every = (run.get("replay", {}).get(key, 0) for key in ("start", "stop", "every"))
-        weights: list[int] = []
-        metrics: list[int] = []
         if "import" in run:
-            pass
-        elif max(last, stop) > LONGEST:
-            weights = [stop if "replay" in run else last]
-        elif "replay" in run:
-            weights, metrics = [*range(start, stop, max(every, 1)), stop], list(range(start, stop + 1))
-        else:
-            try:
-                weights = parse_schedule(run["schedule"]).steps(last) if "schedule" in run else [last]
-            except ConfigError as error:
-                raise CorruptRunError(f"{self.folder / 'run.json'} is damaged: {error}") from error
-            metrics = (self.config.log.test | self.config.log.train).steps(last)
-        return {"weights": np.array(weights, np.int64), "metrics": np.array(metrics, np.int64)}
+            return np.empty(0, np.int64)
+        if "replay" in run:
+            return np.append(np.arange(start, stop, max(every, 1) if stop <= LONGEST else stop), stop)
+        if "schedule" not in run or last > LONGEST:
+            return np.array([last])
+        try:
+            return np.array(parse_schedule(run["schedule"]).steps(last), np.int64)
+        except ConfigError as error:
+            raise CorruptRunError(f"{self.folder / 'run.json'} is damaged: {error}") from error
+
+    @cached_property
+    def _scheduled_metrics(self) -> np.ndarray:
+        run, last = self.run, self.config.steps
+        start, stop = (run.get("replay", {}).get(key, 0) for key in ("start", "stop"))
+        if "import" in run or max(last, stop) > LONGEST:
+            return np.empty(0, np.int64)
+        if "replay" in run:
+            return np.arange(start, stop + 1)
+        return np.array((self.config.log.test | self.config.log.train).steps(last), np.int64)
 
     def _shortfall(self, what: Literal["weights", "metrics"]) -> list[str]:
         """Sentence about a complete run that lacks weights or metrics of its schedule."""
         if not self.complete or (missing := self.first_missing(what)) is None:
             return []
-        stored, end = self._stored(what), self._scheduled[what][-1]
+        stored, end = self._stored(what), self._scheduled(what)[-1]
         if not len(stored):
             found = f"it holds no {what}"
         elif stored[-1] != end:

@@ -55,7 +55,7 @@ def write_measured(path: Path, owner: str, rows: Sequence[str], values: np.ndarr
     metadata["seal"] = _seal(path, metadata, values)
     with naming(path.parent):
         path.parent.mkdir(exist_ok=True)
-    publish(path, [safetensors.numpy.save({"values": values}, metadata)], fsync=False, replace=True)
+    publish(path, [safetensors.numpy.save({"values": values}, metadata)], fsync=True, replace=True)
 
 
 def read_measured(path: Path, owner: str) -> tuple[list[str], np.ndarray]:

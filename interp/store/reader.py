@@ -92,7 +92,7 @@ class RunReader:
         for (first, last), path in listing(self.folder / "trajectory", r"(\d{8,})-(\d{8,})\.safetensors"):
             before = self._segments[-1] if self._segments else None
             try:
-                file = self._files[path.name] = self._files.get(path.name) or SealedFile(path, before)
+                file = self._files.pop(path.name, None) or SealedFile(path, before)
                 file.require_bound(self.identity, first, last, is_state=False)
                 file.require_stacked()
                 if before and (file.spec != before.spec or first <= before.steps[-1]):
@@ -105,6 +105,7 @@ class RunReader:
             if previous is not None and file.previous != previous:
                 wanted = file.previous[:-65] or "nothing"  # the name, without colon and seal
                 problems.append(f"{path} was written after another {wanted} than is there; is a segment missing?")
+            self._files[path.name] = file
             self._segments.append(file)
             previous = file.reference
             if not problems:
@@ -113,7 +114,9 @@ class RunReader:
         if self._holdings is not None:
             problems += self._losses(self._holdings)
         elif newest is not None and not problems:
-            problems += [fault] if (fault := self._orphaned(newest)) else []
+            fault = self._orphaned(newest)
+            # a full state dropped meanwhile, by a writer that goes on from before a loss, proves nothing
+            problems += [fault] if fault and int(newest.steps[0]) in self.state_steps else []
         self.problems = tuple(problems)
         self.names = tuple(self._segments[0].spec) if self._segments else ()
         steps = np.concatenate([np.empty(0, np.int64), *(file.steps for file in self._segments)])

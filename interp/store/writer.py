@@ -328,6 +328,8 @@ class RunWriter:
         for child in ("trajectory", "state"):
             with naming(self.folder / child):
                 inside(self.folder, child).mkdir(exist_ok=True)
+                if self._fsync:  # a file that was published just before a kill is durable, too
+                    sync_folder(self.folder / child)
         metrics = self.folder / "metrics.jsonl"
         _, torn = metrics_lines(metrics)
         if torn:
