@@ -260,3 +260,12 @@ def test_a_replay_is_compared_on_its_way_to_the_stretch(whole, tmp_path):
     with pytest.raises(CorruptRunError, match="at step 7 is not what"):
         interp.replay(traj, 8, 9, observers=[Changes(3, 1e-6)])
     assert interp.replay(traj, 8, 9).run["replay"]["proven"] == []
+
+
+def test_a_replay_that_was_killed_before_it_began_is_no_damage(own_run):
+    (own_run.folder / "replay" / "00000020-00000024-every1" / "trajectory").mkdir(parents=True)
+    (own_run.folder / "replay" / ".DS_Store").touch()
+    assert own_run.verify().ok
+    zoom = interp.replay(own_run, 20, 24)
+    (zoom.folder / "run.json").unlink()
+    assert [zoom.folder.name in error for error in own_run.verify().errors] == [True]

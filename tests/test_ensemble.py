@@ -35,6 +35,7 @@ from interp.execution.queue import train_all
 from interp.models.base import rows_of
 from interp.store import RunWriter
 from interp.training.api import RunInterrupted
+from interp.training.checking import verify_updates
 from interp.training.ensemble import EnsembleStep, shape_of
 from interp.training.state import TrainState
 from interp.training.step import TrainingStep
@@ -384,6 +385,22 @@ def test_a_member_is_replayed_in_its_company(tmp_path, name):
     (whole[2].folder / "run.json").rename(whole[2].folder / "gone.json")
     with pytest.raises(NotAvailableError, match=r"was trained together with .* which is not beside it"):
         interp.replay(whole[1], 17, 30)
+
+
+def test_a_copy_or_a_renamed_member_is_not_computed_again_as_another(configs, tmp_path, monkeypatch):
+    with pytest.raises(RunInterrupted):
+        interp.train_many(configs, root=tmp_path / "runs", device="cpu", observers=[Interrupts(30)])
+    member = tmp_path / "runs" / configs[0].run_id
+    copy = shutil.copytree(member, member.with_name("copy"))
+    calls = (interp.resume, lambda run: interp.replay(run, 20, 24), lambda run: verify_updates(run, 1))
+    for call in calls:
+        with pytest.raises(NotAvailableError, match=r"copy was trained in an ensemble, .*; was it renamed, or is it a"):
+            call(copy)
+    (tmp_path / "link").symlink_to(member)
+    assert not interp.load(member).complete
+    assert interp.replay(tmp_path / "link", 20, 24).run["replay"]["proven"] == [20, 24]
+    monkeypatch.chdir(member)
+    assert interp.resume(".").complete
 
 
 def test_one_that_diverges_leaves_the_others(configs, tmp_path):

@@ -238,13 +238,16 @@ class RunReader:
     def replays(self) -> list[Path]:
         """Folders of the run's replays, each a run of its own.
 
+        A folder that holds no file of a run belongs to none: a replay that was killed before it began leaves one.
+
         Raises:
             StoreError: one of them is a symbolic link.
         """
         replay = inside(self.folder, "replay")
         with naming(replay):
             names = sorted(os.listdir(replay)) if replay.is_dir() else []
-        return [inside(replay, name) for name in names]
+            folders = [inside(replay, name) for name in names]
+            return [folder for folder in folders if folder.is_dir() and _holds_a_run(folder)]
 
     def verify(self) -> VerifyReport:
         """Check every digest, seal and link of the run again, and look for weights that cannot be right.
@@ -404,6 +407,12 @@ class RunReader:
                         file.check(data, name, int(row))
                         checked[row] = True
         return file.view(data, name)[local]
+
+
+def _holds_a_run(folder: Path) -> bool:
+    """Whether a folder holds any file of a run; a run that has lost its run.json still holds others."""
+    files = any(os.path.lexists(folder / name) for name in ("run.json", "metrics.jsonl"))
+    return files or any(any((folder / child).glob("*.safetensors")) for child in ("trajectory", "state"))
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from interp.training.ensemble import require_equal_inputs, require_equal_shape
 from interp.training.environment import choose_device, provenance, run_environment
 from interp.training.folders import delete_if_never_begun, never_begun
 from interp.training.loop import Member, Plan, RunInterrupted, Stretch, WholeRun, advance, build_step
-from interp.training.members import members_of, refuse_imported, restored_states
+from interp.training.members import members_of, position_among, refuse_imported, restored_states
 from interp.training.observers import Observer, check_observers
 from interp.training.recording import (
     Completion,
@@ -275,7 +275,7 @@ def replay(
         members = members_of(traj)
         states = restored_states(traj, members, first, place)
         about = {"start": start, "stop": stop, "every": every, "of": traj.folder.name, "from_state": first}
-        own = [member.folder.name for member in members].index(traj.folder.name)
+        own = position_among(members, traj)
         now = provenance(place)
         _warn_of_other_conditions(f"{traj.folder.name} is replayed", now, throughout(traj.run, first, stop))
         run = {

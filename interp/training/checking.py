@@ -20,7 +20,7 @@ from interp.literals import is_whole
 from interp.store.conditions import conditions, differences, differences_in_words, throughout
 from interp.training.environment import choose_device, provenance, run_environment
 from interp.training.loop import Member, Stretch, advance
-from interp.training.members import members_of, refuse_imported, restored_states
+from interp.training.members import members_of, position_among, refuse_imported, restored_states
 from interp.training.observers import ObservedRun, Observer
 from interp.training.recording import ProgressBar
 from interp.trajectory import Trajectory, as_trajectory
@@ -116,7 +116,7 @@ def _recompute(
         states = restored_states(traj, members, start, device)
     except StoreError as error:
         return str(error)
-    own = [member.folder.name for member in members].index(traj.folder.name)
+    own = position_among(members, traj)
     running = [Member(state, member.folder) for state, member in zip(states, members)]
     comparison = _Comparison(traj, start, stop)
     bar = (ProgressBar(start, stop, 1),) if progress else ()

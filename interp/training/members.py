@@ -1,6 +1,8 @@
 """Runs whose steps are computed again: a run alone, or all members of its ensemble, from their full states."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -10,7 +12,7 @@ from interp.training.folders import never_begun
 from interp.training.state import TrainState
 from interp.trajectory import Trajectory
 
-__all__ = ["members_of", "refuse_imported", "restored_states"]
+__all__ = ["members_of", "position_among", "refuse_imported", "restored_states"]
 
 
 def members_of(traj: Trajectory) -> list[Trajectory]:
@@ -18,11 +20,19 @@ def members_of(traj: Trajectory) -> list[Trajectory]:
 
     Raises:
         NotAvailableError: a member is missing, or was trained again in another ensemble: without it the steps of the
-            others cannot be computed.
+            others cannot be computed; or `traj` is a copy of a member, or was renamed.
     """
     ensemble = traj.run.get("ensemble")
     members: list[Trajectory] = []
-    for folder in [traj.folder] if ensemble is None else [traj.folder.parent / run_id for run_id in ensemble]:
+    place = Path(os.path.abspath(traj.folder))
+    if ensemble is not None and place.name not in ensemble:
+        place = place.resolve()  # a link to a member
+    if ensemble is not None and place.name not in ensemble:
+        raise NotAvailableError(
+            f"{traj.folder} was trained in an ensemble, none of whose runs has this folder's name; was it renamed, or is "
+            f"it a copy? Its steps are computed again together with the others: in one folder, as {', '.join(ensemble)}."
+        )
+    for folder in [traj.folder] if ensemble is None else [place.parent / run_id for run_id in ensemble]:
         there = is_there(folder / "run.json")
         if there:
             members.append(Trajectory(folder))
@@ -30,16 +40,21 @@ def members_of(traj: Trajectory) -> list[Trajectory]:
         if not there or members[-1].run.get("ensemble") != ensemble:
             if never_begun(traj.folder):
                 raise NotAvailableError(
-                    f"{traj.folder.name} was to be trained together with {folder.name}, and nothing of them is stored "
+                    f"{place.name} was to be trained together with {folder.name}, and nothing of them is stored "
                     "yet. The same call of `interp.train_many`, or the same `interp sweep`, begins them; to train it "
                     "alone, overwrite it: `interp train --existing overwrite`."
                 )
             what = "has been trained again without it" if there else "is not beside it"
             raise NotAvailableError(
-                f"{traj.folder.name} was trained together with {folder.name}, which {what}; its steps cannot be "
+                f"{place.name} was trained together with {folder.name}, which {what}; its steps cannot be "
                 "computed again alone. To train it alone, overwrite it: `interp train --existing overwrite`."
             )
     return members
+
+
+def position_among(members: Sequence[Trajectory], traj: Trajectory) -> int:
+    """Position of `traj` among `members_of(traj)`."""
+    return next(i for i, member in enumerate(members) if os.path.samefile(member.folder, traj.folder))
 
 
 def restored_states(
@@ -52,8 +67,9 @@ def restored_states(
         CorruptRunError: a full state is damaged, or belongs elsewhere.
     """
     states = [TrainState(member.config, device) for member in members]
+    own = members[position_among(members, traj)]
     for state, member in zip(states, members):
-        if member.diverged is not None and member.folder != traj.folder:
+        if member.diverged is not None and member is not own:
             continue  # it runs along for its shape alone
         if first not in member.full_state_steps:
             raise NotAvailableError(
