@@ -245,8 +245,10 @@ class Trajectory:
         report = self._reader.verify()
         errors = [*report.errors, *self._shortfalls()]
         with contextlib.suppress(StoreError):  # which is among the errors already
-            for replay in self._reader.replays:
-                errors += Trajectory(replay)._shortfalls()
+            for folder in self._reader.replays:
+                replay = Trajectory(folder)
+                errors += replay._shortfalls()
+                errors += [fault] if (fault := self.replay_fault(replay)) else []
             if not self._reader.locked:  # else a living writer has added full states meanwhile, and more than them
                 self.refresh()
                 if not self.complete and (lost := self.resumable_steps()[1]) not in ("", *errors):
@@ -258,6 +260,16 @@ class Trajectory:
             if one.differs
         ]
         return dataclasses.replace(report, errors=tuple(errors), warnings=(*report.warnings, *changes))
+
+    def replay_fault(self, replay: "Trajectory") -> str:
+        """Sentence about a replay that is none of this run, by config or weights; empty where it may be one."""
+        ours, theirs = (dict(zip(one.steps.tolist(), one.fingerprints())) for one in (self, replay))
+        differing = [step for step in sorted(ours.keys() & theirs) if ours[step] != theirs[step]]
+        if replay.config != self.config:
+            return f"{replay.folder} is a replay of another run; was it copied here?"
+        if differing:
+            return f"{replay.folder} holds other weights than {self.folder} at step {differing[0]}; was it copied here?"
+        return ""
 
     def _shortfalls(self) -> list[str]:
         """Sentences about the weights and metrics that a complete run lacks."""

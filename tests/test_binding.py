@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import interp
-from interp.errors import CorruptRunError, DamagedRunWarning, NotAvailableError
+from interp.errors import CorruptRunError, DamagedRunWarning, NotAvailableError, ReproducibilityWarning
 from interp.store import RunReader, RunWriter
 from interp.training.api import RunInterrupted
 from interp.training.observers import Observer
@@ -243,6 +243,41 @@ def test_an_older_full_state_is_proven_by_checkpoints_at_its_step_or_later(whole
         interp.resume(traj.folder)
 
 
+def test_an_older_full_state_is_not_dropped_under_other_conditions(toy_config, tmp_path):
+    """The way back leads over checkpoints that may not come out equal there; then neither state could be continued."""
+    traj = unfinished(toy_config.replace({**SPARSE, "save.weights": "steps(0, 12)"}), tmp_path)
+    other = {**traj.run, "provenance": {**traj.run["provenance"], "torch": "2.0"}}
+    as_format_1_0(traj.folder, run=other)
+    before = traj.full_state_steps
+    with pytest.raises(NotAvailableError, match=r"Under other conditions \(torch .* does not go back to step 10"):
+        interp.resume(traj.folder)
+    assert traj.refresh().full_state_steps == before
+    with pytest.warns(ReproducibilityWarning):
+        assert interp.resume(traj.folder, unproven=True).complete
+
+
+@pytest.mark.parametrize("event", ["step 12: optimizer.lr=0.02", "train_loss<=1.99: optimizer.lr=0.02"])
+def test_a_description_older_than_a_full_state_is_noticed(toy_config, tmp_path, event):
+    class Copies(Observer):
+        def before_step(self, run, step):
+            if step == 0:
+                shutil.copy(run.folder / "run.json", tmp_path)
+
+    config = toy_config.replace({**SPARSE, "save.weights": "steps(0, 7)", "events": (event,)})
+    with pytest.raises(RunInterrupted):
+        interp.train(config, root=tmp_path, device="cpu", observers=[Copies(), Interrupts(35)])
+    folder = tmp_path / config.run_id
+    assert Trajectory(folder).events
+    assert Trajectory(folder).verify().ok
+    newer = shutil.copy(folder / "run.json", tmp_path / "newer.json")
+    shutil.copy(tmp_path / "run.json", folder)
+    assert "run.json does not list the event" in Trajectory(folder).verify().errors[0]
+    with pytest.raises(CorruptRunError, match=r"run\.json does not list the event .* is it an older copy"):
+        interp.resume(folder)
+    shutil.copy(newer, folder / "run.json")
+    assert interp.resume(folder).verify().ok
+
+
 # --- replays ----------------------------------------------------------------------------------------------------------
 
 
@@ -260,6 +295,21 @@ def test_a_replay_is_compared_on_its_way_to_the_stretch(whole, tmp_path):
     with pytest.raises(CorruptRunError, match="at step 7 is not what"):
         interp.replay(traj, 8, 9, observers=[Changes(3, 1e-6)])
     assert interp.replay(traj, 8, 9).run["replay"]["proven"] == []
+
+
+def test_a_replay_of_another_run_or_stretch_is_not_taken_for_ones_own(own_run, tmp_path):
+    other = interp.train(own_run.config.replace({"seed": 5}), root=tmp_path, device="cpu")
+    wanted = interp.replay(own_run, 16, 20)
+    assert own_run.verify().ok
+    fingerprints, steps = wanted.fingerprints(), wanted.steps.tolist()
+    shutil.rmtree(wanted.folder)
+    shutil.copytree(interp.replay(other, 16, 20).folder, wanted.folder)
+    assert "is a replay of another run" in own_run.verify().errors[0]
+    assert interp.replay(own_run, 16, 20).fingerprints() == fingerprints
+    shutil.rmtree(wanted.folder)
+    interp.replay(own_run, 20, 24).folder.rename(wanted.folder)
+    assert interp.replay(own_run, 16, 20).steps.tolist() == steps
+    assert own_run.verify().ok
 
 
 def test_a_replay_that_was_killed_before_it_began_is_no_damage(own_run):

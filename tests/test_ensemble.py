@@ -30,6 +30,7 @@ from interp.errors import (
     DivergedError,
     NotAvailableError,
     RunExistsError,
+    RunLockedError,
 )
 from interp.execution.queue import train_all
 from interp.models.base import rows_of
@@ -385,6 +386,13 @@ def test_a_member_is_replayed_in_its_company(tmp_path, name):
     (whole[2].folder / "run.json").rename(whole[2].folder / "gone.json")
     with pytest.raises(NotAvailableError, match=r"was trained together with .* which is not beside it"):
         interp.replay(whole[1], 17, 30)
+
+
+def test_none_is_deleted_where_one_cannot_be(configs, tmp_path):
+    whole = interp.train_many(configs, root=tmp_path, device="cpu")
+    with RunWriter.open(whole[-1].folder), pytest.raises(RunLockedError):
+        interp.train_many(configs, root=tmp_path, device="cpu", existing="overwrite")
+    assert all(interp.load(traj.folder).verify().ok for traj in whole)
 
 
 def test_a_copy_or_a_renamed_member_is_not_computed_again_as_another(configs, tmp_path, monkeypatch):

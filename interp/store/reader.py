@@ -15,7 +15,7 @@ import numpy as np
 
 from interp.errors import CorruptRunError, InvalidArgumentError, StoreError, UnknownNameError, did_you_mean
 from interp.store.measured import measured_files, owner_of, read_measured
-from interp.store.opening import inside, leftovers, listing, naming
+from interp.store.opening import inside, leftovers, listing, naming, parse_json
 from interp.store.segments import (
     DIGEST,
     Holdings,
@@ -175,11 +175,18 @@ class RunReader:
         return [step for (step,), _ in listing(self.folder / "state", r"(\d{8,})\.safetensors")]
 
     def read_state(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-        """Full state at `step`: its arrays, as writable copies with every digest checked, and its metadata."""
+        """Full state at `step`: its arrays, as writable copies with every digest checked, and its metadata.
+
+        Raises:
+            UnknownNameError: there is none.
+            CorruptRunError: it is damaged, belongs elsewhere, or run.json lists no longer what had happened before it.
+        """
         file = self._state(step)
         data = file.map()
         for name in file.spec:
             file.check(data, name, 0)
+        if "events" in file.fields:
+            self._require_events(file)
         return {name: file.view(data, name).copy() for name in file.spec}, file.metadata()
 
     def is_bound(self, step: int) -> bool:
@@ -303,6 +310,21 @@ class RunReader:
         file = SealedFile(self._state_path(step))
         file.require_bound(self.identity, step, step, is_state=True)
         return file
+
+    def _require_events(self, state: SealedFile) -> None:
+        """Demand that run.json lists the events that had happened before a full state."""
+        try:
+            happened = [[step, event] for step, event in parse_json(state.fields["events"])]
+        except (ValueError, TypeError):
+            raise CorruptRunError(f"{state.path} is damaged: its events are no list of pairs.") from None
+        path = self.folder / "run.json"
+        if any(one not in self.run.get("events", []) for one in happened):  # or a living writer has added it since
+            listed = read_run_json(path).run.get("events", [])
+            for step, event in (one for one in happened if one not in listed):
+                raise CorruptRunError(
+                    f"{path} does not list the event `{event}` of step {step}, which {state.path} follows; is it an "
+                    "older copy?"
+                )
 
     def _newest_state(self) -> SealedFile | None:
         """Header of the newest full state that can be read."""

@@ -14,7 +14,7 @@ line. That a file is missing cannot be seen in the file: the run.json of a compl
 
 *A file belongs to its run and step.* `run` is the identity that run.json holds under `store`. A segment names the steps
 in it and the segment before it; a full state names its step and what it `follows`: the last segment, and the length and
-digest of the metrics at the time.
+digest of the metrics at the time. It also names the `events` until then, where there are any, which run.json lists.
 
 *Versions.* The format is MAJOR.MINOR. A reader refuses another major number before it looks at seals, and reads any
 minor number. Format 1.0 (written "1") has no `run` and no `follows`.

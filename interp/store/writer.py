@@ -250,6 +250,8 @@ class RunWriter:
         follows = Follows(self._previous, self._logged_bytes, self._logged.hexdigest())
         extra = {"run": self._identity, "steps": json.dumps([int(step)]), "metadata": json.dumps(dict(metadata))}
         extra["follows"] = json.dumps(follows)
+        if events := [event for event in self._run.get("events", []) if event[0] <= step]:
+            extra["events"] = json.dumps(events)
         commit_arrays(self.folder / "state" / f"{int(step):08d}.safetensors", plain, 1, extra, fsync=self._fsync)
         states = listing(self.folder / "state", r"(\d{8,})\.safetensors")
         for (old,), path in states[: max(len(states) - keep_last, 0)]:

@@ -194,8 +194,9 @@ def resume(
         members = members_of(traj)
         writers = [stack.enter_context(RunWriter.open(member.folder)) for member in members]
         # read under the locks, so that no other process adds states
-        first = _resume_step([member.refresh() for member in members if member.diverged is None], unproven)
         now = provenance(place)
+        differs = differences_in_words(differences(conditions(traj.run), conditions({"provenance": now})))
+        first = _resume_step([member.refresh() for member in members if member.diverged is None], unproven, differs)
         _warn_of_other_conditions(f"{traj.folder.name} goes on", now, [conditions(traj.run)])
         states = [TrainState(member.config, place) for member in members]
         running = []  # a run that has diverged runs along for its shape alone, from wherever
@@ -265,7 +266,9 @@ def replay(
     folder = inside(traj.folder, "replay", f"{start:08d}-{stop:08d}-every{every}")
     if is_there(folder / "run.json"):
         done = Trajectory(folder)
-        if done.complete and not done.problems:
+        stretch = {"start": start, "stop": stop, "every": every}
+        is_ours = done.run.get("replay", {}).items() >= stretch.items() and not traj.replay_fault(done)
+        if is_ours and done.complete and not done.problems:
             return done
         _delete(folder)
 
@@ -327,9 +330,13 @@ def _start(
         schedule = _schedule(states[0])
         together = {"ensemble": [config.run_id for config in configs]} if len(configs) > 1 else {}
         about = {"schedule": str(schedule), "provenance": provenance(place), **together}
-        for folder in (root / config.run_id for config in configs):
-            if existing == "overwrite" and is_there(folder):
-                _delete(folder)
+        folders = [root / config.run_id for config in configs]
+        replaced = [folder for folder in folders if existing == "overwrite" and is_there(folder)]
+        for folder in replaced:  # before any of them is deleted
+            _require_unlocked(folder)
+        for folder in replaced:
+            _delete(folder)
+        for folder in folders:
             delete_if_never_begun(folder)
         writers = [
             stack.enter_context(
@@ -373,10 +380,15 @@ def _with_bar(members: list[Member], plan: Plan, progress: bool) -> list[Member]
 
 def _delete(folder: Path) -> None:
     """Delete a run, whole or damaged, unless another process is writing to it."""
+    _require_unlocked(folder)
+    delete_run(folder)
+
+
+def _require_unlocked(folder: Path) -> None:
+    """Demand that no other process is writing to a run, whole or damaged."""
     with contextlib.suppress(CorruptRunError):
         if is_there(folder / "run.json"):
             RunWriter.open(folder).close()
-    delete_run(folder)
 
 
 def _require_proof(traj: Trajectory, first: int, stop: int) -> None:
@@ -390,11 +402,12 @@ def _require_proof(traj: Trajectory, first: int, stop: int) -> None:
         )
 
 
-def _resume_step(members: Sequence[Trajectory], unproven: bool) -> int | None:
+def _resume_step(members: Sequence[Trajectory], unproven: bool, differs: str) -> int | None:
     """Last full state from which all `members` can be continued; None where they must begin anew (as from step 0).
 
     A full state of which nothing proves that it belongs to its run is passed over for an earlier one, unless `unproven`
-    allows it.
+    allows it. Under other conditions (`differs` in words) it is not: the state would be dropped, and the checkpoints
+    since might not come out equal.
     """
     found = [member.resumable_steps() for member in members]
     common = set.intersection(*(set(steps) for steps, _ in found)) - {0}
@@ -409,10 +422,11 @@ def _resume_step(members: Sequence[Trajectory], unproven: bool) -> int | None:
             f"Nothing proves that the full state at step {step} belongs to {doubts[0].folder}: its file is of format "
             "1.0, which names no run, and no checkpoint can be compared with it."
         )
-    if doubted and first is None:
+    if doubted and (first is None or differs):
+        back = f" Under other conditions ({differs}) the run does not go back to step {first}." if first else ""
         raise NotAvailableError(
-            f"{doubted} If you know that it does, continue with `unproven=True` (on the command line --unproven); to "
-            "begin anew, overwrite the run."
+            f"{doubted}{back} If you know that it does, continue with `unproven=True` (on the command line "
+            "--unproven); to begin anew, overwrite the run."
         )
     for sentence in [*warned, *([doubted] if doubted else [])]:
         warnings.warn(

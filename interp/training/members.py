@@ -29,8 +29,8 @@ def members_of(traj: Trajectory) -> list[Trajectory]:
         place = place.resolve()  # a link to a member
     if ensemble is not None and place.name not in ensemble:
         raise NotAvailableError(
-            f"{traj.folder} was trained in an ensemble, none of whose runs has this folder's name; was it renamed, or is "
-            f"it a copy? Its steps are computed again together with the others: in one folder, as {', '.join(ensemble)}."
+            f"{traj.folder} was trained in an ensemble, none of whose runs has this folder's name; was it renamed, or "
+            f"is it a copy? Its steps are computed together with the others', in one folder, as {', '.join(ensemble)}."
         )
     for folder in [traj.folder] if ensemble is None else [place.parent / run_id for run_id in ensemble]:
         there = is_there(folder / "run.json")
