@@ -1006,6 +1006,16 @@ def test_the_same_file_is_imported_once(demo, tmp_path):
     }.items() <= before.items()
 
 
+def test_an_import_that_lost_a_file_is_made_again(demo, tmp_path):
+    path = demo_file(tmp_path / "d.pth", demo)
+    traj = import_checkpoints(path, root=tmp_path)
+    fingerprints = traj.fingerprints()
+    max((traj.folder / "trajectory").iterdir()).unlink()
+    again = import_checkpoints(path, root=tmp_path)
+    assert again.folder == traj.folder
+    assert again.fingerprints() == fingerprints
+
+
 def test_half_an_import_is_made_again(demo, tmp_path):
     path = demo_file(tmp_path / "d.pth", demo)
     traj = import_checkpoints(path, root=tmp_path)

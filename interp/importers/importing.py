@@ -88,7 +88,8 @@ def import_checkpoints(
     key = hashlib.sha256(json.dumps([sha256, assume], sort_keys=True, default=str).encode()).hexdigest()[:8]
     for folder in root.glob(f"*-imported-{key}"):
         if (folder / "run.json").exists():
-            if (done := Trajectory(folder)).complete:
+            done = Trajectory(folder)
+            if done.complete and not done.problems:
                 return done
             RunWriter.open(folder).close()  # raises where another process is writing
             delete_run(folder)
