@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+import torch
 
 import interp
 from interp.errors import CorruptRunError, DamagedRunWarning, NotAvailableError, ReproducibilityWarning
@@ -138,6 +139,19 @@ def test_what_an_unfinished_run_has_lost_is_computed_again(whole, tmp_path, lose
         resumed = interp.resume(traj.folder, observers=[seen], unproven=old)
     assert seen.steps[0] == start
     assert_same(resumed, whole)
+
+
+def test_under_other_conditions_a_run_does_not_go_back_unasked(whole, tmp_path):
+    """The steps computed again might not come out equal, after its full states have been dropped for them."""
+    traj = unfinished(whole.config, tmp_path)
+    state(traj, 10).unlink()
+    before = {path.name: path.read_bytes() for path in traj.folder.rglob("*") if path.is_file() and path.name != "LOCK"}
+    with pytest.raises(NotAvailableError, match=r"would go back to step 0, and under other conditions .threads"):
+        interp.resume(traj.folder, threads=torch.get_num_threads() + 1)
+    now = {path.name: path.read_bytes() for path in traj.folder.rglob("*") if path.is_file() and path.name != "LOCK"}
+    assert now == before
+    with pytest.warns(DamagedRunWarning, match="goes on from step 0"):
+        assert_same(interp.resume(traj.folder), whole)
 
 
 def test_a_loss_is_seen_as_soon_as_an_unfinished_run_is_opened(whole, tmp_path):

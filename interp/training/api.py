@@ -406,8 +406,8 @@ def _resume_step(members: Sequence[Trajectory], unproven: bool, differs: str) ->
     """Last full state from which all `members` can be continued; None where they must begin anew (as from step 0).
 
     A full state of which nothing proves that it belongs to its run is passed over for an earlier one, unless `unproven`
-    allows it. Under other conditions (`differs` in words) it is not: the state would be dropped, and the checkpoints
-    since might not come out equal.
+    allows it. Under other conditions (`differs` in words) the run does not go back unasked: full states would be
+    dropped, and the checkpoints since might not come out equal.
     """
     found = [member.resumable_steps() for member in members]
     common = set.intersection(*(set(steps) for steps, _ in found)) - {0}
@@ -427,6 +427,12 @@ def _resume_step(members: Sequence[Trajectory], unproven: bool, differs: str) ->
         raise NotAvailableError(
             f"{doubted}{back} If you know that it does, continue with `unproven=True` (on the command line "
             "--unproven); to begin anew, overwrite the run."
+        )
+    if warned and differs and not unproven:
+        raise NotAvailableError(
+            f"{warned[0]} The run would go back to step {first or 0}, and under other conditions ({differs}) the steps "
+            "from there on might not come out equal; nothing was changed. Restore what is lost, continue under the "
+            "conditions of before, or allow it with `unproven=True` (on the command line --unproven)."
         )
     for sentence in [*warned, *([doubted] if doubted else [])]:
         warnings.warn(
