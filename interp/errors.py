@@ -38,8 +38,8 @@ UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2
 class InterpError(Exception):
     """Base class of every error that this package raises on purpose; its message is one line.
 
-    >>> print(InterpError("a name with a\nbreak"))
-    a name with a\nbreak
+    >>> print(InterpError("a name with a\\nbreak"))
+    a name with a\\nbreak
     """
 
     def __str__(self) -> str:
