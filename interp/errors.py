@@ -151,8 +151,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def printable(text: str) -> str:
     """Text with control characters, line breaks and halves of surrogate pairs escaped: names in a run may hold them.
 
-    >>> printable("\x1b[31mred"), printable("Fourier-Größe")
-    ('\\x1b[31mred', 'Fourier-Größe')
+    >>> print(printable("\\x1b[31mred"), printable("Fourier-Größe"))
+    \\x1b[31mred Fourier-Größe
     """
     return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 

@@ -80,7 +80,7 @@ def verify_updates(
         >>> changes = {"task.p": 5, "steps": 6, "model.d_model": 16, "save.state": "every(2)"}
         >>> traj = train(recipes.get("kitouni-circle").replace(changes), root=tempfile.mkdtemp(), device="cpu")
         >>> print(verify_updates(traj, 3))
-        6 updates from 3 full states made again: 3 end bitwise equal
+        3 updates from 3 full states made again: 3 end bitwise equal
     """
     if not is_whole(count) or count < 1:
         raise InvalidArgumentError(f"`count` must be a whole number >= 1; got {count!r}.")
