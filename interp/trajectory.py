@@ -298,7 +298,7 @@ class Trajectory:
             return np.empty(0, np.int64)
         if "replay" in run:
             return np.append(np.arange(start, stop, max(every, 1) if stop <= LONGEST else stop), stop)
-        if "schedule" not in run or last > LONGEST:
+        if not run.get("schedule") or last > LONGEST:
             return np.array([last])
         try:
             return np.array(parse_schedule(run["schedule"]).steps(last), np.int64)
