@@ -263,8 +263,9 @@ class RunReader:
 
         A complete run must also hold all files that its run.json lists (older versions list none).
 
-        Warnings name steps at which nothing changed, steps far from both neighbours although the neighbours are near
-        each other (the mark of a checkpoint that was mixed up), temporary files, and a torn last line of metrics.
+        Warnings name steps at which nothing changed, steps with the weights of an earlier step, steps far from both
+        neighbours although the neighbours are near each other (the mark of a checkpoint that was mixed up), pairs that
+        look exchanged, temporary files, and a torn last line of metrics.
         """
         self._files.clear()
         self._maps.clear()

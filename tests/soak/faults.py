@@ -27,7 +27,7 @@ CALLS = (
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to a call: it fails with `error`, or the process is killed (None).
+    """Fate of a call: it fails with `error`, or the process is killed (None).
 
     A write that is cut writes half of its bytes before; other calls that are cut, and calls that fail late, are made.
     """
@@ -60,7 +60,7 @@ def failing(root: str | Path, fault: Fault = Fault()) -> Iterator[list[str]]:
         return False
 
     def made_before(name: str, call: Callable[..., Any], *arguments: Any, **keywords: Any) -> None:
-        """What a call does before it fails; a file descriptor is closed even by a `close` that fails."""
+        """Effect of a call before it fails; a file descriptor is closed even by a `close` that fails."""
         if name == "write" and fault.after:
             call(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
         elif name == "close" or (fault.after and name != "fsync"):

@@ -123,7 +123,7 @@ def places(tree, path=()):
 
 
 def altered(tree, rng):
-    """One value replaced, removed, repeated, renamed or added, somewhere in nested lists and objects."""
+    """Nested lists and objects, changed in place: a value is replaced, removed, repeated, renamed or nudged."""
     everywhere = [path for path in places(tree) if path]
     *parents, last = rng.choice(everywhere)
     node = tree
@@ -271,7 +271,7 @@ class Hangs(BaseException):
 
 
 def unexpected(call):
-    """What an operation ended with, unless it was well or an error of this package in one line."""
+    """End of an operation in words, unless it was well or an error of this package in one line."""
 
     def give_up(number, frame):
         raise Hangs

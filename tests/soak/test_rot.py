@@ -37,7 +37,7 @@ SPARSE = {"save.weights": "every(13)", "save.state": "every(8)"}
 
 
 def flip(path: Path, others: list[Path], draw: random.Random) -> None:
-    """One to three bits."""
+    """Flip one to three bits."""
     data = bytearray(path.read_bytes())
     for _ in range(draw.choice((1, 1, 3))):
         data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
@@ -299,7 +299,7 @@ def replays_hold(folder: Path, subject: Subject) -> bool:
 
 
 def read_everything(traj: interp.Trajectory, want: dict) -> list[str]:
-    """What is read wrongly, without an error."""
+    """Sentences about values that are read wrongly, without an error."""
     wrong = []
     try:
         for name in traj.names:

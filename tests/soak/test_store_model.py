@@ -176,7 +176,7 @@ class Store(RuleBasedStateMachine):
     @precondition(lambda self: self.writer is None)
     @rule(chance=st.randoms(use_true_random=False))
     def corrupt(self, chance: random.Random) -> None:
-        """One flipped bit of a copy is found, by `verify` or when the run is opened."""
+        """A flipped bit of a copy is found, by `verify` or when the run is opened."""
         copy = Path(shutil.copytree(self.folder, self.root / "copy"))
         files = [path for path in sorted(copy.rglob("*")) if path.suffix in (".safetensors", ".json", ".jsonl")]
         path = chance.choice(files)

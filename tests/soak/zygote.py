@@ -117,7 +117,7 @@ class Zygote:
         return child.said()
 
     def ask(self, words: dict[str, object]) -> int:
-        """One request and its answer."""
+        """Put a request to the process, and return its answer."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
