@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interp.errors import NotAvailableError
+from interp.models.tables import PairTables
 
 __all__ = [
     "Answer",
@@ -213,6 +214,17 @@ class Network(nn.Module, ABC):
             NotAvailableError: the network does not tell its neurons.
         """
         raise NotAvailableError(f"{type(self).__name__} does not tell its neurons (`has_neurons`).")
+
+    def pair_tables(self, tokens: Int[Tensor, "pair pos"]) -> PairTables:
+        """The network on all pairs of operands as tables with a row per token, in float64.
+
+        `tokens` are all pairs, the second operand varying fastest. Networks of one hidden layer whose pre-activations
+        are sums of terms of one token each (`interp.models.tables`) have tables; accounts and certificates need them.
+
+        Raises:
+            NotAvailableError: the network is none of these; the message says which condition fails.
+        """
+        raise NotAvailableError(f"{type(self).__name__} does not tell its tables (`Network.pair_tables`).")
 
 
 class NeuronNetwork(Network):

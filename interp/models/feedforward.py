@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interp.config import FeedForward
-from interp.errors import ConfigError
+from interp.errors import ConfigError, NotAvailableError
 from interp.models.base import Answer, Batch, NeuronNetwork, Parameters, activate, draw, look_up, numbers_of_tokens
+from interp.models.tables import PairTables, dot_error, operand_tokens, sum_tables
 
 __all__ = ["FeedForwardNetwork"]
 
@@ -157,6 +158,29 @@ class FeedForwardNetwork(NeuronNetwork):
         """See `Network.neuron_logit_map`."""
         return self.unembed.W_U
 
+    def pair_tables(self, tokens: Int[Tensor, "pair pos"]) -> PairTables:
+        """See `Network.pair_tables`; for one hidden layer behind a sum or a concatenation of embeddings."""
+        if len(self.blocks) != 1:
+            raise NotAvailableError(f"Tables of pairs need one hidden layer; this MLP has {len(self.blocks)}.")
+        if self.config.combine == "product" or self.config.embedding == "scalars":
+            found = "multiplies operands" if self.config.combine == "product" else "reads operands as numbers"
+            raise NotAvailableError(f"Tables of pairs need a sum of embeddings; this MLP {found}.")
+        *operands, _ = operand_tokens(tokens)
+        mlp, one_hot = self.blocks[0].mlp, self.config.embedding == "one-hot"
+        rows, rounding = [], {}
+        for name, (pos, token) in zip(("first", "second"), operands):
+            half = self._halves(mlp)[pos].detach().double()
+            if one_hot:
+                rows.append(half[token])
+                continue
+            table = self._tables[pos].detach().double()[token]
+            rows.append(table @ half)
+            rounding[name] = dot_error(len(half)) * float((table.abs() @ half.abs()).max())
+        d_z = 0 if one_hot else len(mlp.W_in)
+        return sum_tables(
+            rows, mlp.b_in, self.unembed.W_U, self.unembed.b_U, self.config.activation, d_z=d_z, rounding=rounding
+        )
+
     def _operands(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_operand"]:
         """Operands as they are read, at each position."""
         match self.config.embedding:
@@ -185,12 +209,16 @@ class FeedForwardNetwork(NeuronNetwork):
 
     def _rows(self, first: Any) -> list[Float[Tensor, "token neuron"]]:
         """Contribution of each token to the first layer, at either position; the first one includes the bias."""
-        W_in = self.embed.W_E if first.W_in is None else first.W_in
-        halves = W_in.chunk(2) if self.config.combine == "concatenate" else (W_in, W_in)
+        halves = self._halves(first)
         rows = [*halves] if first.W_in is None else [table @ half for table, half in zip(self._tables, halves)]
         if first.b_in is not None:
             rows[0] = rows[0] + first.b_in  # once per token, not per pair
         return rows
+
+    def _halves(self, first: Any) -> tuple[Tensor, ...]:
+        """Weights of the first layer for the operand at either position."""
+        W_in = self.embed.W_E if first.W_in is None else first.W_in
+        return W_in.chunk(2) if self.config.combine == "concatenate" else (W_in, W_in)
 
     @property
     def _numbers(self) -> Float[Tensor, " token"]:

@@ -34,6 +34,7 @@ from interp.errors import NotAvailableError
 from interp.models.attention import Attention, plus
 from interp.models.base import Answer, Batch, NeuronNetwork, Parameters, activate, draw, is_stacked, look_up
 from interp.models.prefixes import PrefixBatch, prefix_batch, whole_batch
+from interp.models.tables import PairTables, attention_tables, operand_tokens
 
 __all__ = ["TransformerNetwork"]
 
@@ -218,6 +219,19 @@ class TransformerNetwork(NeuronNetwork):
     def neuron_logit_map(self) -> Float[Tensor, "neuron d_vocab_out"]:
         """See `Network.neuron_logit_map`."""
         return self.blocks[-1].mlp.W_out @ self.unembed.W_U
+
+    def pair_tables(self, tokens: Int[Tensor, "pair pos"]) -> PairTables:
+        """See `Network.pair_tables`; for one layer."""
+        if len(self.blocks) > 1:
+            raise NotAvailableError(f"Tables of pairs need a single layer; this transformer has {len(self.blocks)}.")
+        first, second, rest = operand_tokens(tokens)
+        if tokens.shape[1] - 1 not in rest:
+            raise NotAvailableError("Tables of pairs need a last position that holds no operand, such as '='.")
+        x = self.pos_embed.W_pos[: tokens.shape[1], None].double() + self.embed.W_E.double()
+        block, config = self.blocks[0], self.config
+        return attention_tables(
+            x, (first, second), rest, block.attn, block.mlp, self.unembed, config.activation, config.attention_rate
+        )
 
     # once per prefix
 
