@@ -12,14 +12,14 @@ from torch.nn.parameter import UninitializedParameter
 from interp.config import Decoder, FeedForward, Logistic, Recurrent, Transformer
 from interp.config.declared import ModelConfig
 from interp.errors import ConfigError, InterpError, error_line
-from interp.models.base import Answer, Batch, Network, Sizes
+from interp.models.base import Activations, Answer, Batch, Network, Sizes
 from interp.models.decoder import DecoderNetwork
 from interp.models.feedforward import FeedForwardNetwork
 from interp.models.logistic import LogisticNetwork
 from interp.models.recurrent import RecurrentNetwork
 from interp.models.transformer import TransformerNetwork
 
-__all__ = ["Answer", "Batch", "Model", "Network", "Sizes", "build_model"]
+__all__ = ["Activations", "Answer", "Batch", "Model", "Network", "Sizes", "build_model"]
 
 DTYPES = (torch.float16, torch.float32, torch.float64)
 """Types of parameters that checkpoints store."""

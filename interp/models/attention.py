@@ -15,8 +15,9 @@ keys and values of all positions, but queries and an MLP only where logits are w
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,9 +25,27 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from interp.models.base import Activations
 from interp.models.prefixes import Level
 
-__all__ = ["Attention", "plus"]
+__all__ = ["ACTIVATION_AXES", "Attention", "branches_of", "plus"]
+
+_STREAM, _HEADS, _PATTERN, _NEURONS = (
+    ("pos", "d_model"),
+    ("pos", "head", "d_head"),
+    ("head", "pos", "key"),
+    ("pos", "neuron"),
+)
+ACTIVATION_AXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        **dict.fromkeys(("hook_embed", "hook_pos_embed", "hook_resid_pre", "hook_attn_out", "hook_resid_mid"), _STREAM),
+        **dict.fromkeys(("hook_mlp_out", "hook_resid_post"), _STREAM),
+        **dict.fromkeys(("attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_z"), _HEADS),
+        **dict.fromkeys(("attn.hook_attn_scores", "attn.hook_pattern"), _PATTERN),
+        **dict.fromkeys(("mlp.hook_pre", "mlp.hook_post"), _NEURONS),
+    }
+)
+"""Axes of the activations of transformer and decoder: see `Network.activation_axes`."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +58,9 @@ class Attention:
         >>> attn.W_V = attn.W_O = torch.eye(2)[None]
         >>> attn.b_Q = attn.b_K = attn.b_V = attn.b_O = None
         >>> x = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
-        >>> Attention(n_heads=1, d_head=2).activations(x, attn)["hook_attn_out"].tolist()
+        >>> Attention(n_heads=1, d_head=2).output(x, attn, Activations(), "").tolist()
         [[[1.0, 0.0], [0.5, 0.5]]]
-        >>> Attention(n_heads=1, d_head=2, causal=False).activations(x, attn)["hook_attn_out"].tolist()
+        >>> Attention(n_heads=1, d_head=2, causal=False).output(x, attn, Activations(), "").tolist()
         [[[0.5, 0.5], [0.5, 0.5]]]
     """
 
@@ -50,22 +69,24 @@ class Attention:
     causal: bool = True
     rate: float = 1.0
 
-    def activations(self, x: Float[Tensor, "batch pos d_model"], attn: Any) -> dict[str, Tensor]:
-        """The plain pass: what a layer computes at every position, under HookedTransformer's names."""
-        found = {}
-        for name in "QKV":
-            projected = torch.einsum("bpd,hde->bphe", x, getattr(attn, f"W_{name}"))
-            found[f"attn.hook_{name.lower()}"] = plus(projected, getattr(attn, f"b_{name}"))
-        q, k, v = found.values()
+    def output(
+        self, x: Float[Tensor, "batch pos d_model"], attn: Any, activations: Activations, at: str
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The plain pass: what the heads write at every position. Names of activations begin with `at`, the block."""
+
+        def projected(name: str) -> Tensor:
+            x_W = torch.einsum("bpd,hde->bphe", x, getattr(attn, f"W_{name}"))
+            return activations.keep(f"{at}attn.hook_{name.lower()}", plus(x_W, getattr(attn, f"b_{name}")))
+
+        q, k, v = (projected(name) for name in "QKV")
         scores = torch.einsum("bqhe,bkhe->bhqk", q, k) / math.sqrt(self.d_head)
         if self.causal:
             later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
             scores = scores.masked_fill(later, -math.inf)
-        found["attn.hook_attn_scores"] = scores
-        found["attn.hook_pattern"] = pattern = self._pattern(scores, dim=-1)
-        found["attn.hook_z"] = z = torch.einsum("bhqk,bkhe->bqhe", pattern, v)
-        found["hook_attn_out"] = plus(torch.einsum("bqhe,hed->bqd", z, attn.W_O), attn.b_O)
-        return found
+        scores = activations.keep(f"{at}attn.hook_attn_scores", scores)
+        pattern = activations.keep(f"{at}attn.hook_pattern", self._pattern(scores, dim=-1))
+        z = activations.keep(f"{at}attn.hook_z", torch.einsum("bhqk,bkhe->bqhe", pattern, v))
+        return activations.keep(f"{at}hook_attn_out", plus(torch.einsum("bqhe,hed->bqd", z, attn.W_O), attn.b_O))
 
     def last_mid(
         self,
@@ -124,6 +145,19 @@ class Attention:
         if self.rate == 1:
             return pattern
         return self.rate * pattern + (1 - self.rate) * (scores > -math.inf).to(scores.dtype)
+
+
+def branches_of(n_layers: int) -> tuple[tuple[str, ...], ...]:
+    """Attention and MLP of each layer, as `Network.branches` names them.
+
+    >>> branches_of(1)[1]
+    ('blocks.0.mlp.hook_pre', 'blocks.0.mlp.hook_post', 'blocks.0.hook_mlp_out')
+    """
+    attention = *(f"attn.hook_{name}" for name in ("q", "k", "v", "attn_scores", "pattern", "z")), "hook_attn_out"
+    mlp = "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out"
+    return tuple(
+        tuple(f"blocks.{layer}.{name}" for name in branch) for layer in range(n_layers) for branch in (attention, mlp)
+    )
 
 
 def plus(x: Float[Tensor, "*n"], bias: Tensor | None) -> Float[Tensor, "*n"]:

@@ -11,10 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interp.errors import NotAvailableError
+from interp.errors import InvalidArgumentError, NotAvailableError, UnknownNameError, did_you_mean
 from interp.models.tables import PairTables
 
 __all__ = [
+    "Activations",
     "Answer",
     "Batch",
     "Network",
@@ -73,6 +74,59 @@ class Sizes(NamedTuple):
     """Number of outputs."""
 
 
+class Activations(dict[str, Tensor]):
+    """Activations of one plain pass by name, in the order in which it computes them, and the changes to be made in it.
+
+    A plain pass hands over each activation and goes on with what it gets back. Without changes that is the tensor
+    itself.
+
+    Example:
+        >>> activations = Activations({"hidden": lambda x: 2 * x})
+        >>> activations.keep("embed", torch.ones(2)).tolist(), activations.keep("hidden", torch.ones(2)).tolist()
+        ([1.0, 1.0], [2.0, 2.0])
+        >>> list(activations)
+        ['embed', 'hidden']
+    """
+
+    def __init__(self, changes: Mapping[str, Callable[[Tensor], Tensor]] | None = None) -> None:
+        super().__init__()
+        self.changes = dict(changes or {})
+        """Functions that take an activation and return what is to stand in its place, by the activation's name."""
+
+    def keep(self, name: str, x: Tensor) -> Tensor:
+        """The activation with which the pass goes on: `x`, or its change, which is what is kept.
+
+        Raises:
+            InvalidArgumentError: a change returns another shape.
+            NotAvailableError: the pass computes an activation that is to be changed more than once.
+        """
+        if name in self.changes:
+            if name in self:
+                raise NotAvailableError(
+                    f"`{name}` is computed more than once in a pass, so that it is not one activation to be changed. "
+                    "Give each use a name of its own in `Network.plain_pass`."
+                )
+            x = self._changed(name, x)
+        self[name] = x
+        return x
+
+    def at_position(self, name: str, x: Float[Tensor, "batch d"], pos: int, positions: int) -> Float[Tensor, "batch d"]:
+        """State at one position with which a recurrence goes on; the pass keeps the states of all positions itself.
+
+        A change is asked at each position in turn, for a tensor [batch, positions, d] that is right at `pos` alone.
+        """
+        if name not in self.changes:
+            return x
+        return self._changed(name, x[:, None].expand(-1, positions, -1))[:, pos]
+
+    def _changed(self, name: str, x: Tensor) -> Tensor:
+        changed = self.changes[name](x.clone())  # which it may write over
+        if not isinstance(changed, Tensor) or changed.shape != x.shape:
+            came = f"shape {list(changed.shape)}" if isinstance(changed, Tensor) else f"a {type(changed).__name__}"
+            raise InvalidArgumentError(f"The change of `{name}` must return the shape {list(x.shape)}; got {came}.")
+        return changed
+
+
 class Network(nn.Module, ABC):
     """A model's parameters and passes, with what trainers, optimisers and measures ask of them.
 
@@ -91,6 +145,31 @@ class Network(nn.Module, ABC):
     """Name of the matrix [stream, d_vocab_out] that gives the logits; empty where no parameter is one."""
     has_neurons: ClassVar[bool] = False
     """Whether `answer` tells the neurons of the last hidden layer, and `neuron_logit_map` their way to the logits."""
+    activation_axes: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+    """Names of the axes of activations behind the batch, by name; in blocks without `blocks.i.` in front.
+
+    Patching and ablation choose along `pos`, `head` and `neuron`. Where an activation is not named here, two axes are
+    (batch, neuron) and three (batch, pos, neuron)."""
+    ablation: str = ""
+    """Parts that `interp.analysis.ablations.keep_only` has taken away, in words; empty where nothing is."""
+
+    @property
+    def branches(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the activations of each part that reads a shared stream and adds to it, the last one what it adds.
+
+        Path patching freezes the last one of each, but where the path begins or ends in it: heads and MLPs of a
+        transformer. Empty where there is no way around a layer.
+        """
+        return ()
+
+    @property
+    def readers(self) -> Mapping[str, tuple[str, str]]:
+        """Matrix and bias that read an activation, by its name: those by which its heads or neurons act.
+
+        The matrix has the axes of a head or a neuron first. An empty name of a bias says that the network has no place
+        for one; a place may hold None.
+        """
+        return {}
 
     @property
     def embeddings(self) -> tuple[str, ...]:
@@ -124,8 +203,22 @@ class Network(nn.Module, ABC):
             >>> build_model(Transformer(), 6, 3, 5, generator=torch.Generator()).axes_of("blocks.0.mlp.W_in")
             ('d_model', 'neuron')
         """
-        short = name.split(".", 2)[-1] if name.startswith("blocks.") else name
-        return self.axes.get(name, self.axes.get(short, ()))
+        return self.axes.get(name, self.axes.get(_without_block(name), ()))
+
+    def activation_axes_of(self, name: str, ndim: int) -> tuple[str, ...]:
+        """Names of the axes of an activation of `ndim` axes, behind the batch, from `activation_axes`.
+
+        Example:
+            >>> from interp.config import Transformer
+            >>> from interp.models import build_model
+            >>> model = build_model(Transformer(), 6, 3, 5, generator=torch.Generator())
+            >>> model.activation_axes_of("blocks.0.attn.hook_z", 4)
+            ('pos', 'head', 'd_head')
+        """
+        declared = self.activation_axes.get(name, self.activation_axes.get(_without_block(name)))
+        if declared is not None:
+            return declared
+        return {2: ("neuron",), 3: ("pos", "neuron")}.get(ndim, tuple(f"axis_{i}" for i in range(1, ndim)))
 
     def operand_embeddings(self, weights: Mapping[str, Tensor]) -> Float[Tensor, "*step token column"]:
         """Representation of each token at either operand, side by side: by default the table of the first operand.
@@ -154,29 +247,75 @@ class Network(nn.Module, ABC):
             "whose activations `run_with_cache` gives under the same names."
         )
 
+    def extra_repr(self) -> str:
+        """Words in the network's printed form: parts that were taken away."""
+        return self.ablation
+
     @abstractmethod
     def forward(
         self, tokens: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos"]
     ) -> Float[Tensor, "batch out_pos d_vocab_out"] | Float[Tensor, "batch d_vocab_out"]:
         """Logits at every position, or those of the answer alone."""
 
-    def run_with_cache(self, tokens: Int[Tensor, "batch pos"]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits and activations by name: by default the outputs of all submodules, under their names."""
-        cache: dict[str, Tensor] = {}
+    def plain_pass(
+        self, tokens: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos"], activations: Activations
+    ) -> Float[Tensor, "batch out_pos d_vocab_out"] | Float[Tensor, "batch d_vocab_out"]:
+        """Logits by a pass that hands over each activation: `x = activations.keep(name, x)`.
 
-        def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
-            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-                if isinstance(output, Tensor):
-                    cache[name] = output
+        By default the outputs of all submodules that are tensors, under their names.
+        """
+
+        def keeping(name: str) -> Callable[[nn.Module, Any, Any], Tensor | None]:
+            def hook(module: nn.Module, inputs: Any, output: Any) -> Tensor | None:
+                return activations.keep(name, output) if isinstance(output, Tensor) else None
 
             return hook
 
-        handles = [module.register_forward_hook(keep(name)) for name, module in self.named_modules() if name]
+        handles = [module.register_forward_hook(keeping(name)) for name, module in self.named_modules() if name]
         try:
-            return self(tokens), cache
+            return self(tokens)
         finally:
             for handle in handles:
                 handle.remove()
+
+    def run_with_cache(
+        self, tokens: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos"]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits and activations by name, of `plain_pass`."""
+        return self.run_with_changes(tokens, {})
+
+    def run_with_changes(
+        self,
+        tokens: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos"],
+        changes: Mapping[str, Callable[[Tensor], Tensor]],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits and activations where some are changed on the way: `changes` are functions of them by name.
+
+        Everything behind a changed activation is computed from it. States of a recurrence are changed position by
+        position: a function is then called for each, and must not mix positions.
+
+        Raises:
+            UnknownNameError: there is no activation of that name.
+            InvalidArgumentError: a change returns another shape.
+
+        Example:
+            >>> from interp.config import Transformer
+            >>> from interp.models import build_model
+            >>> config = Transformer(d_model=8, n_heads=2, d_head=4, d_mlp=8, attention_biases="absent")
+            >>> model = build_model(config, 6, 3, 5, generator=torch.Generator().manual_seed(0))
+            >>> no_attention = {"blocks.0.attn.hook_pattern": lambda pattern: 0 * pattern}
+            >>> _, cache = model.run_with_changes(torch.tensor([[1, 2, 5]]), no_attention)
+            >>> cache["blocks.0.hook_attn_out"].abs().max().item()
+            0.0
+        """
+        activations = Activations(changes)
+        logits = self.plain_pass(tokens, activations)
+        if unknown := changes.keys() - activations.keys():
+            name = min(unknown)
+            raise UnknownNameError(
+                f"There is no activation `{name}` in {type(self).__name__}. {did_you_mean(name, activations)}"
+            )
+        return logits, dict(activations)
 
     def prepare(self, tokens: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos"]) -> Batch:
         """Inputs as the fast passes read them, prepared once, on the device of `tokens`."""
@@ -259,13 +398,13 @@ class NeuronNetwork(Network):
         self, tokens: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos"]
     ) -> Float[Tensor, "batch out_pos d_vocab_out"]:
         """Logits at every position, by the plain pass (a model without positions has one)."""
-        return self.run_with_cache(tokens)[0]
+        return self.plain_pass(tokens, Activations())
 
     @abstractmethod
-    def run_with_cache(
-        self, tokens: Int[Tensor, "batch pos"]
-    ) -> tuple[Float[Tensor, "batch out_pos d_vocab_out"], dict[str, Tensor]]:
-        """Logits at every position and all activations under their HookedTransformer names: the plain pass."""
+    def plain_pass(
+        self, tokens: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos"], activations: Activations
+    ) -> Float[Tensor, "batch out_pos d_vocab_out"]:
+        """Logits at every position; the activations have HookedTransformer's names."""
 
     def prepare(self, tokens: Int[Tensor, "batch pos"]) -> Batch:
         """See `Network.prepare`; on CUDA with the incidence of tokens, by which look-ups are summed back."""
@@ -285,6 +424,11 @@ class NeuronNetwork(Network):
     @abstractmethod
     def neuron_logit_map(self) -> Float[Tensor, "neuron d_vocab_out"]:
         """W_L, the map from the neurons of the last hidden layer to the logits."""
+
+
+def _without_block(name: str) -> str:
+    """Name of a parameter or an activation of a block without `blocks.i.`."""
+    return name.split(".", 2)[-1] if name.startswith("blocks.") else name
 
 
 def is_block_matrix(name: str, ndim: int) -> bool:

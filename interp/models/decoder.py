@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interp.config import Decoder
-from interp.models.attention import Attention
-from interp.models.base import Answer, Batch, NeuronNetwork, Parameters, activate, draw
+from interp.models.attention import ACTIVATION_AXES, Attention, branches_of
+from interp.models.base import Activations, Answer, Batch, NeuronNetwork, Parameters, activate, draw
 from interp.models.prefixes import PrefixBatch, prefix_batch
 
 __all__ = ["DecoderNetwork"]
@@ -71,6 +71,7 @@ class DecoderNetwork(NeuronNetwork):
             "unembed.W_U": ("d_model", "d_vocab_out"),
         }
     )
+    activation_axes: ClassVar[Mapping[str, tuple[str, ...]]] = ACTIVATION_AXES
 
     def __init__(self, config: Decoder, d_vocab: int, n_ctx: int, d_vocab_out: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -104,26 +105,38 @@ class DecoderNetwork(NeuronNetwork):
             self.blocks.append(block)
         self.unembed = Parameters(W_U=parameter(linear(d, d_vocab_out)))
 
+    @property
+    def branches(self) -> tuple[tuple[str, ...], ...]:
+        """See `Network.branches`."""
+        return branches_of(len(self.blocks))
+
+    @property
+    def readers(self) -> Mapping[str, tuple[str, str]]:
+        """See `Network.readers`; there are no biases."""
+        found = {}
+        for at in (f"blocks.{layer}." for layer in range(len(self.blocks))):
+            found[at + "attn.hook_z"] = (at + "attn.W_O", "")
+            found[at + "mlp.hook_post"] = (at + "mlp.W_out", "")
+        return found
+
     # --- the plain pass -----------------------------------------------------------------------------------------------
 
-    def run_with_cache(
-        self, tokens: Int[Tensor, "batch pos"]
-    ) -> tuple[Float[Tensor, "batch pos d_vocab_out"], dict[str, Tensor]]:
-        """See `Network.run_with_cache`; `hook_resid_mid` and `hook_resid_post` lie behind the LayerNorms."""
-        n_ctx, cache = tokens.shape[1], {}
-        cache["hook_embed"] = self.embed.W_E[tokens]
-        cache["hook_pos_embed"] = self.positions[:n_ctx].expand(len(tokens), -1, -1)
-        x = cache["hook_embed"] + cache["hook_pos_embed"]
+    def plain_pass(
+        self, tokens: Int[Tensor, "batch pos"], activations: Activations
+    ) -> Float[Tensor, "batch pos d_vocab_out"]:
+        """See `Network.plain_pass`; `hook_resid_mid` and `hook_resid_post` lie behind the LayerNorms."""
+        keep, n_ctx = activations.keep, tokens.shape[1]
+        embedded = keep("hook_embed", self.embed.W_E[tokens])
+        x = embedded + keep("hook_pos_embed", self.positions[:n_ctx].expand(len(tokens), -1, -1))
         for layer, block in enumerate(self.blocks):
             at, mlp = f"blocks.{layer}.", block.mlp
-            cache[at + "hook_resid_pre"] = x
-            cache |= {at + name: found for name, found in self.attention.activations(x, block.attn).items()}
-            cache[at + "hook_resid_mid"] = x = _normalised(x + cache[at + "hook_attn_out"], block.ln1)
-            cache[at + "mlp.hook_pre"] = x @ mlp.W_in
-            cache[at + "mlp.hook_post"] = activate(self.config.activation, cache[at + "mlp.hook_pre"])
-            cache[at + "hook_mlp_out"] = cache[at + "mlp.hook_post"] @ mlp.W_out
-            cache[at + "hook_resid_post"] = x = _normalised(x + cache[at + "hook_mlp_out"], block.ln2)
-        return x @ self.unembed.W_U, cache
+            x = keep(at + "hook_resid_pre", x)
+            written = self.attention.output(x, block.attn, activations, at)
+            x = keep(at + "hook_resid_mid", _normalised(x + written, block.ln1))
+            post = keep(at + "mlp.hook_post", activate(self.config.activation, keep(at + "mlp.hook_pre", x @ mlp.W_in)))
+            written = keep(at + "hook_mlp_out", post @ mlp.W_out)
+            x = keep(at + "hook_resid_post", _normalised(x + written, block.ln2))
+        return x @ self.unembed.W_U
 
     # --- the fast pass ------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,17 @@ from torch.nn import functional as F
 
 from interp.config import FeedForward
 from interp.errors import ConfigError, NotAvailableError
-from interp.models.base import Answer, Batch, NeuronNetwork, Parameters, activate, draw, look_up, numbers_of_tokens
+from interp.models.base import (
+    Activations,
+    Answer,
+    Batch,
+    NeuronNetwork,
+    Parameters,
+    activate,
+    draw,
+    look_up,
+    numbers_of_tokens,
+)
 from interp.models.tables import PairTables, dot_error, operand_tokens, sum_tables
 
 __all__ = ["FeedForwardNetwork"]
@@ -56,6 +66,14 @@ class FeedForwardNetwork(NeuronNetwork):
             "mlp.b_in": ("neuron",),
             "unembed.W_U": ("neuron", "d_vocab_out"),
             "unembed.b_U": ("d_vocab_out",),
+        }
+    )
+    activation_axes: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+        {
+            "hook_embed": ("pos", "d_operand"),
+            "hook_product": ("neuron",),
+            "mlp.hook_pre": ("neuron",),
+            "mlp.hook_post": ("neuron",),
         }
     )
 
@@ -115,6 +133,14 @@ class FeedForwardNetwork(NeuronNetwork):
         return super().embeddings if self.embed_b is None else ("embed.W_E", "embed_b.W_E")
 
     @property
+    def readers(self) -> Mapping[str, tuple[str, str]]:
+        """See `Network.readers`; without a hidden layer the products of the embeddings are the neurons."""
+        n = len(self.blocks)
+        layers = [f"blocks.{layer}.mlp.hook_post" for layer in range(n)] or ["hook_product"]
+        matrices = [(f"blocks.{layer}.mlp.W_in", f"blocks.{layer}.mlp.b_in") for layer in range(1, n)]
+        return dict(zip(layers, [*matrices, ("unembed.W_U", "unembed.b_U")]))
+
+    @property
     def looks_up(self) -> bool:
         """See `Network.looks_up`; rows of one-hot inputs differ from operand to operand."""
         return self.config.embedding in ("shared", "separate")
@@ -128,24 +154,23 @@ class FeedForwardNetwork(NeuronNetwork):
         first, second = weights[self.embeddings[0]], weights[self.embeddings[-1]]
         return torch.cat([first @ halves[0], second @ halves[1]], dim=-1)
 
-    def run_with_cache(
-        self, tokens: Int[Tensor, "batch pos"]
-    ) -> tuple[Float[Tensor, "batch 1 d_vocab_out"], dict[str, Tensor]]:
-        """See `Network.run_with_cache`; `hook_embed` are the operands as they are read, one-hot or numbers included."""
-        cache = {"hook_embed": self._operands(tokens)}
-        x = cache["hook_embed"]
+    def plain_pass(
+        self, tokens: Int[Tensor, "batch pos"], activations: Activations
+    ) -> Float[Tensor, "batch 1 d_vocab_out"]:
+        """See `Network.plain_pass`; `hook_embed` are the operands as they are read, one-hot or numbers included."""
+        x = activations.keep("hook_embed", self._operands(tokens))
         match self.config.combine:
             case "concatenate":
                 x = x.flatten(1)
             case "sum":
                 x = x.sum(dim=1)
             case "product":
-                x = cache["hook_product"] = x.prod(dim=1)
+                x = activations.keep("hook_product", x.prod(dim=1))
         for layer, block in enumerate(self.blocks):
             W_in = self.embed.W_E if block.mlp.W_in is None else block.mlp.W_in
-            cache[f"blocks.{layer}.mlp.hook_pre"] = pre = _affine(x, W_in, block.mlp.b_in)
-            cache[f"blocks.{layer}.mlp.hook_post"] = x = activate(self.config.activation, pre)
-        return _affine(x, self.unembed.W_U, self.unembed.b_U)[:, None], cache
+            pre = activations.keep(f"blocks.{layer}.mlp.hook_pre", _affine(x, W_in, block.mlp.b_in))
+            x = activations.keep(f"blocks.{layer}.mlp.hook_post", activate(self.config.activation, pre))
+        return _affine(x, self.unembed.W_U, self.unembed.b_U)[:, None]
 
     def answer(self, batch: Batch) -> Answer:
         """See `Network.answer`."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from interp.config import Logistic
 from interp.errors import ConfigError
-from interp.models.base import Answer, Batch, NeuronNetwork
+from interp.models.base import Activations, Answer, Batch, NeuronNetwork
 
 __all__ = ["LogisticNetwork", "gradients", "logits"]
 
@@ -38,11 +38,12 @@ class LogisticNetwork(NeuronNetwork):
         self.S = nn.Parameter(config.initial_norm * direction / direction.norm())
         self.b = nn.Parameter(torch.full((1,), config.initial_bias, dtype=torch.float64))
 
-    def run_with_cache(
-        self, tokens: Float[Tensor, "batch pos"]
-    ) -> tuple[Float[Tensor, "batch 1 d_vocab_out"], dict[str, Tensor]]:
-        """See `Network.run_with_cache`; there is nothing between input and logit."""
-        return (tokens.to(self.S.dtype) @ self.S + self.b)[:, None, None], {"hook_embed": tokens}
+    def plain_pass(
+        self, tokens: Float[Tensor, "batch pos"], activations: Activations
+    ) -> Float[Tensor, "batch 1 d_vocab_out"]:
+        """See `Network.plain_pass`; there is nothing between input and logit."""
+        x = activations.keep("hook_embed", tokens)
+        return (x.to(self.S.dtype) @ self.S + self.b)[:, None, None]
 
     def prepare(self, tokens: Float[Tensor, "batch pos"]) -> Batch:
         """See `Network.prepare`; there are no look-ups to prepare."""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interp.config import Recurrent
-from interp.models.base import Answer, Batch, NeuronNetwork, Parameters, draw, in_front, numbers_of_tokens
+from interp.models.base import Activations, Answer, Batch, NeuronNetwork, Parameters, draw, in_front, numbers_of_tokens
 from interp.models.prefixes import Level, PrefixBatch, Rows, prefix_batch
 
 __all__ = ["RecurrentNetwork"]
@@ -55,6 +55,9 @@ class RecurrentNetwork(NeuronNetwork):
             "unembed.W_U": ("neuron", "d_vocab_out"),
             "unembed.b_U": ("d_vocab_out",),
         }
+    )
+    activation_axes: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+        {"hook_embed": ("pos", "d_model"), "rnn.hook_h": ("pos", "neuron"), "rnn.hook_c": ("pos", "neuron")}
     )
 
     def __init__(
@@ -89,29 +92,37 @@ class RecurrentNetwork(NeuronNetwork):
         W_U = weight(d_in, d_vocab_out)
         self.unembed = Parameters(W_U=W_U, b_U=bias(d_vocab_out))
 
-    def run_with_cache(
-        self, tokens: Int[Tensor, "batch pos"]
-    ) -> tuple[Float[Tensor, "batch pos d_vocab_out"], dict[str, Tensor]]:
-        """See `Network.run_with_cache`; `blocks.i.rnn.hook_h` and `hook_c` are the states behind each position."""
-        cache = {"hook_embed": self._inputs[tokens]}
-        x = cache["hook_embed"]
+    @property
+    def readers(self) -> Mapping[str, tuple[str, str]]:
+        """See `Network.readers`; states are read by the recurrence as well, in all layers."""
+        return {f"blocks.{len(self.blocks) - 1}.rnn.hook_h": ("unembed.W_U", "unembed.b_U")}
+
+    def plain_pass(
+        self, tokens: Int[Tensor, "batch pos"], activations: Activations
+    ) -> Float[Tensor, "batch pos d_vocab_out"]:
+        """See `Network.plain_pass`; `blocks.i.rnn.hook_h` and `hook_c` are the states behind each position."""
+        x = activations.keep("hook_embed", self._inputs[tokens])
         for layer, block in enumerate(self.blocks):
-            rnn, states, cells = block.rnn, [], []
+            rnn, at, positions = block.rnn, f"blocks.{layer}.rnn.", x.shape[1]
+            states: list[Tensor] = []
+            cells: list[Tensor] = []
             h = c = x.new_zeros(len(x), self.config.d_hidden)
-            for pos in range(x.shape[1]):
+            for pos in range(positions):
                 u = x[:, pos] @ rnn.W_ih + rnn.b_ih + h @ rnn.W_hh + rnn.b_hh
                 if self.config.cell == "lstm":
                     i, f, g, o = u.chunk(4, dim=1)
                     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+                    c = activations.at_position(at + "hook_c", c, pos, positions)
                     h = o.sigmoid() * c.tanh()
                     cells.append(c)
                 else:
                     h = getattr(u, self.config.nonlinearity)()
+                h = activations.at_position(at + "hook_h", h, pos, positions)
                 states.append(h)
-            cache[f"blocks.{layer}.rnn.hook_h"] = x = torch.stack(states, dim=1)
             if cells:
-                cache[f"blocks.{layer}.rnn.hook_c"] = torch.stack(cells, dim=1)
-        return x @ self.unembed.W_U + self.unembed.b_U, cache
+                activations[at + "hook_c"] = torch.stack(cells, dim=1)
+            activations[at + "hook_h"] = x = torch.stack(states, dim=1)
+        return x @ self.unembed.W_U + self.unembed.b_U
 
     # --- the fast pass ------------------------------------------------------------------------------------------------
 

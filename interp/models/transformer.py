@@ -31,8 +31,18 @@ from torch.nn import functional as F
 
 from interp.config import Transformer
 from interp.errors import NotAvailableError
-from interp.models.attention import Attention, plus
-from interp.models.base import Answer, Batch, NeuronNetwork, Parameters, activate, draw, is_stacked, look_up
+from interp.models.attention import ACTIVATION_AXES, Attention, branches_of, plus
+from interp.models.base import (
+    Activations,
+    Answer,
+    Batch,
+    NeuronNetwork,
+    Parameters,
+    activate,
+    draw,
+    is_stacked,
+    look_up,
+)
 from interp.models.prefixes import PrefixBatch, prefix_batch, whole_batch
 from interp.models.tables import PairTables, attention_tables, operand_tokens
 
@@ -71,6 +81,7 @@ class TransformerNetwork(NeuronNetwork):
             "unembed.b_U": ("d_vocab_out",),
         }
     )
+    activation_axes: ClassVar[Mapping[str, tuple[str, ...]]] = ACTIVATION_AXES
 
     def __init__(
         self, config: Transformer, d_vocab: int, n_ctx: int, d_vocab_out: int, generator: torch.Generator
@@ -127,6 +138,20 @@ class TransformerNetwork(NeuronNetwork):
         self.unembed = Parameters(W_U=W_U, b_U=bias(config.unembed_biases, d_vocab_out, fan_in=d))
 
     @property
+    def branches(self) -> tuple[tuple[str, ...], ...]:
+        """See `Network.branches`."""
+        return branches_of(len(self.blocks))
+
+    @property
+    def readers(self) -> Mapping[str, tuple[str, str]]:
+        """See `Network.readers`."""
+        found = {}
+        for at in (f"blocks.{layer}." for layer in range(len(self.blocks))):
+            found[at + "attn.hook_z"] = (at + "attn.W_O", at + "attn.b_O")
+            found[at + "mlp.hook_post"] = (at + "mlp.W_out", at + "mlp.b_out")
+        return found
+
+    @property
     def pattern(self) -> str:
         """See `Network.pattern`."""
         return "blocks.0.attn.hook_pattern" if len(self.blocks) == 1 else ""
@@ -154,24 +179,21 @@ class TransformerNetwork(NeuronNetwork):
 
     # --- the plain pass -----------------------------------------------------------------------------------------------
 
-    def run_with_cache(
-        self, tokens: Int[Tensor, "batch pos"]
-    ) -> tuple[Float[Tensor, "batch pos d_vocab_out"], dict[str, Tensor]]:
-        """See `Network.run_with_cache`."""
-        n_ctx, cache = tokens.shape[1], {}
-        cache["hook_embed"] = self.embed.W_E[tokens]
-        cache["hook_pos_embed"] = self.pos_embed.W_pos[:n_ctx].expand(len(tokens), -1, -1)
-        x = cache["hook_embed"] + cache["hook_pos_embed"]
+    def plain_pass(
+        self, tokens: Int[Tensor, "batch pos"], activations: Activations
+    ) -> Float[Tensor, "batch pos d_vocab_out"]:
+        """See `Network.plain_pass`."""
+        keep, n_ctx = activations.keep, tokens.shape[1]
+        embedded = keep("hook_embed", self.embed.W_E[tokens])
+        x = embedded + keep("hook_pos_embed", self.pos_embed.W_pos[:n_ctx].expand(len(tokens), -1, -1))
         for layer, block in enumerate(self.blocks):
             at, mlp = f"blocks.{layer}.", block.mlp
-            cache[at + "hook_resid_pre"] = x
-            cache |= {at + name: found for name, found in self.attention.activations(x, block.attn).items()}
-            cache[at + "hook_resid_mid"] = x = x + cache[at + "hook_attn_out"]
-            cache[at + "mlp.hook_pre"] = plus(x @ mlp.W_in, mlp.b_in)
-            cache[at + "mlp.hook_post"] = activate(self.config.activation, cache[at + "mlp.hook_pre"])
-            cache[at + "hook_mlp_out"] = plus(cache[at + "mlp.hook_post"] @ mlp.W_out, mlp.b_out)
-            cache[at + "hook_resid_post"] = x = x + cache[at + "hook_mlp_out"]
-        return plus(x @ self.unembed.W_U, self.unembed.b_U), cache
+            x = keep(at + "hook_resid_pre", x)
+            x = keep(at + "hook_resid_mid", x + self.attention.output(x, block.attn, activations, at))
+            pre = keep(at + "mlp.hook_pre", plus(x @ mlp.W_in, mlp.b_in))
+            post = keep(at + "mlp.hook_post", activate(self.config.activation, pre))
+            x = keep(at + "hook_resid_post", x + keep(at + "hook_mlp_out", plus(post @ mlp.W_out, mlp.b_out)))
+        return plus(x @ self.unembed.W_U, self.unembed.b_U)
 
     # --- the fast pass ------------------------------------------------------------------------------------------------
 
