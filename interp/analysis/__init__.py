@@ -17,6 +17,7 @@
     curves          curves over training, and the first step at which a threshold is passed for good
     logistic        logistic regression on points of one class
     llc             the local learning coefficient (extra `llc`)
+    certificate     proved bounds on the margins of a network, from its tables and an account of it
 
 These modules know neither models nor runs (`llc` takes a model, which it samples). Every result is float64 (or an
 integer, or a boolean) on the device of its input. On top of them stand
