@@ -7,11 +7,15 @@ from fractions import Fraction
 import mpmath
 import numpy as np
 import pytest
+import torch
 from scipy.special import erf
+from torch.utils.flop_counter import FlopCounterMode
 
 from interp.analysis import certificate
 from interp.analysis.certificate import Advice, certify, exhaustive_margins
+from interp.config import FeedForward, Transformer
 from interp.errors import InvalidArgumentError
+from interp.models import build_model
 from interp.models.tables import UNIT, PairTables
 
 TABLES = ("W_L", "constant", "first", "second", "bypass_constant", "bypass_first", "bypass_second")
@@ -174,6 +178,26 @@ def test_a_bound_that_leaves_something_out_is_caught(mutation, monkeypatch):
         tables, answers, advice = case(seed)
         caught += unsound(mutated(tables, advice, answers), tables, answers) > 0
     assert caught > 4
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.3])
+def test_a_network_keeps_the_certificate_of_its_tables(rate):
+    rng, p = np.random.default_rng(0), 7
+    operands = torch.cartesian_prod(torch.arange(p), torch.arange(p))
+    tokens = torch.cat([operands, torch.full((p * p, 1), p)], dim=1)
+    config = Transformer(d_model=12, n_heads=3, d_head=4, d_mlp=16, attention_rate=rate, init="torch")
+    for seed in range(10):
+        model = build_model(config, p + 1, 3, p + 1, generator=torch.Generator().manual_seed(seed))
+        tables = model.pair_tables(tokens)
+        directions = (rng.normal(size=(16, seed + 7)),)  # 16 of them leave no penalty
+        found = certify(tables, Advice(np.zeros(16, int), np.ones(16), directions), sums(p), d_model=12)
+        logits = model.double()(tokens)[:, -1].detach().numpy().reshape(p, p, p + 1)
+        own = np.take_along_axis(logits, sums(p)[..., None], -1)
+        np.put_along_axis(logits, sums(p)[..., None], -np.inf, -1)
+        margins = own[..., 0] - logits.max(-1)
+        assert (found.margin < margins).all()
+        assert 1e-13 < found.slack < 1e-9
+        assert seed < 9 or np.abs(found.margin - margins).max() < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -500,6 +524,25 @@ def test_cost_of_what_it_is_compared_with():
     more = certify(tables, Advice(np.zeros(12, int), np.ones(12), (np.ones((12, 1)),)), sums(7), d_model=10)
     made = 2 * 2 * 7 * 10 * 12  # two tables of products [7, 10] @ [10, 12]
     assert (more.exhaustive - found.exhaustive, more.operations - found.operations) == (made, made)
+
+
+@pytest.mark.parametrize(
+    ("config", "positions", "sums_of_rows"),
+    [
+        # embedding + position of 15 rows, and the values of 14 less those of the last position
+        (Transformer(d_model=12, n_heads=3, d_head=5, d_mlp=10), 3, 15 * 12 + 14 * 15),
+        (FeedForward(d_model=12, d_hidden=(9,)), 2, 0),
+        (FeedForward(d_hidden=(9,), embedding="one-hot"), 2, 0),
+    ],
+)
+def test_cost_of_the_tables_is_that_of_their_products(config, positions, sums_of_rows):
+    operands = torch.cartesian_prod(torch.arange(7), torch.arange(7))
+    tokens = torch.cat([operands, torch.full((49, positions - 2), 7)], dim=1)
+    model = build_model(config, 8, positions, 7, generator=torch.Generator().manual_seed(0))
+    with FlopCounterMode(display=False) as counter:
+        tables = model.pair_tables(tokens)
+    # each product is made twice, the second time of absolute values, to bound the rounding
+    assert certificate._tables(tables, 12) == counter.get_total_flops() // 2 + sums_of_rows
 
 
 # --- arguments --------------------------------------------------------------------------------------------------------

@@ -528,8 +528,9 @@ def _tables(tables: PairTables, d: int) -> int:
     C, z = tables.W_L.shape[1], tables.d_z
     if tables.scores is None:
         return 4 * p * d * n if z else 0  # rows of a one-hot operand's matrix are its table
-    rows = 2 * p + 1
-    embedded = rows * d
-    scores = 4 * d * z + 2 * rows * d * H
-    values = 4 * rows * d * z + 2 * p * H * d  # W_V and W_O, less those of the last position
-    return embedded + scores + values + (4 * p * H + 2) * d * (n + C) + 2 * n * d * C
+    rows = 2 * p + 1  # those of the last position, too
+    scores = rows * d + 4 * d * z + 2 * rows * d * H
+    values = 2 * rows * d * z + 2 * p * z  # less those of the last position
+    folded = 2 * z * d * (n + C) + 2 * n * d * C  # W_O W_in, W_O W_U, W_out W_U
+    constants = 2 * d * (z + n + C)
+    return scores + values + folded + 4 * p * z * (n + C) + constants

@@ -202,7 +202,7 @@ def attention_tables(
     values = _attended(x.detach().double(), operands, rest, attn, mlp, unembed, rate, sizes=False)
     sizes = _attended(x.detach().double().abs(), operands, rest, attn, mlp, unembed, rate, sizes=True)
     heads, d_model, d_head = attn.W_Q.shape
-    lengths = 3 * d_model + 2 * d_head + mlp.W_out.shape[1] + 4 * len(x) + 16
+    lengths = 3 * d_model + 2 * heads * d_head + mlp.W_out.shape[1] + 4 * len(x) + 16
     gamma = dot_error(lengths)
     rounding = {name: gamma * float(np.max(np.abs(size))) for name, size in sizes.items() if name != "scores"}
     rounding["scores"] = gamma * max(float(np.abs(s).max()) for s in sizes["scores"]) + 16 * UNIT
@@ -232,26 +232,31 @@ def _attended(
 
     q = (torch.einsum("d,hde->he", x_last, of(attn, "W_Q")) + of(attn, "b_Q")) / d_head**0.5
     W_K, b_K = of(attn, "W_K"), of(attn, "b_K")
-    score = [torch.einsum("td,hde,he->th", s, W_K, q) + (q * b_K).sum(-1) for s in streams]
+    query_key = torch.einsum("hde,he->dh", W_K, q)
+    score = [s @ query_key + (q * b_K).sum(-1) for s in streams]
     W_V, W_O, b_V = of(attn, "W_V"), of(attn, "W_O"), of(attn, "b_V")
     value = [torch.einsum("td,hde->the", s, W_V) + b_V for s in streams]  # [token, head, d_head]
-    value = [torch.einsum("the,hed->thd", v, W_O) for v in value]  # what each head adds to the stream
 
     if sizes:
         mean = value[2].amax(0)  # a weighted mean is at most the largest
     else:
-        mean = (score[2].softmax(0)[..., None] * value[2]).sum(0)  # [head, d_model]: of the positions that never change
-    constant = rate * mean.sum(0) + (1 - rate) * (value[2].sum(0) + 2 * mean).sum(0)
-    stream = x_last + of(attn, "b_O") + constant
+        mean = (score[2].softmax(0)[..., None] * value[2]).sum(0)  # [head, d_head]: of the positions that never change
+    constant = rate * mean + (1 - rate) * (value[2].sum(0) + 2 * mean)
+    stream = x_last + of(attn, "b_O") + torch.einsum("he,hed->d", constant, W_O)
     W_in, W_U = of(mlp, "W_in"), of(unembed, "W_U")
+    OI, OU = (torch.einsum("hed,dm->hem", W_O, W) for W in (W_in, W_U))  # cheaper than p rows of every head's output
+
+    def through(W: Tensor, i: int) -> np.ndarray:
+        return _array(torch.einsum("the,hem->thm", value[i] + sign * mean, W))
+
     return {
         "W_L": _array(of(mlp, "W_out") @ W_U),
         "constant": _array(stream @ W_in + of(mlp, "b_in")),
         "bypass_constant": _array((stream + of(mlp, "b_out")) @ W_U + of(unembed, "b_U")),
-        "first": _array((value[0] + sign * mean) @ W_in),
-        "second": _array((value[1] + sign * mean) @ W_in),
-        "bypass_first": _array((value[0] + sign * mean) @ W_U),
-        "bypass_second": _array((value[1] + sign * mean) @ W_U),
+        "first": through(OI, 0),
+        "second": through(OI, 1),
+        "bypass_first": through(OU, 0),
+        "bypass_second": through(OU, 1),
         "scores": (_array(score[0]), _array(score[1]), _array(score[2].amax(0) if sizes else score[2].logsumexp(0))),
     }
 
