@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         config,
         errors,
         execution,
+        explanation,
         importers,
         literals,
         milestones,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from interp.config import RunConfig, events, recipes
     from interp.errors import InterpError
     from interp.execution.sweeps import sweep
+    from interp.explanation import explain
     from interp.importers import import_checkpoints
     from interp.milestones import comparison
     from interp.milestones.comparison import compare
@@ -60,6 +62,8 @@ __all__ = [
     "errors",
     "events",
     "execution",
+    "explain",
+    "explanation",
     "import_checkpoints",
     "importers",
     "literals",
@@ -93,6 +97,7 @@ _HOMES = {
     "RunConfig": "interp.config",
     "Trajectory": "interp.trajectory",
     "compare": "interp.milestones.comparison",
+    "explain": "interp.explanation.explaining",
     "import_checkpoints": "interp.importers",
     "load": "interp.trajectory",
     "measure": "interp.analysis.measures",
@@ -112,6 +117,7 @@ _MODULES = {
             "config",
             "errors",
             "execution",
+            "explanation",
             "importers",
             "literals",
             "milestones",

@@ -23,7 +23,7 @@ LINES = [
     ["optim", "trajectory"],
     ["training"],
     ["importers", "analysis"],
-    ["milestones"],
+    ["milestones", "explanation"],
     ["plots"],
     ["reporting"],
     ["execution"],

@@ -15,9 +15,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.analysis import circuits, geometry, irreps, keys, llc, logits, progress, spectra, subspaces
+from interp.analysis.account import variance_explained
+from interp.analysis.certificate import Certificate
 from interp.analysis.context import RunContext
+from interp.analysis.explaining import Examined
 from interp.analysis.loss import cross_entropy_by_input
 from interp.analysis.requirements import suggested_requirement
+from interp.analysis.scrubbing import Scrubbed
 from interp.errors import NotAvailableError
 from interp.models import Network
 from interp.tasks.objective import answer_loss
@@ -26,6 +30,8 @@ __all__ = ["CheckpointBatch"]
 
 COMPONENTS = 8
 """Number of principal components that are followed."""
+PERMUTATIONS = 3
+"""Permutations of the inputs for an accuracy with resampled parts, at each step."""
 NO_GRAPH = "does not require grad"
 """Words of torch's error where a gradient is asked for under `torch.no_grad`."""
 
@@ -363,6 +369,43 @@ class CheckpointBatch:
         self._require("excluded_loss_irreps", "finite group", "neurons")
         trained = self.context.grid(self.context.train)
         return irreps.excluded_loss_hidden(self.neurons, self.W_L, self.group, trained, self.key_irreps)
+
+    # --- accounts -----------------------------------------------------------------------------------------------------
+
+    @property
+    def named_keys(self) -> list[Any]:
+        """Frequencies that two of three criteria name at the first step of this batch, or irreps that are key there."""
+        if self.operation is not None:
+            return (self.own_keys[0].nonzero().squeeze(1) + 1).tolist()
+        flags = irreps.key_irreps(self.irrep_similarity)[0]
+        return [name for name, flag in zip(self.context.labels_of("irrep", len(flags)).tolist(), flags) if flag]
+
+    @cached_property
+    def certificates(self) -> list[Certificate]:
+        """Certificate at each step, by the account of that step with the keys of the last one."""
+        self._require("certificates", "account")
+        self.depends_on.add("last")
+
+        def certificate(model: Network) -> Certificate:
+            examined = Examined(self.context, model)
+            return examined.certificate(examined.account(self.context.account_keys))
+
+        return self.each(certificate, gradients=False)
+
+    @cached_property
+    def account_scores(self) -> tuple[Float[Tensor, " step"], Float[Tensor, " step"]]:
+        """Share of the logits that the idealised network explains, and accuracy with everything else resampled."""
+        self._require("account_scores", "account")
+        self.depends_on.add("last")
+
+        def scores(model: Network) -> tuple[float, float]:
+            examined = Examined(self.context, model)
+            account = examined.account(self.context.account_keys)
+            explained = variance_explained(examined.circuit, account)[1]
+            return explained, Scrubbed(examined.circuit).resampled(account, PERMUTATIONS).accuracy
+
+        explained, resampled = zip(*self.each(scores, gradients=False))
+        return torch.tensor(explained, dtype=torch.float64), torch.tensor(resampled, dtype=torch.float64)
 
     def _require(self, attribute: str, *requires: str) -> None:
         """Raises NotAvailableError where the run does not admit `attribute`."""

@@ -47,6 +47,7 @@ _KEYS: Any = {"requires": ("key frequencies",)}
 _NEURON_KEYS: Any = {"requires": ("neurons", "key frequencies")}
 _GROUP: Any = {"requires": ("finite group",)}
 _NEURON_GROUP: Any = {"requires": ("neurons", "finite group")}
+_ACCOUNT: Any = {"requires": ("account",), "relative_to": "last", "opt_in": True}
 _POINTS: Any = {"inputs": "weights", "requires": ("points",)}
 _WEIGHTS: Any = {"inputs": "weights"}
 _OPT_IN: Any = {"inputs": "weights", "opt_in": True}
@@ -319,6 +320,17 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             Measure("local_learning_coefficient_error", lambda b: b.llc[1],
                     "standard error of the local learning coefficient over chains",
                     relative_to="last", requires=("logits of classes",), **_OPT_IN),
+            # --- the account of each step, with the keys of the last one
+            Measure("certified_accuracy", lambda b: torch.tensor([c.accuracy for c in b.certificates]),
+                    "lower bound on the accuracy over all pairs, proved from the account, 0 to 1", **_ACCOUNT),
+            Measure("certified_loss", lambda b: torch.tensor([c.loss for c in b.certificates]),
+                    "upper bound on the loss over all pairs, proved from the account [nats]", **_ACCOUNT),
+            Measure("ideal_logits_explained", lambda b: b.account_scores[0],
+                    "share of the logits' variance that the account's idealised network explains, at most 1",
+                    **_ACCOUNT),
+            Measure("resampled_accuracy", lambda b: b.account_scores[1],
+                    "accuracy over all pairs with everything outside the account taken from other inputs (causal "
+                    "scrubbing, Chan et al., 2022), 0 to 1", **_ACCOUNT),
             # --- progress measures with the key frequencies of the last step
             Measure("restricted_loss_logit", lambda b: b.restricted_loss_logit,
                     "loss of the key frequencies of the logits, all pairs (Nanda et al., 2023) [nats]", **_KEYS),

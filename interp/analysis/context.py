@@ -302,6 +302,19 @@ class RunContext:
         """Key frequencies of the last stored step as numbers, increasing."""
         return (self.keys.nonzero().squeeze(1) + 1).tolist()
 
+    # --- accounts -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def account_keys(self) -> tuple[Any, ...]:
+        """Key frequencies or irreps of the account of the last stored step; empty where there is no account."""
+        from interp.analysis.explaining import Examined  # which imports this module
+
+        try:
+            examined = Examined(self, self.traj.model())
+            return examined.keys(self.last.named_keys) if examined.tables is not None else ()
+        except NotAvailableError:
+            return ()
+
     # --- streaming ----------------------------------------------------------------------------------------------------
 
     def chunks(self, positions: Int[np.ndarray, " step"], inputs: str, at_once: int) -> Iterator[np.ndarray]:

@@ -112,6 +112,13 @@ _TABLE = (
     Requirement("neurons", lambda c: c.has_neurons, "needs a model with a hidden layer of neurons before its logits"),
     Requirement("unembedding", lambda c: c.has_unembedding, "needs an unembedding (such as `unembed.W_U`)"),
     Requirement(
+        "account",
+        lambda c: bool(c.account_keys),
+        "needs a network of one hidden layer that tells its tables (`Network.pair_tables`), with keys at the last "
+        "stored step",
+        implies=("operand pairs", "neurons", "answers are operands"),
+    ),
+    Requirement(
         "attention",
         lambda c: c.has_attention,
         "is defined for a transformer of one layer that reads its answer at '='",

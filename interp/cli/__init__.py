@@ -1,4 +1,4 @@
-"""The command line: `interp demo | train | resume | replay | import | measure | compare | report | verify | ...`.
+"""The command line: `interp demo | train | resume | replay | import | measure | compare | explain | report | ...`.
 
 A user's mistake ends with one line and exit code 2; a run that diverged ends with 1, an interrupted one with 130.
 A warning is one line, too, and is said once.

@@ -462,6 +462,47 @@ class Reproduce:
 
 
 @dataclass
+class Explain:
+    """Explain runs: the algorithm that each has learned, tested sentence by sentence, and an accuracy that is proved.
+
+    Of several runs it says what their algorithms have in common. Explained are networks of one hidden layer whose
+    operation is a sum, a product modulo a prime, or that of a finite group; of others it says why not.
+    """
+
+    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN", help="run folders; two or more are compared")]]
+    step: Annotated[int | None, arg(metavar="INT", help="stored step; the last one if not given")] = None
+    rank: Annotated[
+        Literal[2, 4, 6], arg(help="directions per cluster of the certificate: more prove and cost more")
+    ] = 4
+    timeline: Annotated[bool, arg(help="date each part: the account at up to 100 steps, for a minute or so")] = True
+    output: Annotated[
+        Path | None,
+        arg(metavar="FOLDER", help="write explanation.json, index.html and the account; of several, one folder each"),
+    ] = None
+
+    def __call__(self) -> None:
+        """Explain each run and print it; then print what several have in common."""
+        from interp.explanation import compare_explanations, explain
+
+        if not self.runs:
+            raise ConfigError("Name one or more run folders, such as checkpoints/add59-transformer-seed0-1a2b3c4d.")
+        found = []
+        for run in self.runs:
+            one = explain(run, self.step, rank=self.rank, timeline=self.timeline, progress=True)
+            print("\n".join(one.lines()), flush=True)
+            if self.output is not None:
+                folder = self.output if len(self.runs) == 1 else self.output / one.run
+                print(f"Written:   {one.save(folder)}")
+            print()
+            found.append(one)
+        if len(found) > 1:
+            together = compare_explanations(found)
+            print(as_table(together.drop_dims("sentence").to_dataframe()))
+            universal = together["sentence"].values[together["universal"].values]
+            print(f"Universal (hold in all runs, as accurately): {', '.join(universal) or 'none'}")
+
+
+@dataclass
 class Report:
     """Write one self-contained HTML file about a run: curves, circle, spectra, one slider through all checkpoints."""
 
@@ -574,6 +615,7 @@ COMMANDS: Mapping[str, Any] = MappingProxyType(
         "import": Import,
         "measure": Measure,
         "compare": Compare,
+        "explain": Explain,
         "sweep": Sweep,
         "reproduce": Reproduce,
         "report": Report,

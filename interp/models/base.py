@@ -171,6 +171,9 @@ class Network(nn.Module, ABC):
         """
         return {}
 
+    has_tables: ClassVar[bool] = False
+    """Whether `pair_tables` tells the network as tables with a row per token, or why this one cannot."""
+
     @property
     def embeddings(self) -> tuple[str, ...]:
         """Names of the tables with a row per token: one, or one for each operand; empty where there is none."""

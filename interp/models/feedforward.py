@@ -58,6 +58,7 @@ class FeedForwardNetwork(NeuronNetwork):
         True
     """
 
+    has_tables: ClassVar[bool] = True
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         {
             "embed.W_E": ("token", "d_model"),

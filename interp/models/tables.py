@@ -23,7 +23,7 @@ from torch import Tensor
 
 from interp.errors import NotAvailableError
 
-__all__ = ["PairTables", "attention_tables", "dot_error", "operand_tokens", "sum_tables"]
+__all__ = ["PairTables", "activated", "attention_tables", "dot_error", "operand_tokens", "sum_tables"]
 
 UNIT = 2.0**-53
 """Unit roundoff of float64."""
@@ -98,7 +98,7 @@ class PairTables:
 
     def activate(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
         """The non-linearity of the hidden layer."""
-        return np.maximum(x, 0) if self.activation == "relu" else 0.5 * x * (1 + erf(x / np.sqrt(2)))
+        return activated(self.activation, x)
 
     def logits(self) -> Float[np.ndarray, "p p C"]:
         """Logits of every pair: the network itself, in float64."""
@@ -138,6 +138,15 @@ def operand_tokens(
             if torch.equal(built, grid):
                 return (i, a), (j, b), rest
     raise NotAvailableError("Tables of pairs need inputs that are all pairs of two operands, at two positions.")
+
+
+def activated(kind: str, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """The non-linearity of a hidden layer: relu, or gelu with the error function.
+
+    >>> activated("relu", np.array([-1.0, 2.0])).tolist()
+    [0.0, 2.0]
+    """
+    return np.maximum(x, 0) if kind == "relu" else 0.5 * x * (1 + erf(x / np.sqrt(2)))
 
 
 def dot_error(terms: int) -> float:

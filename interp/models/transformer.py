@@ -61,6 +61,7 @@ class TransformerNetwork(NeuronNetwork):
         True
     """
 
+    has_tables: ClassVar[bool] = True
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         {
             "embed.W_E": ("token", "d_model"),

@@ -1,0 +1,642 @@
+"""Account of a network that adds, or composes the elements of a group: formulas with fitted coefficients, and no more.
+
+For a network of one hidden layer, x[a, b] the pre-activations of its n neurons, L = act(x) W_L + R its logits,
+w_k = 2 pi k/N, N operands in the order in which the operation adds, y = a + b. Key frequencies K are those that carry
+more than `KEY_SHARE` of the squared logits along cos(w_k(a + b - c)). The account of a neuron m of the cluster of k is
+
+    x^_m(a, b) = beta + A cos(w_k a + phi) + B cos(w_k b + psi)              first harmonic
+                      + A2 cos(2 w_k a + phi2) + B2 cos(2 w_k b + psi2)      second harmonic
+                      + (cos, sin)(w_k a) x (cos, sin)(w_k b), 4 terms       product, from attention
+    W^_m(c)    = sum over K of coefficients x (cos, sin)(w_k c)              read-out
+
+by least squares, and the idealised network is L^ = act(x^) W^, nothing else. A neuron belongs to the key for which
+(share of x_m on it) (share of W_m on it) is largest. On a finite group the entries of key irreps take the places of
+cosines and sines, of one operand each; there are no harmonics and no products.
+
+Sources: the frequencies and clusters, Progress measures for grokking via mechanistic interpretability (Nanda et al.,
+2023, arXiv:2301.05217); the network without R as a kernel over phases, A toy model of quadrature (Yip et al., 2024,
+arXiv:2412.03773), who name second frequencies; irreps, A Toy Model of Universality (Chughtai et al., 2023,
+arXiv:2302.03025).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from interp.analysis import irreps as irreps_module
+from interp.analysis import logits as logits_module
+from interp.analysis.certificate import Advice
+from interp.errors import InvalidArgumentError
+from interp.models.tables import activated
+from interp.theory.groups import finite_group, irreps
+
+__all__ = [
+    "IRREP_SHARE",
+    "KEY_SHARE",
+    "Account",
+    "Circuit",
+    "advice",
+    "empty_account",
+    "fit_account",
+    "key_shares",
+    "phase_coherence",
+    "variance_explained",
+]
+
+KEY_SHARE = 0.001
+"""Share of the squared logits above which a frequency is key; 1 % is too high for some published networks."""
+IRREP_SHARE = 0.02
+"""Share of the squared logits above which an irrep is key."""
+TORUS = 48
+"""Points per angle on which harmonics of an idealised neuron are computed."""
+INTERACTIONS = ((1, 1), (1, -1), (2, 1), (1, 2), (2, 2), (2, -2), (2, -1), (1, -2))
+"""Harmonics of a neuron that depend on both operands, as multiples of its frequency."""
+
+Part = Literal["first", "second", "product"]
+PARTS: tuple[Part, ...] = ("first", "second", "product")
+"""Parts of the idealised pre-activations, from the largest to the smallest."""
+
+
+@dataclass(frozen=True, eq=False)
+class Circuit:
+    """A network on the grid of an account: operands in the order in which the operation adds, answers first.
+
+    Entry [i, j] is the pair whose answer is the element of place `answers[i, j]`, so that subtraction has its second
+    operand in the opposite order. Columns of outputs are the N elements as answers, then all other outputs.
+    """
+
+    activation: str
+    """Non-linearity: relu or gelu."""
+    x: Float[np.ndarray, "N N n"]
+    """Pre-activations; n = 0 where they are no sums of terms of one token each."""
+    hidden: Float[np.ndarray, "N N n"]
+    """Activations of the neurons."""
+    W: Float[np.ndarray, "n C"]
+    """Neuron-logit map."""
+    bypass: Float[np.ndarray, "N N C"]
+    """Part of the logits that passes by the neurons."""
+    logits: Float[np.ndarray, "N N C"]
+    """Logits of the network."""
+    answers: Int[np.ndarray, "N N"]
+    """Place of the right answer."""
+    symmetry: tuple[str, int]
+    """Family and size of the group whose product is the answer: ("cyclic", N) for sums."""
+
+    @property
+    def N(self) -> int:
+        """Number of elements."""
+        return len(self.answers)
+
+    @property
+    def centred(self) -> Float[np.ndarray, "N N N"]:
+        """Logits of the elements, minus their mean over the elements, which a softmax ignores."""
+        return _centred(self.logits[..., : self.N])
+
+    @property
+    def W_centred(self) -> Float[np.ndarray, "n C"]:
+        """Neuron-logit map minus its mean over the elements."""
+        return self.W - self.W[:, : self.N].mean(1, keepdims=True)
+
+    def activate(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+        """The non-linearity."""
+        return activated(self.activation, x)
+
+
+@dataclass(frozen=True, eq=False)
+class Account:
+    """Formulas of a network with their coefficients; K keys, n neurons, N elements.
+
+    For frequencies, `first` has the coefficients of cos(w a), sin(w a), cos(w b), sin(w b) at a neuron's key, `second`
+    of twice that frequency, `product` of cos cos, cos sin, sin cos, sin sin (a, then b). For irreps, `first` has those
+    of all entries of all keys at a, then at b, and the others are empty.
+    """
+
+    p: int
+    """Number of operands of the task."""
+    operation: str
+    """add, subtract (of places in `elements`), or product (of a group)."""
+    elements: Int[np.ndarray, " N"]
+    """Operands in the order in which the operation adds; discrete logarithms for products mod p, without 0."""
+    symmetry: tuple[str, int]
+    """Family and size of the group: ("cyclic", N) for sums."""
+    activation: str
+    """Non-linearity of the neurons."""
+    keys: tuple[Any, ...]
+    """Key frequencies, or names of key irreps."""
+    alpha: Float[np.ndarray, " key"]
+    """Coefficient of cos(w_k(a + b - c)), or of chi(a b c^-1), in the logits of the network."""
+    alpha_from: Float[np.ndarray, "key 3"]
+    """Share of the idealised network's alpha that comes with the first harmonic (through the non-linearity), with the
+    second harmonic, and with the product (attention); they add up to 1."""
+    cluster: Int[np.ndarray, " n"]
+    """Place of each neuron's key in `keys`."""
+    beta: Float[np.ndarray, " n"]
+    """Mean of each neuron's pre-activation."""
+    first: Float[np.ndarray, "n first"]
+    """Coefficients of the first harmonic."""
+    second: Float[np.ndarray, "n second"]
+    """Coefficients of the second harmonic."""
+    product: Float[np.ndarray, "n product"]
+    """Coefficients of the products."""
+    readout: Float[np.ndarray, "n readout"]
+    """Coefficients of the read-out on (cos, sin)(w_k c) of each key in turn, or on the entries of the key irreps."""
+    attention: Float[np.ndarray, "operand head places"]
+    """Attention to the first operand and to the second, by head, as mean + f(a) + g(b): the mean, then N values of f,
+    then N of g. Without attention there is no head."""
+    parameters: int
+    """Number of parameters of the network."""
+
+    @property
+    def basis(self) -> Literal["frequency", "irrep"]:
+        """Functions in which the account is written."""
+        return "frequency" if self.symmetry[0] == "cyclic" else "irrep"
+
+    @property
+    def N(self) -> int:
+        """Number of elements."""
+        return len(self.elements)
+
+    @property
+    def has_pre_activations(self) -> bool:
+        """Whether the account speaks of pre-activations, and not of the read-out alone."""
+        return self.first.shape[1] > 0
+
+    @property
+    def numbers(self) -> int:
+        """Number of reals that the account of neurons and read-out consists of."""
+        return len(self.beta) + sum(x.size for x in (self.first, self.second, self.product, self.readout, self.cluster))
+
+    @cached_property
+    def functions(self) -> "_Functions":
+        """Functions of the elements in which the account is written."""
+        return _functions(self.symmetry, self.keys)
+
+    def save(self, folder: Path) -> None:
+        """Write the account as account.json (everything but arrays) and account.safetensors into a folder."""
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
+        plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _ARRAYS}
+        (folder / "account.json").write_text(json.dumps({"format": 1, **plain}, indent=2) + "\n", encoding="utf-8")
+        save_file(arrays, folder / "account.safetensors")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Account":
+        """Account that `save` wrote.
+
+        Raises:
+            InvalidArgumentError: the folder holds no account, or one of another format.
+        """
+        try:
+            plain = json.loads((folder / "account.json").read_text(encoding="utf-8"))
+            arrays: dict[str, Any] = load_file(folder / "account.safetensors")
+            if plain.pop("format") != 1 or set(arrays) != set(_ARRAYS):
+                raise ValueError("another format")
+            plain |= {"keys": tuple(plain["keys"]), "symmetry": tuple(plain["symmetry"])}
+            return cls(**plain, **arrays)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise InvalidArgumentError(f"`folder` must hold an account; {folder} does not: {error}") from error
+
+    def pre_activations(self, parts: Sequence[Part] = PARTS) -> Float[np.ndarray, "N N n"]:
+        """Idealised pre-activations x^ of all pairs, of some parts of the account."""
+        x = np.empty((self.N, self.N, len(self.beta)))
+        for k in range(self.functions.clusters):
+            own = self.functions.members(self.cluster, k)
+            first, second = self.functions.first[k], self.functions.second[k]
+            a, b = np.zeros((2, self.N, own.sum()))
+            for name, waves in (("first", first), ("second", second)):
+                if name in parts:
+                    of_a, of_b = np.split(getattr(self, name)[own], 2, axis=1)
+                    a, b = a + waves @ of_a.T, b + waves @ of_b.T
+            part = (self.beta[own] + a)[:, None] + b[None]
+            if "product" in parts and self.product.shape[1]:
+                pairs = self.product[own].reshape(-1, first.shape[1], first.shape[1])
+                part += np.einsum("ai,mij,bj->abm", first, pairs, first, optimize=True)
+            x[..., own] = part
+        return x
+
+    def read_out(self, outputs: int) -> Float[np.ndarray, "n C"]:
+        """Idealised read-out W^ to all outputs; 0 to those that are no elements."""
+        W = np.zeros((len(self.beta), outputs))
+        W[:, : self.N] = self.readout @ self.functions.answers.T
+        return W
+
+    def formula_logits(self, outputs: int) -> Float[np.ndarray, "N N C"]:
+        """Logits sum over keys of alpha_k cos(w_k(a + b - c)), or chi(a b c^-1); 0 for outputs that are no elements."""
+        found = np.zeros((self.N, self.N, outputs))
+        found[..., : self.N] = (self.functions.characters @ self.alpha)[self.functions.quotient]
+        return found
+
+    def waves(self, harmonic: Literal["first", "second"] = "first") -> tuple[np.ndarray, np.ndarray]:
+        """Amplitudes [n, operand] and phases [n, operand] of A cos(w a + phi), B cos(w b + psi); for frequencies."""
+        cosine_a, sine_a, cosine_b, sine_b = getattr(self, harmonic).T
+        z = np.stack([cosine_a - 1j * sine_a, cosine_b - 1j * sine_b], axis=1)
+        return np.abs(z), np.angle(z)
+
+    def own_readout(self) -> tuple[np.ndarray, np.ndarray]:
+        """Amplitude rho [n] and phase chi [n] of the read-out rho cos(w_k c + chi) at each neuron's own frequency."""
+        pairs = self.readout.reshape(len(self.readout), -1, 2)[np.arange(len(self.readout)), self.cluster]
+        z = pairs[:, 0] - 1j * pairs[:, 1]
+        return np.abs(z), np.angle(z)
+
+
+_ARRAYS = (
+    *("elements", "alpha", "alpha_from", "cluster", "beta", "first", "second", "product", "readout", "attention"),
+)
+
+
+def empty_account(circuit: Circuit, *, p: int, operation: str, elements: np.ndarray, parameters: int = 0) -> Account:
+    """Account of a network that has no key: no formula, all of its neurons without one."""
+    n = len(circuit.W)
+    none = np.zeros((n, 0))
+    return Account(
+        p=p,
+        operation=operation,
+        elements=np.asarray(elements),
+        symmetry=circuit.symmetry,
+        activation=circuit.activation,
+        keys=(),
+        alpha=np.zeros(0),
+        alpha_from=np.zeros((0, 3)),
+        cluster=np.zeros(n, dtype=int),
+        beta=np.zeros(n),
+        first=none,
+        second=none,
+        product=none,
+        readout=none,
+        attention=np.zeros((2, 0, 0)),
+        parameters=parameters,
+    )
+
+
+def key_shares(circuit: Circuit) -> tuple[Float[np.ndarray, " key"], Float[np.ndarray, " key"]]:
+    """Share of the squared centred logits along each frequency (or irrep), and its coefficient alpha, for all of them.
+
+    Frequencies 1 .. N // 2, with share 2 |F[k, k, -k]|^2 / sum |F|^2 and alpha (2/N^3) Re F[k, k, -k], F being the 3-D
+    DFT of the centred logits; irreps in the order of `theory.groups.irreps`.
+
+    >>> t = np.arange(7)
+    >>> L = 3 * np.cos(2 * np.pi * 2 * (t[:, None, None] + t[:, None] - t) / 7)
+    >>> none = np.zeros((7, 7, 0))
+    >>> circuit = Circuit("relu", none, none, np.zeros((0, 7)), L, L, (t[:, None] + t) % 7, ("cyclic", 7))
+    >>> shares, alpha = key_shares(circuit)
+    >>> shares.round(6).tolist(), alpha.round(6).tolist()
+    ([0.0, 1.0, 0.0], [0.0, 3.0, 0.0])
+    """
+    N, L = circuit.N, circuit.centred
+    total = float(np.square(L).sum())
+    if not total:
+        count = N // 2 if circuit.symmetry[0] == "cyclic" else len(irreps(finite_group(*circuit.symmetry)))  # type: ignore[arg-type]
+        return np.zeros(count), np.zeros(count)
+    if circuit.symmetry[0] == "cyclic":
+        spectrum = np.fft.rfft(logits_module.sum_spectrum(torch.from_numpy(L)).numpy())[1:]
+        double = np.where(2 * np.arange(1, len(spectrum) + 1) == N, 1, 2)
+        return double * np.abs(spectrum) ** 2 / (N**3 * total), double * spectrum.real / N**3
+    group = finite_group(*circuit.symmetry)  # type: ignore[arg-type]
+    cosine = irreps_module.logit_similarity(torch.from_numpy(L), group).numpy()
+    norms = np.array([np.sqrt(np.square(irrep.character).sum()) for irrep in irreps(group)]) * N
+    return cosine**2, cosine * np.sqrt(total) / norms
+
+
+def fit_account(
+    circuit: Circuit,
+    keys: Sequence[int] | Sequence[str],
+    *,
+    p: int,
+    operation: str,
+    elements: Int[np.ndarray, " N"],
+    attention: Float[np.ndarray, "operand N N head"] | None = None,
+    parameters: int = 0,
+) -> Account:
+    """Account of a network with these keys, by least squares.
+
+    Raises:
+        InvalidArgumentError: a key is no frequency or irrep of the network's group, is named twice, or there is none.
+    """
+    functions = _functions(circuit.symmetry, tuple(keys))
+    N, n = circuit.N, len(circuit.W)
+    alphas = key_shares(circuit)[1]
+    W = circuit.W_centred[:, :N]
+    readout = _fitted(W.T, functions.answers)
+    own_W = _by_key(readout**2 * _norms(functions.answers), functions.widths) / _positive(_norms(W.T))[:, None]
+    first = second = product = np.zeros((n, 0))
+    beta: np.ndarray
+    if circuit.x.shape[-1]:
+        beta = circuit.x.mean((0, 1))
+        of_a, of_b = circuit.x.mean(1) - beta, circuit.x.mean(0) - beta  # [N, n]
+        # the share of each neuron's variance on each key, from the functions of one operand
+        fits = (_fitted(table, functions.keyed) ** 2 * _norms(functions.keyed) for table in (of_a, of_b))
+        power = sum(_by_key(fit, functions.widths) for fit in fits)
+        own_x = N * power / _positive(np.square(circuit.x - beta).sum((0, 1)))[:, None]
+        cluster = (own_x * own_W).argmax(1)
+        first, second, product = (np.zeros((n, size)) for size in functions.sizes)
+        for k in range(functions.clusters):
+            own = functions.members(cluster, k)
+            waves, harmonics = functions.first[k], functions.second[k]
+            first[own] = np.concatenate([_fitted(of_a[:, own], waves), _fitted(of_b[:, own], waves)], axis=1)
+            if harmonics.shape[1]:
+                second[own] = np.concatenate([_fitted(t[:, own], harmonics) for t in (of_a, of_b)], axis=1)
+            if product.shape[1]:
+                inner = np.einsum("abm,ai,bj->mij", circuit.x[..., own], waves, waves, optimize=True)
+                product[own] = (inner / _positive(np.outer(_norms(waves), _norms(waves)))).reshape(own.sum(), -1)
+    else:
+        cluster = own_W.argmax(1) if n else np.zeros(0, dtype=int)
+        beta = np.zeros((n,))
+    account = Account(
+        p=p,
+        operation=operation,
+        elements=np.asarray(elements),
+        symmetry=circuit.symmetry,
+        activation=circuit.activation,
+        keys=functions.keys,
+        alpha=alphas[functions.places],
+        alpha_from=np.zeros((len(functions.keys), 3)),
+        cluster=cluster,
+        beta=beta,
+        first=first,
+        second=second,
+        product=product,
+        readout=readout,
+        attention=_additive(attention),
+        parameters=parameters,
+    )
+    return _with_sources(account)
+
+
+def variance_explained(circuit: Circuit, account: Account, parts: Sequence[Part] = PARTS) -> tuple[float, float]:
+    """Shares of the variance of the pre-activations and of the centred logits that the idealised network explains.
+
+    At most 1, and negative where the account is worse than the mean; NaN where there is nothing to explain. The number
+    for the logits says little by itself: constants explain 0.04 to 0.15 for random networks.
+    """
+    x = account.pre_activations(parts)
+    ideal = _centred((activated(account.activation, x) @ account.read_out(circuit.W.shape[1]))[..., : circuit.N])
+    centred = circuit.centred
+    spread = np.square(circuit.x - circuit.x.mean((0, 1))).sum()
+    return _explained(np.square(circuit.x - x).sum(), spread), _explained(
+        np.square(centred - ideal).sum(), np.square(centred).sum()
+    )
+
+
+def phase_coherence(account: Account) -> Float[np.ndarray, " key"]:
+    """Agreement R_k of the read-out's phases with the sum of the operands' phases in each cluster, 0 to 1.
+
+    R_k = |sum u exp(i(phi + psi - chi))| / sum u with u = min(A, B) rho; 1 where chi = phi + psi for all neurons, which
+    adds up to cos(w_k(a + b - c)). 0 for a key without neurons. Defined for frequencies.
+    """
+    amplitude, phase = account.waves()
+    rho, chi = account.own_readout()
+    weight = amplitude.min(1) * rho
+    arrows = weight * np.exp(1j * (phase.sum(1) - chi))
+    found = np.zeros(len(account.keys))
+    for k in range(len(account.keys)):
+        own = account.cluster == k
+        if (total := weight[own].sum()) > 0:
+            found[k] = abs(arrows[own].sum()) / total
+    return found
+
+
+def advice(account: Account, rank: int, W_norm: Float[np.ndarray, " n"]) -> Advice:
+    """Advice of an account to `certify`: clusters, weights s, and up to `rank` directions in each cluster.
+
+    Directions are the account's read-outs at the cluster's own frequency (times s), then real and imaginary part of
+    the harmonic (1, -1) of its idealised neurons (over s), then of (1, 1): 2, 4 or 6. Irreps have one cluster, and all
+    read-outs. `W_norm` are the norms of the neurons' rows of the centred neuron-logit map: by Cauchy-Schwarz the best
+    weights are s^2 = sqrt(v)/|W|, v being the power of the account's harmonics in both operands.
+    """
+    n = len(account.beta)
+    if not account.keys:
+        return Advice(cluster=np.zeros(n, dtype=int), scale=np.ones(n), directions=(np.zeros((n, 0)),))
+    functions = account.functions
+    scale, harmonics = np.ones(n), {}
+    for k in range(functions.clusters):
+        own = functions.members(account.cluster, k)
+        if not own.any():
+            continue
+        found = functions.interactions(account, own)  # [interaction, neuron]
+        variance = 2 * np.square(np.abs(found)).sum(0)
+        harmonics[k] = found
+        scale[own] = _scale(variance, W_norm[own])
+    directions = []
+    for k in range(functions.clusters):
+        own = functions.members(account.cluster, k)
+        columns = [account.readout[own][:, functions.own_readouts[k]] * scale[own, None]]
+        for row in (1, 0)[: max(0, rank - columns[0].shape[1]) // 2] if account.basis == "frequency" else ():
+            z = harmonics[k][row] if k in harmonics else np.zeros(own.sum(), dtype=complex)
+            columns.append(np.stack([z.real, z.imag], axis=1) / scale[own, None])
+        joined = np.concatenate(columns, axis=1)
+        directions.append(joined[:, :rank] if account.basis == "frequency" else joined)
+    cluster = account.cluster if account.basis == "frequency" else np.zeros(n, dtype=int)
+    return Advice(cluster=cluster, scale=scale, directions=tuple(directions))
+
+
+# --- functions of the elements ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Functions:
+    """Functions of the elements in which an account is written, for its keys."""
+
+    keys: Any
+    places: list[int]
+    """Place of each key among all frequencies or irreps, as `key_shares` lists them."""
+    clusters: int
+    """Number of clusters of neurons: one for each frequency; one in all for irreps."""
+    first: list[np.ndarray]
+    """Functions [N, f] of one operand, orthogonal, for each cluster."""
+    second: list[np.ndarray]
+    """Functions of the second harmonic for each cluster, which may vanish or be none."""
+    keyed: np.ndarray
+    """Functions of one operand of all keys side by side [N, sum of widths]."""
+    widths: list[int]
+    """Number of functions of each key."""
+    answers: np.ndarray
+    """Functions of the answer [N, readout]."""
+    own_readouts: list[list[int]]
+    """Columns of `answers` that are the cluster's own."""
+    characters: np.ndarray
+    """cos(w_k r), or the character, of each element r, [N, key]."""
+    quotient: np.ndarray
+    """a + b - c, or a b c^-1, as an element [N, N, N]."""
+    sizes: tuple[int, int, int]
+    """Number of coefficients of a neuron: first, second, product."""
+
+    def members(self, cluster: Int[np.ndarray, " n"], k: int) -> np.ndarray:
+        """Whether each neuron belongs to a cluster."""
+        return np.ones(len(cluster), dtype=bool) if self.clusters == 1 else cluster == k
+
+    def interactions(self, account: Account, own: np.ndarray) -> np.ndarray:
+        """Coefficients of the idealised neurons' dependence on both operands: [interaction, neuron].
+
+        For frequencies the harmonics `INTERACTIONS`, on a torus of angles; for irreps one row, the root mean square of
+        the part that is no sum of functions of one operand.
+        """
+        if account.basis == "irrep":
+            h = activated(account.activation, account.pre_activations())[..., own]
+            h = h - h.mean(0, keepdims=True) - h.mean(1, keepdims=True) + h.mean((0, 1))
+            return np.sqrt(np.square(h).mean((0, 1)) / 2)[None]
+        t = 2 * np.pi * np.arange(TORUS) / TORUS
+        one, two = (np.stack([np.cos(j * t), np.sin(j * t)], axis=1) for j in (1, 2))
+        first, second, product = account.first[own], account.second[own], account.product[own]
+        a = account.beta[own] + one @ first[:, :2].T + two @ second[:, :2].T
+        b = one @ first[:, 2:].T + two @ second[:, 2:].T
+        x = a[:, None] + b + np.einsum("ai,mij,bj->abm", one, product.reshape(-1, 2, 2), one, optimize=True)
+        h = activated(account.activation, x)
+        wave = np.exp(-1j * np.arange(-2, 3)[:, None] * t) / TORUS  # [j + 2, point]
+        spectrum = np.einsum("ja,lb,abm->jlm", wave, wave, h, optimize=True)
+        return np.stack([spectrum[i + 2, j + 2] for i, j in INTERACTIONS])
+
+
+def _functions(symmetry: tuple[str, int], keys: Any) -> _Functions:
+    if not len(keys) or len(set(keys)) < len(keys):
+        raise InvalidArgumentError(f"`keys` must be one or more distinct keys; got {list(keys)}.")
+    return _waves(symmetry[1], keys) if symmetry[0] == "cyclic" else _entries(symmetry, keys)
+
+
+def _waves(N: int, keys: Sequence[int]) -> _Functions:
+    if any(isinstance(k, str) or not 1 <= int(k) <= N // 2 for k in keys):
+        raise InvalidArgumentError(f"`keys` must be frequencies in 1..{N // 2} for {N} elements; got {list(keys)}.")
+    keys = tuple(int(k) for k in keys)
+    t = np.arange(N)
+
+    def pair(k: int) -> np.ndarray:
+        angles = 2 * np.pi * (k * t % N) / N
+        waves = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        return waves * (np.square(waves).sum(0) > 1e-9 * N)  # the sine of N/2 vanishes
+
+    def harmonic(k: int) -> np.ndarray:
+        folded = min(2 * k % N, -2 * k % N)
+        return pair(folded if folded == 2 * k % N else 2 * k) if folded not in (0, k) else np.zeros((N, 2))
+
+    first = [pair(k) for k in keys]
+    joined = np.concatenate(first, axis=1)
+    return _Functions(
+        keys=keys,
+        places=[k - 1 for k in keys],
+        clusters=len(keys),
+        first=first,
+        second=[harmonic(k) for k in keys],
+        keyed=joined,
+        widths=[2] * len(keys),
+        answers=joined,
+        own_readouts=[[2 * i, 2 * i + 1] for i in range(len(keys))],
+        characters=joined[:, ::2],
+        quotient=(t[:, None, None] + t[:, None] - t) % N,
+        sizes=(4, 4, 4),
+    )
+
+
+def _entries(symmetry: tuple[str, int], keys: Sequence[str]) -> _Functions:
+    group = finite_group(*symmetry)  # type: ignore[arg-type]
+    names = [irrep.name for irrep in irreps(group)]
+    if any(key not in names[1:] for key in keys):
+        raise InvalidArgumentError(
+            f"`keys` must be irreps of {group.name}, {', '.join(names[1:])}; got {', '.join(map(str, keys))}."
+        )
+    chosen = [irreps(group)[names.index(key)] for key in keys]
+    bases = [irrep.basis * np.sqrt(group.order) for irrep in chosen]  # of mean square 1
+    joined = np.concatenate(bases, axis=1)
+    return _Functions(
+        keys=tuple(keys),
+        places=[names.index(key) for key in keys],
+        clusters=1,
+        first=[joined],
+        second=[np.zeros((group.order, 0))],
+        keyed=joined,
+        widths=[basis.shape[1] for basis in bases],
+        answers=joined,
+        own_readouts=[list(range(joined.shape[1]))],
+        characters=np.stack([irrep.character for irrep in chosen], axis=1),
+        quotient=group.table[group.table][..., group.inverse],
+        sizes=(2 * joined.shape[1], 0, 0),
+    )
+
+
+# --- pieces -----------------------------------------------------------------------------------------------------------
+
+
+def _with_sources(account: Account) -> Account:
+    """The account with the sources of alpha: increments as parts of the pre-activations are added."""
+    if not account.has_pre_activations:
+        return account
+    found = [
+        _ideal_alpha(account, ("first",)),
+        _ideal_alpha(account, ("first", "second")),
+        _ideal_alpha(account, PARTS),
+    ]
+    increments = np.diff(np.stack(found, axis=1), axis=1, prepend=0)
+    last = found[-1][:, None]
+    shares = np.divide(increments, last, out=np.zeros_like(increments), where=last != 0)
+    return replace(account, alpha_from=shares)
+
+
+def _ideal_alpha(account: Account, parts: Sequence[Part]) -> Float[np.ndarray, " key"]:
+    """Coefficients alpha of the idealised network's logits."""
+    h = activated(account.activation, account.pre_activations(parts))
+    N, functions = account.N, account.functions
+    if account.basis == "irrep":
+        ideal = (h.reshape(N * N, -1) @ account.read_out(N)).reshape(N, N, N)
+        circuit = Circuit(
+            account.activation, h, h, np.zeros((0, N)), ideal, ideal, functions.quotient[..., 0], account.symmetry
+        )
+        return key_shares(circuit)[1][functions.places]
+    found = np.empty(len(account.keys))
+    for i, k in enumerate(account.keys):
+        wave = np.exp(-2j * np.pi * (int(k) * np.arange(N) % N) / N)
+        spectrum = np.einsum("a,b,abm->m", wave, wave, h, optimize=True)
+        cosine, sine = account.readout[:, 2 * i], account.readout[:, 2 * i + 1]
+        norm = np.square(functions.answers[:, 2 * i : 2 * i + 2]).sum(0)
+        # the sum over c of W^ exp(i w c) is cosine |cos|^2 + i sine |sin|^2, the other keys being orthogonal
+        F = (spectrum * (cosine * norm[0] + 1j * sine * norm[1])).sum()
+        found[i] = (1 if 2 * int(k) == N else 2) * F.real / N**3
+    return found
+
+
+def _additive(attention: np.ndarray | None) -> Float[np.ndarray, "operand head places"]:
+    """Attention [operand, N, N, head] as mean, f(a), g(b)."""
+    if attention is None:
+        return np.zeros((2, 0, 0))
+    mean = attention.mean((1, 2))  # [operand, head]
+    f, g = attention.mean(2) - mean[:, None], attention.mean(1) - mean[:, None]  # [operand, N, head]
+    return np.concatenate([mean[:, :, None], np.moveaxis(f, 1, 2), np.moveaxis(g, 1, 2)], axis=2)
+
+
+def _explained(left: float, total: float) -> float:
+    return float(1 - left / total) if total > 0 else float("nan")
+
+
+def _fitted(table: Float[np.ndarray, "N m"], waves: Float[np.ndarray, "N f"]) -> Float[np.ndarray, "m f"]:
+    """Coefficients of the columns of a table on orthogonal functions; 0 on one that vanishes."""
+    return table.T @ waves / _positive(_norms(waves))
+
+
+def _norms(waves: Float[np.ndarray, "N f"]) -> Float[np.ndarray, " f"]:
+    return np.square(waves).sum(0)
+
+
+def _by_key(power: Float[np.ndarray, "m f"], widths: Sequence[int]) -> Float[np.ndarray, "m key"]:
+    return np.stack([part.sum(1) for part in np.split(power, np.cumsum(widths)[:-1], axis=1)], axis=1)
+
+
+def _positive(x: np.ndarray) -> Any:
+    """Divisors, with 1 in the place of 0: of neurons or functions that vanish."""
+    return np.where(x > 0, x, 1.0)
+
+
+def _scale(variance: np.ndarray, W_norm: np.ndarray) -> np.ndarray:
+    """Weights s = (sqrt(v)/|W|)^(1/2); neurons that do not interact get the smallest weight of the others."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        s = np.sqrt(np.sqrt(variance) / W_norm)
+    good = np.isfinite(s) & (s > 0)
+    return np.where(good, s, s[good].min() if good.any() else 1.0)
+
+
+def _centred(L: np.ndarray) -> np.ndarray:
+    return L - L.mean(-1, keepdims=True)

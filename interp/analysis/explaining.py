@@ -1,0 +1,220 @@
+"""Accounts and certificates of a run's networks: from a network at a step to the arrays that `account` speaks of.
+
+The account of a step finds keys in three ways: shares of the logits, the two-of-three criteria of `keys` (for a group,
+`irreps.key_irreps`), and the certificate: a weak key without which the certificate proves as much is dropped.
+"""
+
+import copy
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from interp.analysis import spectra
+from interp.analysis.account import IRREP_SHARE, KEY_SHARE, Account, Circuit, advice, fit_account, key_shares
+from interp.analysis.certificate import Certificate, certify
+from interp.analysis.circuits import without_frequency
+from interp.analysis.context import RunContext
+from interp.errors import NotAvailableError
+from interp.models import Network
+from interp.models.tables import PairTables
+from interp.theory.groups import finite_group, irreps
+
+__all__ = ["RANK", "Examined", "candidate_keys", "other_keys"]
+
+RANK = 4
+"""Directions in each cluster of a certificate, unless another number is asked for."""
+SUFFERS = 0.005
+"""Certified accuracy that a weak key must be worth to stay."""
+WEAK = 10
+"""A key with less than this many times the threshold's share of the logits is dropped if the certificate allows."""
+
+Keys = tuple[Any, ...]
+
+
+class Examined:
+    """A network of a run as accounts and certificates take it: its arrays in the order in which the operation adds.
+
+    Raises:
+        NotAvailableError: the operation is no sum and no group, or the network tells no neurons or is of a kind that
+            has no account; the message says which condition fails.
+    """
+
+    def __init__(self, context: RunContext, network: Network) -> None:
+        if context.operation is None and context.group is None:
+            raise NotAvailableError(
+                "An account needs an operation that is a sum in some order of the operands, or the product of a finite "
+                f"group; this run is {context.description}."
+            )
+        unmet = context.unmet(("operand pairs", "neurons", "answers are operands"))
+        if unmet is not None:
+            raise NotAvailableError(f"An account {unmet.rule}; this run is {context.description}.")
+        self.context, self.network = context, network
+        self.operation = context.operation or "product"
+        """add, subtract, or product."""
+        order = context.residues.numpy()
+        self.first = order
+        """Operands in the order of the account, as first operand."""
+        self.second = order[-np.arange(len(order)) % len(order)] if self.operation == "subtract" else order
+        """As second operand: in the opposite order for subtraction."""
+
+    @cached_property
+    def tables(self) -> PairTables | None:
+        """Tables of the network in the natural order of the operands; None where the network has none to tell."""
+        if not self.network.has_tables:
+            return None
+        return self.network.pair_tables(self.context.examples.tokens)
+
+    @cached_property
+    def circuit(self) -> Circuit:
+        """The network on the grid of the account."""
+        context, N, columns, grid = self.context, len(self.first), self.columns, self._grid
+        if self.tables is not None:
+            x = grid(self.tables.pre_activations())
+            hidden, W, bypass = self.tables.activate(x), self.tables.W_L, grid(self.tables.bypass())
+            activation = self.tables.activation
+        else:
+            with torch.no_grad():
+                answer = self.network.answer(context.inputs)
+            hidden, bypass = (
+                grid(context.grid(part).double().numpy()) for part in (answer.neurons, answer.residual_logits)
+            )
+            x, W, activation = np.zeros((N, N, 0)), answer.neuron_logit_map.double().numpy(), "none"
+        bypass, W = bypass[..., columns], W[:, columns]
+        group = context.group
+        i = np.arange(N)
+        cyclic = context.operation is not None
+        return Circuit(
+            activation=activation,
+            x=x,
+            hidden=hidden,
+            W=W,
+            bypass=bypass,
+            logits=hidden @ W + bypass,
+            answers=(i[:, None] + i) % N if cyclic else group.table,
+            symmetry=("cyclic", N) if cyclic else (group.family, group.n),
+        )
+
+    @cached_property
+    def columns(self) -> Int[np.ndarray, " C"]:
+        """Outputs in the order of the account: elements as answers, then all others."""
+        classes = self.context.examples.classes.numpy()[self.first]
+        return np.concatenate([classes, np.setdiff1d(np.arange(self.context.examples.d_vocab_out), classes)])
+
+    def outputs(self, network: Network) -> Float[np.ndarray, "N N C"]:
+        """Logits of another network of the same shape, in the order of the account."""
+        with torch.no_grad():
+            logits = network.answer_logits(self.context.inputs)
+        return self._grid(self.context.grid(logits).double().numpy())[..., self.columns]
+
+    def keeping(self, frequencies: Sequence[int]) -> Network:
+        """A copy of the network whose embedding has nothing but these frequencies, and its mean over the operands."""
+        network, context = copy.deepcopy(self.network), self.context
+        others = [k for k in range(1, len(self.first) // 2 + 1) if k not in {*frequencies}]
+        rows = context.examples.operands[context.residues]
+        weights = network.state_dict()
+        for name in network.embeddings:
+            weights[name][rows] = without_frequency(weights[name][rows], others)
+        network.load_state_dict(weights)
+        return network
+
+    def embedding_power(self) -> Float[np.ndarray, " frequency"]:
+        """Squared norm of the embedding of the operands at each frequency."""
+        table = self.network.state_dict()[self.network.embeddings[0]]
+        return spectra.embedding_power(self.context.select(table, 0).double()).numpy()
+
+    def _grid(self, x: Float[np.ndarray, "p p d"]) -> Float[np.ndarray, "N N d"]:
+        return x[self.first[:, None], self.second]
+
+    def account(self, keys: Keys) -> Account:
+        """Account with these keys, by least squares."""
+        attention = None
+        if self.tables is not None and self.tables.scores is not None:
+            attention = np.stack([A[self.first[:, None], self.second] for A in self.tables.attention()])
+        return fit_account(self.circuit, keys, attention=attention, **self.described)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Task and size of the network, as an account states them."""
+        return {
+            "p": self.context.p,
+            "operation": self.operation,
+            "elements": self.first,
+            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+        }
+
+    def certificate(self, account: Account, rank: int = RANK) -> Certificate:
+        """Certificate of the network by an account of it, over all pairs that have an answer.
+
+        Raises:
+            NotAvailableError: the network tells no tables.
+        """
+        tables = self.tables or self.network.pair_tables(self.context.examples.tokens)  # the latter says why it cannot
+        return certify(
+            tables,
+            advice(account, rank, np.linalg.norm(self.circuit.W_centred, axis=1)),
+            self.context.grid(self.context.labels).numpy(),
+            defined=self.context.grid(self.context.train | self.context.test).numpy(),
+        )
+
+    def keys(self, named: Sequence[int] | Sequence[str] = (), rank: int = RANK) -> Keys:
+        """Keys of the network: candidates by share of the logits, and `named`, without those that prove nothing."""
+        found = candidate_keys(self.circuit, named)
+        if self.tables is None or len(found) < 2:
+            return found
+        shares = dict(zip(_all_keys(self.circuit), key_shares(self.circuit)[0]))
+        limit = WEAK * _threshold(self.circuit)
+        weak = [key for key in sorted(found, key=shares.__getitem__) if shares[key] < limit]
+        proved = self.certificate(self.account(found), rank).accuracy if weak else 0.0
+        for key in weak:
+            without = _keys(other for other in found if other != key)
+            if without and (accuracy := self.certificate(self.account(without), rank).accuracy) > proved - SUFFERS:
+                found, proved = without, accuracy
+        return found
+
+
+def candidate_keys(circuit: Circuit, named: Sequence[int] | Sequence[str] = ()) -> Keys:
+    """Keys by their share of the squared logits, above `KEY_SHARE` or `IRREP_SHARE`, and those in `named`.
+
+    >>> t = np.arange(7)
+    >>> L = 3 * np.cos(2 * np.pi * 2 * (t[:, None, None] + t[:, None] - t) / 7)
+    >>> none = np.zeros((7, 7, 0))
+    >>> circuit = Circuit("relu", none, none, np.zeros((0, 7)), L, L, (t[:, None] + t) % 7, ("cyclic", 7))
+    >>> candidate_keys(circuit), candidate_keys(circuit, named=[3])
+    ((2,), (2, 3))
+    """
+    shares, every = key_shares(circuit)[0], _all_keys(circuit)
+    chosen = {*named, *(key for key, share in zip(every, shares) if share > _threshold(circuit))}
+    return _keys(key for key in every if key in chosen)
+
+
+def other_keys(circuit: Circuit, keys: Keys, seed: int = 0) -> Keys:
+    """Random keys, as many as in `keys`, that are neither in it nor a double of one; fewer where there are no more.
+
+    They are the controls of an account: whatever is said of its keys is computed for them, too.
+    """
+    N, every = circuit.N, _all_keys(circuit)
+    near = (
+        {*keys, every[0]} if circuit.symmetry[0] != "cyclic" else {*keys, *(min(2 * k % N, -2 * k % N) for k in keys)}
+    )
+    left = [key for key in every if key not in near]
+    chosen = np.random.default_rng(seed).permutation(len(left))[: len(keys)]
+    return _keys(left[i] for i in sorted(chosen))
+
+
+def _keys(keys: Iterable[Any]) -> Keys:
+    return tuple(keys)
+
+
+def _threshold(circuit: Circuit) -> float:
+    return KEY_SHARE if circuit.symmetry[0] == "cyclic" else IRREP_SHARE
+
+
+def _all_keys(circuit: Circuit) -> Keys:
+    """Every frequency, or the name of every irrep, in the order of `key_shares`."""
+    if circuit.symmetry[0] == "cyclic":
+        return tuple(range(1, circuit.N // 2 + 1))
+    return tuple(irrep.name for irrep in irreps(finite_group(*circuit.symmetry)))  # type: ignore[arg-type]

@@ -1,0 +1,357 @@
+"""Explain: the account of a run at a step, its scores and controls, its certificate, and a verdict.
+
+Verdict: "explained" if at least `CERTIFIED` of the accuracy is certified and resampling everything outside the account
+keeps `KEPT` of the accuracy; "none" if there is no key, or the idealised network explains less than `LEAST` of the
+logits; otherwise "in part". These thresholds are ours. Where a term cannot be computed, as for a recurrent network, the
+verdict is "in part" at most.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from interp.analysis.account import Account, empty_account, variance_explained
+from interp.analysis.batch import CheckpointBatch
+from interp.analysis.certificate import Certificate
+from interp.analysis.context import RunContext
+from interp.analysis.explaining import RANK, Examined, other_keys
+from interp.analysis.scrubbing import Score, Scrubbed
+from interp.errors import InvalidArgumentError, NotAvailableError
+from interp.explanation.ideal import IdealNetwork, Reading
+from interp.explanation.presenting import html_of, lines_of
+from interp.explanation.sentences import KEPT, Sentence, sentences_of
+from interp.explanation.timeline import births, timeline_of
+from interp.literals import as_count
+from interp.trajectory import Trajectory, load
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["CERTIFIED", "LEAST", "Explanation", "LeftOver", "explain"]
+
+CERTIFIED = 0.95
+"""Certified accuracy from which a network is called explained."""
+LEAST = 0.2
+"""Share of the logits that the idealised network must explain for an account to say anything."""
+PERMUTATIONS = 10
+"""Permutations of the inputs over which resampled scores are averaged."""
+RANKS = (2, 4, 6)
+
+Verdict = Literal["explained", "in part", "none"]
+
+
+@dataclass(frozen=True, eq=False)
+class LeftOver:
+    """Parts of the network outside the account, as shares of what they are parts of; NaN where not defined."""
+
+    pre_activations: float
+    """Share of the variance of the pre-activations outside the account."""
+    by_frequency: Mapping[int, float]
+    """The largest of it by frequency, of functions of one operand; the rest mixes operands or frequencies."""
+    readout: float
+    """Share of the squared centred neuron-logit map outside the account."""
+    bypass: float
+    """Share of the squared centred logits that passes by the neurons."""
+    logits: float
+    """Share of the squared centred logits that the idealised network does not explain."""
+    not_computed: tuple[str, ...] = ()
+    """Terms that cannot be computed for this network, and why."""
+
+    def __str__(self) -> str:
+        parts = [
+            f"{share:.1%} of the {name}"
+            for name, share in (
+                ("pre-activations", self.pre_activations),
+                ("read-out", self.readout),
+                ("logits (by-passing the neurons)", self.bypass),
+            )
+            if np.isfinite(share)
+        ]
+        largest = [f"{k}: {share:.2%}" for k, share in self.by_frequency.items()]
+        said = ", ".join(parts) + (f"; by frequency {', '.join(largest)}" if largest else "")
+        return "; ".join([said, *self.not_computed]) if said else "; ".join(self.not_computed)
+
+
+class Explanation:
+    """The algorithm that a run has learned at a step, with scores, controls and a certificate.
+
+    Printed, it is the verdict, the formula, the sentences with their scores, and the certificate.
+    """
+
+    def __init__(
+        self,
+        traj: Trajectory,
+        step: int,
+        account: Account,
+        sentences: tuple[Sentence, ...],
+        certificate: Certificate | None,
+        left_over: LeftOver,
+        verdict: Verdict,
+        network: Score,
+        ideal_model: IdealNetwork | None,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.run, self.step = traj.folder.name, step
+        """Name of the run, and the step explained."""
+        self.account = account
+        """Formulas and their coefficients."""
+        self.sentences = sentences
+        """Sentences with their scores, controls, and whether they hold."""
+        self.certificate = certificate
+        """Proved bounds on accuracy and loss; None where the network has no tables (see `left_over.not_computed`)."""
+        self.left_over = left_over
+        """Parts of the network outside the account."""
+        self.verdict: Verdict = verdict
+        """explained, in part, or none."""
+        self.network = network
+        """Scores of the network itself, over all pairs."""
+        self.ideal_model = ideal_model
+        """The idealised network; None where there is no account of the pre-activations."""
+        self.settings = settings
+        """Rank, seed and number of permutations."""
+        self._traj = traj
+
+    def sentence(self, id: str) -> Sentence:
+        """Sentence by its name, such as "keys" or "whole".
+
+        Raises:
+            NotAvailableError: the explanation has no such sentence.
+        """
+        for sentence in self.sentences:
+            if sentence.id == id:
+                return sentence
+        raise NotAvailableError(
+            f"This explanation has no sentence {id!r}; it has {', '.join(sentence.id for sentence in self.sentences)}."
+        )
+
+    @property
+    def formula(self) -> str:
+        """Formulas of the account in LaTeX: logits, pre-activations, read-out."""
+        return ",\\quad ".join(s.formula for s in self.sentences if s.id in ("keys", "first", "readout", "whole"))
+
+    @cached_property
+    def scores(self) -> "xarray.Dataset":
+        """Scores of all sentences as an `xarray.Dataset` over `sentence`, NaN where one is not defined.
+
+        `explained`, and `loss`, `accuracy`, `agreement` of alone, without and resampled, each with its `null_`.
+        """
+        import xarray
+
+        columns: dict[str, list[float]] = {}
+        for sentence in self.sentences:
+            for prefix, scores in (("", sentence), ("null_", sentence.null)):
+                value = scores.explained
+                columns.setdefault(f"{prefix}explained", []).append(np.nan if value is None else value)
+                for kind in ("alone", "without", "resampled"):
+                    score: Score | None = getattr(scores, kind)
+                    for field in ("loss", "accuracy", "agreement"):
+                        one = np.nan if score is None else getattr(score, field)
+                        columns.setdefault(f"{prefix}{kind}_{field}", []).append(one)
+        names = [sentence.id for sentence in self.sentences]
+        return xarray.Dataset({name: ("sentence", values) for name, values in columns.items()}, {"sentence": names})
+
+    @cached_property
+    def timeline(self) -> "xarray.Dataset":
+        """Measures of the account over the steps of the run, with the keys of the last step (see `timeline_of`)."""
+        return timeline_of(self._traj, self.account, progress=bool(self.settings.get("progress")))
+
+    @property
+    def births(self) -> Mapping[str, Mapping[Any, int | None]]:
+        """First steps from which alpha, cluster size and embedding share of a key stay above half their last value."""
+        return births(self.timeline)
+
+    def lines(self) -> list[str]:
+        """Verdict, formula, sentences with scores, certificate and left-over as lines of text."""
+        return lines_of(self)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def __repr__(self) -> str:
+        return f"<Explanation of {self.run} at step {self.step}: {self.verdict}>"
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the explanation into a folder, which is created: explanation.json, account.safetensors, index.html.
+
+        The account is read back by `Account.load(folder)`.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.account.save(folder)
+        summary = {
+            "run": self.run,
+            "step": self.step,
+            "verdict": self.verdict,
+            "network": _plain(self.network),
+            "sentences": [_plain(sentence) for sentence in self.sentences],
+            "certificate": None if self.certificate is None else _summary(self.certificate),
+            "left_over": str(self.left_over),
+            "settings": {name: value for name, value in self.settings.items() if name != "progress"},
+        }
+        (folder / "explanation.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        page = f'<!doctype html><meta charset="utf-8"><title>{self.run}, explained</title>{html_of(self)}\n'
+        (folder / "index.html").write_text(page, encoding="utf-8")
+        return folder
+
+
+def explain(
+    traj: Trajectory | str | Path,
+    step: int | None = None,
+    *,
+    rank: int = RANK,
+    keys: Sequence[int] | Sequence[str] | None = None,
+    timeline: bool = True,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+    progress: bool = False,
+) -> Explanation:
+    """Explain a run at a step: its algorithm as formulas, tested sentence by sentence, with a certificate.
+
+    Args:
+        traj: the run, or its folder.
+        step: a stored step; None is the last one.
+        rank: directions per cluster of the certificate: 2, 4 or 6 for frequencies. More prove more and cost more.
+        keys: key frequencies or irreps to explain it by; None finds them.
+        timeline: whether to compute the account over the run's steps now; otherwise `Explanation.timeline` does when
+            it is first asked for.
+        permutations: permutations of the inputs over which resampled scores are averaged.
+        seed: of the permutations, and of the choice of the control's keys.
+        progress: whether to show a progress bar.
+
+    Raises:
+        NotAvailableError: the run has no account: its operation is no sum and no group, or its network has more than
+            one layer; the message says which condition fails.
+        UnknownNameError: no weights are stored at `step`.
+        InvalidArgumentError: an argument breaks its rule.
+
+    Example:
+        >>> import interp, tempfile
+        >>> config = interp.recipes.get("kitouni-circle-small").replace({"steps": 2})
+        >>> found = explain(interp.train(config, root=tempfile.mkdtemp()), timeline=False)
+        >>> found.verdict  # two updates of a random network
+        'none'
+    """
+    traj = traj if isinstance(traj, Trajectory) else load(traj)
+    as_count("permutations", permutations)
+    if rank not in RANKS:
+        raise InvalidArgumentError(f"`rank` must be one of {', '.join(map(str, RANKS))}; got {rank!r}.")
+    context, position = RunContext(traj), traj.position(step)
+    step = int(traj.steps[position])
+    examined = Examined(context, traj.model(step))
+    tables = examined.tables  # which raises where the network is of a kind that has no account
+    batch = CheckpointBatch(context, np.array([position]))
+    chosen = tuple(keys) if keys is not None else examined.keys(batch.named_keys, rank)
+    scrubbed = Scrubbed(examined.circuit)
+    network = scrubbed.score(scrubbed.logits)
+    settings = {"rank": rank, "seed": seed, "permutations": permutations, "progress": progress}
+    account = examined.account(chosen) if chosen else empty_account(examined.circuit, **examined.described)
+    certificate = None if tables is None else examined.certificate(account, rank)
+    others = other_keys(examined.circuit, chosen or (1,), seed)
+    other = examined.account(others) if others else None
+    other_certificate = None if certificate is None or other is None else examined.certificate(other, rank)
+    sentences = sentences_of(
+        examined, account, other, certificate, other_certificate, permutations=permutations, seed=seed
+    )
+    explained = variance_explained(examined.circuit, account) if chosen and tables is not None else (np.nan, np.nan)
+    whole = next((s for s in sentences if s.id == "whole"), None)
+    found = Explanation(
+        traj=traj,
+        step=step,
+        account=account,
+        sentences=sentences,
+        certificate=certificate,
+        left_over=_left_over(examined, account, explained),
+        verdict=_verdict(account, certificate, whole, explained[1], network),
+        network=network,
+        ideal_model=_ideal(examined, account) if chosen and tables is not None else None,
+        settings=settings,
+    )
+    if timeline and chosen and tables is not None:
+        found.timeline  # noqa: B018  computed now, while progress is shown
+    return found
+
+
+def _verdict(
+    account: Account, certificate: Certificate | None, whole: Sentence | None, explained: float, network: Score
+) -> Verdict:
+    if not account.keys or explained < LEAST:
+        return "none"
+    if certificate is None or whole is None or whole.resampled is None:
+        return "in part"
+    kept = whole.resampled.accuracy >= KEPT * network.accuracy
+    return "explained" if certificate.accuracy >= CERTIFIED and kept else "in part"
+
+
+def _left_over(examined: Examined, account: Account, explained: tuple[float, float]) -> LeftOver:
+    circuit = examined.circuit
+    N, L = circuit.N, circuit.centred
+    R = circuit.bypass[..., :N] - circuit.bypass[..., :N].mean(-1, keepdims=True)
+    W = circuit.W_centred[:, :N]
+    W_rest = W - account.read_out(circuit.W.shape[1])[:, :N] if account.keys else W
+    missing, x_left, frequencies = [], float("nan"), {}
+    if examined.tables is None:
+        name = type(examined.network).__name__
+        missing.append(f"pre-activations and certificate: {name} does not tell its tables, so logits and read-out only")
+    else:
+        x_left = 1 - explained[0] if account.keys else 1.0
+        if account.keys and account.basis == "frequency":
+            frequencies = _by_frequency(circuit.x - account.pre_activations(), circuit.x)
+    return LeftOver(
+        pre_activations=x_left,
+        by_frequency=frequencies,
+        readout=_ratio(np.square(W_rest).sum(), np.square(W).sum()),
+        bypass=_ratio(np.square(R).sum(), np.square(L).sum()),
+        logits=1 - explained[1] if account.keys else 1.0,
+        not_computed=tuple(missing),
+    )
+
+
+def _by_frequency(rest: np.ndarray, x: np.ndarray, most: int = 3) -> dict[int, float]:
+    """Largest shares of the variance of x that functions of one operand have in the rest, by frequency."""
+    N = len(x)
+    total = np.square(x - x.mean((0, 1))).sum()
+    power = np.zeros(N // 2)
+    for table in (rest.mean(1), rest.mean(0)):
+        spectrum = np.abs(np.fft.rfft(table, axis=0)[1:]) ** 2
+        double = np.where(2 * np.arange(1, len(spectrum) + 1) == N, 1, 2)
+        power += double * spectrum.sum(1)  # N pairs have one operand: sum of squares N/N
+    shares = power / total if total else power
+    return {int(k) + 1: float(shares[k]) for k in np.argsort(-shares)[:most]}
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole > 0 else float("nan")
+
+
+def _ideal(examined: Examined, account: Account) -> IdealNetwork:
+    """Idealised network of an account, with the inputs and outputs of the run."""
+    context = examined.context
+    tokens = context.examples.operands.numpy()
+    first, second = (np.full(examined.network.d_vocab, -1) for _ in range(2))
+    first[tokens[examined.first]] = np.arange(len(examined.first))
+    second[tokens[examined.second]] = np.arange(len(examined.second))
+    return IdealNetwork(account, Reading(context.operand_positions, first, second, examined.columns))
+
+
+def _plain(value: Any) -> Any:
+    """Sentences and scores as JSON."""
+    import dataclasses
+
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def _summary(certificate: Certificate) -> dict[str, Any]:
+    names = ("accuracy", "loss", "rank", "operations", "exhaustive", "forward", "slack", "compact")
+    return {name: _plain(getattr(certificate, name)) for name in names} | {"right": int(certificate.right.sum())}

@@ -1,0 +1,460 @@
+"""Sentences of an account: each says a thing about the network, with scores, controls, and whether it holds.
+
+Scores of a sentence, all over every pair of operands:
+
+    explained    share of the variance of what the sentence speaks of
+    alone        the network with that part replaced by the account
+    without      the network with that part removed
+    resampled    the network in which all that the sentence calls irrelevant comes from other inputs (causal scrubbing)
+    null         the same for an account with as many other frequencies, or irreps, that are not key
+
+Restricted logits give the right answer whatever the network does: for a network that only memorised, `alone` of the
+sentence about the keys is 1. No sentence is to be believed for its `alone`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from interp.analysis.account import PARTS, Account, Part, key_shares, phase_coherence
+from interp.analysis.certificate import Certificate
+from interp.analysis.explaining import Examined
+from interp.analysis.scrubbing import Score, Scrubbed, mean_score
+
+__all__ = ["KEPT", "Scores", "Sentence", "sentences_of"]
+
+KEPT = 0.99
+"""Share of the network's accuracy that must be kept for a part to be called irrelevant, or a replacement equal."""
+GAIN = 0.01
+"""Share of the idealised logits that a part of the pre-activations must explain to be called a part of the account."""
+KEYLESS = ("attention", "bypass")
+"""Sentences that speak of no key, so that other keys are no control."""
+FEW = 3
+"""Permutations of the inputs for a sentence about one part."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a sentence; None where the network has no such part, or nothing can be replaced."""
+
+    explained: float | None = None
+    alone: Score | None = None
+    without: Score | None = None
+    resampled: Score | None = None
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Sentence of an account with its scores, those of its control, and whether it holds."""
+
+    id: str
+    """Name of the sentence: keys, readout, first, second, product, phases, attention, embedding, bypass, whole,
+    certificate."""
+    text: str
+    """The sentence, in words."""
+    formula: str
+    """The sentence in LaTeX; empty where it has no formula."""
+    explained: float | None
+    """Share of the variance of what it speaks of, at most 1; None where that is not defined."""
+    alone: Score | None
+    """The network with that part replaced by the account."""
+    without: Score | None
+    """The network with that part removed."""
+    resampled: Score | None
+    """The network with all that the sentence calls irrelevant taken from other inputs."""
+    null: Scores
+    """Scores for as many keys that are none."""
+    holds: bool
+    """Whether the sentence holds, by `rule`."""
+    rule: str = field(default="", compare=False)
+    """Condition under which it holds, in words."""
+
+
+def sentences_of(
+    examined: Examined,
+    account: Account,
+    other: Account | None,
+    certificate: Certificate | None,
+    other_certificate: Certificate | None,
+    *,
+    permutations: int,
+    seed: int,
+) -> tuple[Sentence, ...]:
+    """Sentences of an account, in the order in which one reads them; `other` is the account of the control's keys."""
+    scrubbed = Scrubbed(examined.circuit)
+    if not account.keys:
+        return (_no_key(examined, scrubbed, other, seed),)
+    speaker = _Speaker(examined, scrubbed, account, permutations, seed)
+    control = None if other is None else _Speaker(examined, scrubbed, other, 1, seed)
+    found = [
+        Sentence(
+            id=name,
+            text=text,
+            formula=formula,
+            explained=scores.explained,
+            alone=scores.alone,
+            without=scores.without,
+            resampled=scores.resampled,
+            null=Scores() if control is None or name in KEYLESS else control.scores(name),
+            holds=False,
+            rule=rule,
+        )
+        for name, text, formula, scores, rule in speaker.said()
+    ]
+    if certificate is not None and certificate.compact:
+        cost = certificate.exhaustive / certificate.operations
+        null = Scores() if other_certificate is None else Scores(explained=other_certificate.accuracy)
+        found.append(
+            Sentence(
+                id="certificate",
+                text=f"The account proves that {certificate.right.sum()} pairs are answered right, a share of "
+                f"{certificate.accuracy:.4f}, with {cost:.1f} times fewer operations than computing all answers.",
+                formula=r"L_{y} - L_{c} \geq [\text{lead} + R + \sum_k z_k E_k^\top W_k s]_y - [\ldots]_c"
+                r" - \sum_k e_k \lvert D_k[y] - D_k[c] \rvert - \text{slack} > 0",
+                explained=certificate.accuracy,
+                alone=None,
+                without=None,
+                resampled=None,
+                null=null,
+                holds=False,
+                rule="certified accuracy at least 0.95",
+            )
+        )
+    return tuple(_judged(sentence, speaker.network.accuracy, speaker.gains) for sentence in found)
+
+
+def _no_key(examined: Examined, scrubbed: Scrubbed, other: Account | None, seed: int) -> Sentence:
+    """Sentence about a network without keys, with the scores of other frequencies or irreps as its null."""
+    shares = key_shares(examined.circuit)[0]
+    what = "frequency" if examined.circuit.symmetry[0] == "cyclic" else "irrep"
+    return Sentence(
+        id="keys",
+        text=f"No {what} is key: the largest has {shares.max():.2g} of the squared logits.",
+        formula="",
+        explained=float(shares.max()),
+        alone=None,
+        without=None,
+        resampled=None,
+        null=Scores() if other is None else _Speaker(examined, scrubbed, other, 1, seed).scores("keys"),
+        holds=False,
+        rule="never",
+    )
+
+
+def _judged(sentence: Sentence, accuracy: float, gains: dict[str, float]) -> Sentence:
+    """The sentence with whether it holds, by its rule."""
+    kept = KEPT * accuracy
+    null = sentence.null.explained
+    beats = null is None or sentence.explained is None or sentence.explained > null
+    match sentence.id:
+        case "certificate":
+            holds = sentence.explained is not None and sentence.explained >= 0.95
+        case "first" | "second" | "product":
+            holds = gains[sentence.id] >= GAIN
+        case "attention" | "embedding":
+            holds = sentence.alone is not None and sentence.alone.accuracy >= kept
+        case _:
+            holds = beats and sentence.resampled is not None and sentence.resampled.accuracy >= kept
+    return replace(sentence, holds=bool(holds))
+
+
+class _Speaker:
+    """An account of a network, whose sentences are scored one by one."""
+
+    def __init__(self, examined: Examined, scrubbed: Scrubbed, account: Account, permutations: int, seed: int) -> None:
+        self.examined, self.account, self.scrubbed = examined, account, scrubbed
+        self.permutations, self.seed = permutations, seed
+        circuit = examined.circuit
+        self.circuit, self.pairs = circuit, circuit.N**2
+        self.outputs = circuit.W.shape[1]
+        self.W_ideal = torch.from_numpy(account.read_out(self.outputs)).float()
+        self.network = scrubbed.score(scrubbed.logits)
+        self.gains: dict[str, float] = {}
+        """Share of the idealised logits that each part of the pre-activations adds."""
+        self.has_x = circuit.x.shape[-1] > 0
+        if self.has_x:
+            self._measure_parts()
+
+    def _measure_parts(self) -> None:
+        circuit = self.circuit
+        centred = torch.from_numpy(circuit.centred).float().flatten(0, 1)
+        total, spread = float(centred.square().sum()), float(np.square(circuit.x - circuit.x.mean((0, 1))).sum())
+        before_x, before_logits, self.x_parts, self.shares = None, 0.0, {}, {}
+        for i, name in enumerate(PARTS):
+            if i and not getattr(self.account, name).shape[1]:
+                continue
+            x = self.scrubbed.flat(self.account.pre_activations(PARTS[: i + 1]))
+            ideal = (self.scrubbed.act(x) @ self.W_ideal)[:, : circuit.N]
+            ideal = ideal - ideal.mean(1, keepdim=True)
+            explained = 1 - float((centred - ideal).square().sum()) / total if total else 0.0
+            share = 1 - float((self.scrubbed.x - x).double().square().sum()) / spread if spread else 0.0
+            self.x_parts[name] = x
+            self.shares[name] = share if before_x is None else share - before_x
+            self.gains[name] = explained - before_logits
+            before_x, before_logits = share, explained
+            self.ideal_logits, self.ideal_explained, self.ideal_x = self.scrubbed.act(x) @ self.W_ideal, explained, x
+
+    def said(self) -> Iterator[tuple[str, str, str, Scores, str]]:
+        """Name, text, formula, scores and rule of each sentence."""
+        words, account = _Words(self.account), self.account
+        kept = f"resampled keeps {KEPT} of the accuracy and more is explained than by the control"
+        yield "keys", words.keys(), words.logits(), self.scores("keys"), kept
+        yield "readout", words.readout(), words.readout_formula(), self.scores("readout"), kept
+        if not self.has_x:
+            yield "bypass", words.bypass(), r"R \approx 0", self.scores("bypass"), kept
+            return
+        part = f"it adds {GAIN} to the share of the logits that the idealised network explains"
+        yield "first", words.first(), words.first_formula(), self.scores("first"), part
+        if account.basis == "frequency":
+            yield "second", words.second(), words.second_formula(), self.scores("second"), part
+            yield "product", words.product(), words.product_formula(), self.scores("product"), part
+            yield "phases", words.phases(), r"\chi_m = \phi_m + \psi_m", self.scores("phases"), kept
+        alone = f"alone keeps {KEPT} of the accuracy"
+        if account.attention.shape[1]:
+            yield (
+                "attention",
+                words.attention(),
+                r"A_h(a, b) = \bar A_h + f_h(a) + g_h(b)",
+                self.scores("attention"),
+                alone,
+            )
+        if account.basis == "frequency" and self.examined.context.has_operand_table:
+            yield "embedding", words.embedding(), "", self.scores("embedding"), alone
+        yield "bypass", words.bypass(), r"R \approx 0", self.scores("bypass"), kept
+        yield "whole", words.whole(), r"\hat L = \mathrm{act}(\hat x) \hat W", self.scores("whole"), kept
+
+    def scores(self, name: str) -> Scores:
+        """Scores of a sentence; empty where the network has no such part."""
+        s, scrubbed = self.scrubbed, self.scrubbed
+        W, W_rest = s.W, s.W_centred - self.W_ideal
+        match name:
+            case "keys":
+                formula = s.flat(self.account.formula_logits(self.outputs))
+                rest = s.logits - formula
+                share = key_shares(self.circuit)[0][self.account.functions.places].sum()
+                return self._scores(float(share), formula, rest, lambda pi: formula + rest[pi])
+            case "readout":
+                alone, outside = s.hidden @ self.W_ideal, s.hidden @ W_rest
+                total = float(s.W_centred[:, : self.circuit.N].square().sum())
+                share = float(self.W_ideal.square().sum()) / total if total else 0.0
+                return self._scores(
+                    share, alone + s.bypass, outside + s.bypass, lambda pi: alone + outside[pi] + s.bypass
+                )
+            case "bypass":
+                neurons, L = s.hidden @ W, s.logits[:, : self.circuit.N]
+                R = s.bypass[:, : self.circuit.N]
+                centred_R, centred_L = (x - x.mean(1, keepdim=True) for x in (R, L))
+                share = 1 - float(centred_R.square().sum() / centred_L.square().sum().clamp(min=1e-30))
+                return self._scores(share, neurons, s.bypass, lambda pi: neurons + s.bypass[pi])
+            case "first" | "second" | "product" if self.has_x and name in self.x_parts:
+                x = self.x_parts[name]
+                part = x - (
+                    self.scrubbed.flat(self.account.pre_activations(())) if name == "first" else self._before(name)
+                )
+                rest = s.x - x
+                return self._scores(
+                    self.shares[name],
+                    s.act(x) @ W + s.bypass,
+                    s.act(s.x - part) @ W + s.bypass,
+                    lambda pi: s.act(x + rest[pi]) @ W + s.bypass,
+                )
+            case "phases" if self.has_x:
+                return self._phases()
+            case "attention" if self.has_x and self.account.attention.shape[1]:
+                return self._attention()
+            case "embedding" if self.has_x:
+                return self._embedding()
+            case "whole" if self.has_x:
+                return Scores(
+                    self.ideal_explained,
+                    scrubbed.score(self.ideal_logits),
+                    scrubbed.converse(self.account, self.permutations, self.seed),
+                    scrubbed.resampled(self.account, self.permutations, self.seed),
+                )
+        return Scores()
+
+    def _scores(
+        self,
+        explained: float,
+        alone: torch.Tensor,
+        without: torch.Tensor,
+        resampled: Callable[[torch.Tensor], torch.Tensor],
+    ) -> Scores:
+        s = self.scrubbed
+        few = min(FEW, self.permutations)
+        return Scores(
+            explained,
+            s.score(alone),
+            s.score(without),
+            mean_score(s.score(resampled(pi)) for pi, _ in s.permutations(few, self.seed)),
+        )
+
+    def _before(self, name: Part) -> torch.Tensor:
+        names = list(self.x_parts)
+        return self.x_parts[names[names.index(name) - 1]]
+
+    def _phases(self) -> Scores:
+        """Read-outs at the own frequency with the phases that the account says, without them, and exchanged."""
+        s, account, N = self.scrubbed, self.account, self.circuit.N
+        rho, chi = account.own_readout()
+        said = account.waves()[1].sum(1)
+        angles = 2 * np.pi * np.outer(np.array(account.keys)[account.cluster], np.arange(N)) / N
+
+        def logits(phase: np.ndarray | None) -> torch.Tensor:
+            W = self.circuit.W.copy()
+            W[:, :N] -= rho[:, None] * np.cos(angles + chi[:, None])
+            if phase is not None:
+                W[:, :N] += rho[:, None] * np.cos(angles + phase[:, None])
+            return s.hidden @ torch.from_numpy(W).float() + s.bypass
+
+        generator, exchanged = np.random.default_rng(self.seed), []
+        for _ in range(min(FEW, self.permutations)):
+            # what the sentence calls irrelevant is how far a phase lies from the sum: exchanged within the cluster
+            away = chi - said
+            for k in range(len(account.keys)):
+                own = np.flatnonzero(account.cluster == k)
+                away[own] = away[generator.permutation(own)]
+            exchanged.append(s.score(logits(said + away)))
+        coherence = phase_coherence(account)
+        return Scores(float(coherence.min()), s.score(logits(said)), s.score(logits(None)), mean_score(exchanged))
+
+    def _attention(self) -> Scores:
+        """Attention as mean + f(a) + g(b), and its mean alone."""
+        examined, N = self.examined, self.circuit.N
+        tables = examined.tables
+        assert tables is not None
+        mean, f, g = np.split(np.moveaxis(self.account.attention, 2, 0), [1, N + 1])  # [places, operand, head]
+        additive = np.moveaxis(mean + f[:, None] + g[None], 2, 0)  # [operand, a, b, head]
+        true = np.stack([A[examined.first[:, None], examined.second] for A in tables.attention()])
+        spread = np.square(true - true.mean((1, 2), keepdims=True)).sum()
+        share = 1 - np.square(true - additive).sum() / spread if spread else 1.0
+        constant = np.broadcast_to(true.mean((1, 2), keepdims=True), true.shape)
+        alone, without = (self._with_attention(A) for A in (additive, constant))
+        return Scores(float(share), alone, without)
+
+    def _with_attention(self, attention: np.ndarray) -> Score:
+        """Score of the network with the attention [operand, a, b, head] replaced."""
+        examined, s = self.examined, self.scrubbed
+        tables = examined.tables
+        assert tables is not None
+
+        def mixed(constant: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+            first, second = first[examined.first], second[examined.second]
+            return (
+                constant
+                + np.einsum("abh,ahm->abm", attention[0], first)
+                + np.einsum("abh,bhm->abm", attention[1], second)
+            )
+
+        x = s.flat(mixed(tables.constant, tables.first, tables.second))
+        columns = examined.columns
+        R = s.flat(
+            mixed(
+                tables.bypass_constant[columns],
+                tables.bypass_first[..., columns],
+                tables.bypass_second[..., columns],
+            )
+        )
+        return s.score(s.act(x) @ s.W + R)
+
+    def _embedding(self) -> Scores:
+        """The embedding on the account's frequencies and their doubles, and without the former."""
+        context, N = self.examined.context, self.circuit.N
+        if not context.has_operand_table:
+            return Scores()
+        keys = {int(k) for k in self.account.keys}
+        doubles = {min(2 * k % N, -2 * k % N) for k in keys} - {0}
+        every = set(range(1, N // 2 + 1))
+        kept, left = sorted(keys | doubles), sorted(every - keys)
+        power = self.examined.embedding_power()
+        share = float(power[[k - 1 for k in kept]].sum() / power.sum()) if power.sum() else 0.0
+        return Scores(share, *(self._keeping(frequencies) for frequencies in (kept, left)))
+
+    def _keeping(self, frequencies: list[int]) -> Score:
+        return self.scrubbed.score(self.scrubbed.flat(self.examined.outputs(self.examined.keeping(frequencies))))
+
+
+@dataclass(frozen=True)
+class _Words:
+    """Texts and formulas of an account's sentences."""
+
+    account: Account
+
+    @property
+    def _list(self) -> str:
+        return ", ".join(map(str, self.account.keys))
+
+    @property
+    def _sum(self) -> str:
+        a, b = ("log a", "log b") if len(self.account.elements) < self.account.p else ("a", "b")
+        return {"add": f"{a} + {b}", "subtract": f"{a} - {b}"}.get(self.account.operation, "a b")
+
+    @property
+    def _c(self) -> str:
+        return "log c" if len(self.account.elements) < self.account.p else "c"
+
+    @property
+    def _waves(self) -> bool:
+        return self.account.basis == "frequency"
+
+    def keys(self) -> str:
+        if self._waves:
+            return f"The logits are a sum of cosines cos(w_k({self._sum} - {self._c})), with k = {self._list}."
+        return f"The logits are a sum of the characters chi(a b c^-1) of the irreps {self._list}."
+
+    def logits(self) -> str:
+        a = self.account
+        if not self._waves:
+            return " + ".join(f"{x:.3g}\\,\\chi_{{\\mathrm{{{k}}}}}(a b c^{{-1}})" for k, x in zip(a.keys, a.alpha))
+        total = f"{self._sum} - {self._c}".replace("log", "\\log ")
+        return " + ".join(f"{x:.3g}\\cos w_{{{k}}}({total})" for k, x in zip(a.keys, a.alpha))
+
+    def readout(self) -> str:
+        what = "cosines and sines of the key frequencies" if self._waves else "the matrix entries of the key irreps"
+        return f"The read-out of the neurons consists of {what} over the answers."
+
+    def readout_formula(self) -> str:
+        if self._waves:
+            return r"\hat W_m(c) = \sum_k \rho_{mk} \cos(w_k c + \chi_{mk})"
+        return r"\hat W_m(c) = \sum_\rho \operatorname{tr}(M_{m\rho}\, \rho(c^{-1}))"
+
+    def first(self) -> str:
+        if not self._waves:
+            return "Each neuron reads a function of a plus a function of b, made of matrix entries of key irreps."
+        sizes = np.bincount(self.account.cluster, minlength=len(self.account.keys))
+        listed = ", ".join(f"{size} of frequency {k}" for k, size in zip(self.account.keys, sizes))
+        return f"Each neuron reads one wave of a plus one wave of b of its cluster's frequency: {listed}."
+
+    def first_formula(self) -> str:
+        if not self._waves:
+            return r"\hat x_m = \beta_m + u_m(a) + v_m(b)"
+        return r"\hat x_m = \beta_m + A_m \cos(w_k a + \phi_m) + B_m \cos(w_k b + \psi_m)"
+
+    def second(self) -> str:
+        return "Each neuron reads twice its frequency, too, which cancels what the non-linearity leaves of a - b."
+
+    def second_formula(self) -> str:
+        return r"\hat x_m \mathrel{+}= A'_m \cos(2 w_k a + \phi'_m) + B'_m \cos(2 w_k b + \psi'_m)"
+
+    def product(self) -> str:
+        return "Attention multiplies: each neuron reads products of waves of a and of b of its frequency."
+
+    def product_formula(self) -> str:
+        return r"\hat x_m \mathrel{+}= \sum_{i, j} P_{mij} \{\cos, \sin\}_i(w_k a) \{\cos, \sin\}_j(w_k b)"
+
+    def phases(self) -> str:
+        return "The phase of each neuron's read-out is the sum of the phases of its two waves."
+
+    def attention(self) -> str:
+        return "Attention to each operand is a mean plus a function of a plus a function of b."
+
+    def embedding(self) -> str:
+        return "Of the embedding, the key frequencies and their doubles are used."
+
+    def bypass(self) -> str:
+        return "The part of the logits that passes by the neurons does not matter."
+
+    def whole(self) -> str:
+        return "The idealised network, from the account's numbers alone, is what the network computes."
