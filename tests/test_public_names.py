@@ -19,7 +19,6 @@ PUBLIC_API = {
     "interp.tasks.base.split": "for tasks of a user's own",
     "interp.tasks.base.tuples_of": "for tasks of a user's own",
     "interp.tasks.declared.Sequences": "for tasks of a user's own",
-    "interp.analysis.certificate.certify": "a certificate of arrays, for accounts of a user's own",
     "interp.analysis.certificate.exhaustive_margins": "the margins themselves, to compare a certificate with",
     "interp.papers.*.FIGURE": "looked up by the number of the figure",
     "interp.papers.*.FIGURES": "looked up by the name of the paper",

@@ -206,7 +206,7 @@ class Account:
 
     def pre_activations(self, parts: Sequence[Part] = PARTS) -> Float[np.ndarray, "N N n"]:
         """Idealised pre-activations x^ of all pairs, of some parts of the account."""
-        x = np.empty((self.N, self.N, len(self.beta)))
+        x = np.broadcast_to(self.beta, (self.N, self.N, len(self.beta))).copy()
         for k in range(self.functions.clusters):
             own = self.functions.members(self.cluster, k)
             first, second = self.functions.first[k], self.functions.second[k]
@@ -320,6 +320,10 @@ def fit_account(
     Raises:
         InvalidArgumentError: a key is no frequency or irrep of the network's group, is named twice, or there is none.
     """
+    if not len(keys):
+        raise InvalidArgumentError(
+            "`keys` must be one or more; got none. `empty_account` is that of a network without."
+        )
     functions = _functions(circuit.symmetry, tuple(keys))
     N, n = circuit.N, len(circuit.W)
     alphas = key_shares(circuit)[1]
@@ -495,8 +499,8 @@ class _Functions:
 
 
 def _functions(symmetry: tuple[str, int], keys: Any) -> _Functions:
-    if not len(keys) or len(set(keys)) < len(keys):
-        raise InvalidArgumentError(f"`keys` must be one or more distinct keys; got {list(keys)}.")
+    if len(set(keys)) < len(keys):
+        raise InvalidArgumentError(f"`keys` must be distinct; got {list(keys)}.")
     return _waves(symmetry[1], keys) if symmetry[0] == "cyclic" else _entries(symmetry, keys)
 
 
@@ -516,7 +520,7 @@ def _waves(N: int, keys: Sequence[int]) -> _Functions:
         return pair(folded if folded == 2 * k % N else 2 * k) if folded not in (0, k) else np.zeros((N, 2))
 
     first = [pair(k) for k in keys]
-    joined = np.concatenate(first, axis=1)
+    joined = np.concatenate([np.zeros((N, 0)), *first], axis=1)
     return _Functions(
         keys=keys,
         places=[k - 1 for k in keys],
@@ -542,11 +546,11 @@ def _entries(symmetry: tuple[str, int], keys: Sequence[str]) -> _Functions:
         )
     chosen = [irreps(group)[names.index(key)] for key in keys]
     bases = [irrep.basis * np.sqrt(group.order) for irrep in chosen]  # of mean square 1
-    joined = np.concatenate(bases, axis=1)
+    joined = np.concatenate([np.zeros((group.order, 0)), *bases], axis=1)
     return _Functions(
         keys=tuple(keys),
         places=[names.index(key) for key in keys],
-        clusters=1,
+        clusters=min(len(keys), 1),
         first=[joined],
         second=[np.zeros((group.order, 0))],
         keyed=joined,

@@ -305,15 +305,23 @@ class RunContext:
     # --- accounts -----------------------------------------------------------------------------------------------------
 
     @cached_property
+    def has_account(self) -> bool:
+        """Whether the operation is a sum or that of a group, and the network has tables of pairs."""
+        try:
+            return self._last_examined.tables is not None
+        except NotAvailableError:
+            return False
+
+    @cached_property
     def account_keys(self) -> tuple[Any, ...]:
-        """Key frequencies or irreps of the account of the last stored step; empty where there is no account."""
+        """Key frequencies or irreps of the account of the last stored step; empty where there is none."""
+        return self._last_examined.keys(self.last.named_keys)
+
+    @property
+    def _last_examined(self) -> Any:
         from interp.analysis.explaining import Examined  # which imports this module
 
-        try:
-            examined = Examined(self, self.traj.model())
-            return examined.keys(self.last.named_keys) if examined.tables is not None else ()
-        except NotAvailableError:
-            return ()
+        return Examined(self, self.traj.model())
 
     # --- streaming ----------------------------------------------------------------------------------------------------
 

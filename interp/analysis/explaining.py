@@ -14,7 +14,16 @@ import torch
 from jaxtyping import Float, Int
 
 from interp.analysis import spectra
-from interp.analysis.account import IRREP_SHARE, KEY_SHARE, Account, Circuit, advice, fit_account, key_shares
+from interp.analysis.account import (
+    IRREP_SHARE,
+    KEY_SHARE,
+    Account,
+    Circuit,
+    advice,
+    empty_account,
+    fit_account,
+    key_shares,
+)
 from interp.analysis.certificate import Certificate, certify
 from interp.analysis.circuits import without_frequency
 from interp.analysis.context import RunContext
@@ -59,7 +68,7 @@ class Examined:
         self.first = order
         """Operands in the order of the account, as first operand."""
         self.second = order[-np.arange(len(order)) % len(order)] if self.operation == "subtract" else order
-        """As second operand: in the opposite order for subtraction."""
+        """Operands as second operand: in the opposite order for subtraction."""
 
     @cached_property
     def tables(self) -> PairTables | None:
@@ -130,7 +139,9 @@ class Examined:
         return x[self.first[:, None], self.second]
 
     def account(self, keys: Keys) -> Account:
-        """Account with these keys, by least squares."""
+        """Account with these keys, by least squares; an empty one without keys."""
+        if not keys:
+            return empty_account(self.circuit, **self.described)
         attention = None
         if self.tables is not None and self.tables.scores is not None:
             attention = np.stack([A[self.first[:, None], self.second] for A in self.tables.attention()])

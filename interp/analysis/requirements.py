@@ -113,9 +113,8 @@ _TABLE = (
     Requirement("unembedding", lambda c: c.has_unembedding, "needs an unembedding (such as `unembed.W_U`)"),
     Requirement(
         "account",
-        lambda c: bool(c.account_keys),
-        "needs a network of one hidden layer that tells its tables (`Network.pair_tables`), with keys at the last "
-        "stored step",
+        lambda c: c.has_account,
+        "needs a network of one hidden layer that tells its tables (`Network.pair_tables`), on sums or a finite group",
         implies=("operand pairs", "neurons", "answers are operands"),
     ),
     Requirement(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from interp.analysis.account import Account, empty_account, variance_explained
+from interp.analysis.account import Account, variance_explained
 from interp.analysis.batch import CheckpointBatch
 from interp.analysis.certificate import Certificate
 from interp.analysis.context import RunContext
@@ -252,7 +252,7 @@ def explain(
     scrubbed = Scrubbed(examined.circuit)
     network = scrubbed.score(scrubbed.logits)
     settings = {"rank": rank, "seed": seed, "permutations": permutations, "progress": progress}
-    account = examined.account(chosen) if chosen else empty_account(examined.circuit, **examined.described)
+    account = examined.account(chosen)
     certificate = None if tables is None else examined.certificate(account, rank)
     others = other_keys(examined.circuit, chosen or (1,), seed)
     other = examined.account(others) if others else None

@@ -153,8 +153,8 @@ def _judged(sentence: Sentence, accuracy: float, gains: dict[str, float]) -> Sen
             holds = sentence.explained is not None and sentence.explained >= 0.95
         case "first" | "second" | "product":
             holds = gains[sentence.id] >= GAIN
-        case "attention" | "embedding":
-            holds = sentence.alone is not None and sentence.alone.accuracy >= kept
+        case "attention" | "embedding" | "phases":
+            holds = beats and sentence.alone is not None and sentence.alone.accuracy >= kept
         case _:
             holds = beats and sentence.resampled is not None and sentence.resampled.accuracy >= kept
     return replace(sentence, holds=bool(holds))
@@ -199,6 +199,7 @@ class _Speaker:
     def said(self) -> Iterator[tuple[str, str, str, Scores, str]]:
         """Name, text, formula, scores and rule of each sentence."""
         words, account = _Words(self.account), self.account
+        alone = f"alone keeps {KEPT} of the accuracy and more is explained than by the control"
         kept = f"resampled keeps {KEPT} of the accuracy and more is explained than by the control"
         yield "keys", words.keys(), words.logits(), self.scores("keys"), kept
         yield "readout", words.readout(), words.readout_formula(), self.scores("readout"), kept
@@ -210,8 +211,7 @@ class _Speaker:
         if account.basis == "frequency":
             yield "second", words.second(), words.second_formula(), self.scores("second"), part
             yield "product", words.product(), words.product_formula(), self.scores("product"), part
-            yield "phases", words.phases(), r"\chi_m = \phi_m + \psi_m", self.scores("phases"), kept
-        alone = f"alone keeps {KEPT} of the accuracy"
+            yield "phases", words.phases(), r"\chi_m = \phi_m + \psi_m", self.scores("phases"), alone
         if account.attention.shape[1]:
             yield (
                 "attention",
