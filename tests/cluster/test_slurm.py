@@ -1,5 +1,7 @@
 """A sweep on a real SLURM loses nothing when one of its jobs is killed and another one preempted in mid-run."""
 
+import os
+import signal
 import subprocess
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -13,8 +15,7 @@ from interp.execution.executors import slurm_executor
 from interp.execution.sweeps import train_all
 from tests.cluster.processes import SECONDS, SMALL, assert_same_runs, until, writes
 
-CONFIGS = [SECONDS.replace({"seed": seed, "steps": 6000}) for seed in range(4)]
-"""Jobs start one after the other: the first must still be in the middle of its run when the second is met."""
+CONFIGS = [SECONDS.replace({"seed": seed, "steps": 2000}) for seed in range(3)]
 JOB = {"timeout_min": 10, "cpus_per_task": 1, "slurm_partition": "debug", "slurm_array_parallelism": 2}
 
 
@@ -25,7 +26,7 @@ def impatient(monkeypatch):
 
 
 def busy(slurm, root):
-    """Jobs that are in the middle of a run, and its folder: by the environment of processes that hold a lock."""
+    """Jobs that are in the middle of a run, its folder and process: by the environment of processes with a lock."""
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -35,8 +36,16 @@ def busy(slurm, root):
         environment = dict(word.split("=", 1) for word in words if "=" in word)
         if environment.get("SLURM_CONF") == str(slurm / "slurm.conf") and "SLURM_JOB_ID" in environment:
             for folder in writes(int(process.name), root):
-                found[environment["SLURM_JOB_ID"]] = folder
+                found[environment["SLURM_JOB_ID"]] = folder, int(process.name)
     return found
+
+
+def held(slurm, root):
+    """Two jobs in the middle of their runs; the first of them to be met is stopped there until the second is, too."""
+    found = busy(slurm, root)
+    for _, process in found.values():
+        os.kill(process, signal.SIGSTOP)
+    return list(found.items()) if len(found) == 2 else None
 
 
 def scancel(*words):
@@ -52,10 +61,10 @@ def told(job):
 def test_a_job_killed_and_one_preempted_cost_nothing_but_time(slurm, tmp_path):
     with slurm_executor(slurm / "jobs", **JOB) as executor, ThreadPoolExecutor(1) as aside:
         sweep = aside.submit(train_all, CONFIGS, root=tmp_path, executor=executor, device="cpu", threads=1)
-        until(lambda: len(busy(slurm, tmp_path)) == 2, 240)
-        (killed, folder), (preempted, other) = busy(slurm, tmp_path).items()
+        (killed, (folder, _)), (preempted, (other, process)) = until(lambda: held(slurm, tmp_path), 240)
         scancel("--signal=KILL", killed)
         scancel("--signal=TERM", preempted)  # as SLURM does before it takes the node away
+        os.kill(process, signal.SIGCONT)
         scancel("--signal=USR2", preempted)
         outcome = sweep.result(timeout=400)
         assert told(preempted)["Restarts"] == "1"

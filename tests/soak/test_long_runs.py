@@ -6,12 +6,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from interp.store import RunReader, RunWriter
 from interp.store.reader import OPEN_MAPS
 from tests.soak.scale import scaled
 
-SEGMENTS = scaled(600, 20_000)
+SEGMENTS = scaled(300, 20_000)
 PER_SEGMENT = 5
 OPEN_SECONDS = 2.0
 """Seconds within which the longest run opens."""
@@ -22,6 +23,15 @@ PER_FILE_BYTES = 6000
 def weights(step: int) -> dict[str, np.ndarray]:
     """Arrays that are a pure function of the step."""
     return {"w": np.full((2, 3), step, np.float32), "b": np.array([step, -step], np.int64)}
+
+
+@pytest.fixture(autouse=True)
+def few_objects():
+    """Collections look at what the test makes alone, not at all that is imported."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def resident() -> int:

@@ -17,6 +17,8 @@ from tests.soak.work import outcome, runs_below, sound
 from tests.soak.zygote import ONE_THREAD, ROOT
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+SENT = scaled(3, 60)
+"""Times that each is sent in the middle of runs."""
 WORDS = [
     "train", "kitouni-circle", "--task.p", "5", "--task.train-fraction", "0.6", "--model.d-model", "8",
     "--model.n-heads", "2", "--model.d-head", "4", "--model.d-mlp", "8", "--steps", "150", "--save.state", "every(30)",
@@ -61,11 +63,11 @@ def whole(zygote, tmp_path_factory):
 def test_a_signal_at_any_moment_of_a_run(signum, zygote, whole, tmp_path):
     draw, (want, seconds) = random.Random(f"{seed()} {signum}"), whole
     sent, root = 0, tmp_path / "runs"
-    while sent < scaled(2, 60):
+    while sent < SENT:
         shutil.rmtree(root, ignore_errors=True)
         while True:
             child = zygote.start("tests.soak.test_signals:command", [*WORDS, "--root", str(root)])
-            if sent < scaled(2, 60):
+            if sent < SENT:
                 child.ended(draw.uniform(0, seconds))
                 child.kill(signum)
                 sent += 1
