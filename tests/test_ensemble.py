@@ -1,9 +1,11 @@
 """Runs trained together are the runs they would be alone."""
 
+import os
 import shutil
 import subprocess
 import sys
 import textwrap
+from functools import partial
 
 import numpy as np
 import pytest
@@ -554,6 +556,30 @@ def test_killed_while_the_folders_were_made_it_is_begun_again(tmp_path):
             assert swept.failures == {}
             assert_same_runs(swept.trajectories, whole)
         assert_same_runs(interp.train_many(configs, root=root, device="cpu", threads=1), whole)
+
+
+@pytest.mark.parametrize(
+    "again", [interp.train_many, partial(train_all, together=99, workers=1)], ids=["call", "sweep"]
+)
+def test_to_begin_again_each_folder_is_read_a_few_times(again, tmp_path, monkeypatch):
+    """However many members there are: each names all of them."""
+    reads = {}
+    for n in (4, 8):
+        configs = [MLP.replace({"seed": seed, "steps": 1}) for seed in range(n)]
+        names, root, opened = [config.run_id for config in configs], tmp_path / str(n), []
+        for config in configs[:-1]:
+            RunWriter.create(root / config.run_id, {"config": config.to_dict(), "ensemble": names}, fsync=False).close()
+
+        def noted(path, *rest, real=os.open, opened=opened, **named):
+            opened.append(os.fspath(path))
+            return real(path, *rest, **named)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", noted)
+            again(configs, root=root, device="cpu", threads=1)
+        assert all(interp.load(root / name).complete for name in names)
+        reads[n] = sum(path.endswith("/run.json") for path in opened)
+    assert reads[8] <= 2 * reads[4] + 8
 
 
 @pytest.mark.parametrize("lost", ["trajectory", "state", "metrics.jsonl"])

@@ -39,7 +39,7 @@ from interp.store.segments import read_run_json
 from interp.training.api import resume, train, train_many
 from interp.training.ensemble import shape_of
 from interp.training.environment import choose_device
-from interp.training.folders import delete_if_never_begun, never_begun
+from interp.training.folders import Beginnings, delete_never_begun
 from interp.trajectory import Trajectory
 
 __all__ = ["Outcome", "Resources", "train_all"]
@@ -172,10 +172,11 @@ def _pieces(configs: Sequence[RunConfig], root: Path, together: int) -> list[Pie
     """Pieces of work for one worker each: the members of an ensemble that was begun, or new runs of equal shape."""
     begun: dict[tuple[str, ...], list[RunConfig]] = {}
     fresh: dict[str, list[RunConfig]] = {}
+    beginnings = Beginnings()
     for config in configs:
         folder = root / config.run_id
         try:
-            run = None if never_begun(folder) else read_run_json(folder / "run.json")[0]
+            run = None if beginnings.never_begun(folder) else read_run_json(folder / "run.json")[0]
         except StoreError:  # not there, or damaged: training it will say so
             run = None
         if run is None:
@@ -193,7 +194,7 @@ def _train_piece(
     failures: dict[str, str] = {}
     left, apart, growth = list(piece), False, _Growth()
     while left:
-        begun = [config for config in left if _is_begun(root / config.run_id)]
+        begun = _begun(left, root)
         fresh = [config for config in left if config not in begun]
         groups = [[config] for config in begun]
         groups += [[config] for config in fresh] if apart else [fresh] if fresh else []
@@ -254,11 +255,11 @@ def _is_complete(folder: Path) -> bool:
         return False
 
 
-def _is_begun(folder: Path) -> bool:
-    """Whether there is a run to resume; a member of an ensemble that never began is deleted."""
+def _begun(configs: Sequence[RunConfig], root: Path) -> dict[RunConfig, None]:
+    """Configs of which there is a run to resume; members of an ensemble that never began are deleted."""
     with contextlib.suppress(StoreError):  # locked: another process trains it; damaged: `resume` will say so
-        delete_if_never_begun(folder)
-    return (folder / "run.json").exists()
+        delete_never_begun(root / config.run_id for config in configs)
+    return dict.fromkeys(config for config in configs if (root / config.run_id / "run.json").exists())
 
 
 def _through(executor: Executor, pieces: Sequence[Piece], work: Work, root: Path, bar: "tqdm[Any]") -> dict[str, str]:

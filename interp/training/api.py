@@ -33,7 +33,7 @@ from interp.store.opening import delete_run, inside, is_there, naming
 from interp.tasks import Task
 from interp.training.ensemble import require_equal_inputs, require_equal_shape
 from interp.training.environment import choose_device, provenance, run_environment
-from interp.training.folders import delete_if_never_begun, never_begun
+from interp.training.folders import Beginnings, delete_never_begun
 from interp.training.loop import Member, Plan, RunInterrupted, Stretch, WholeRun, advance, build_step
 from interp.training.members import members_of, position_among, refuse_imported, restored_states
 from interp.training.observers import Observer, check_observers
@@ -130,7 +130,8 @@ def train_many(
     if len({config.run_id for config in chosen}) < len(chosen):
         raise ConfigError("Runs that are trained together must be different; two configs are the same.")
     folders = [Path(root) / config.run_id for config in chosen]
-    stored = [_continues(folder, existing) and not never_begun(folder) for folder in folders]
+    beginnings = Beginnings()
+    stored = [_continues(folder, existing) and not beginnings.never_begun(folder) for folder in folders]
     lost: list[DivergedError] = []
     for folder, is_stored in zip(folders, stored):
         if is_stored:
@@ -336,8 +337,7 @@ def _start(
             _require_unlocked(folder)
         for folder in replaced:
             _delete(folder)
-        for folder in folders:
-            delete_if_never_begun(folder)
+        delete_never_begun(folders)
         writers = [
             stack.enter_context(
                 RunWriter.create(

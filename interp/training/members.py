@@ -8,7 +8,7 @@ import torch
 
 from interp.errors import NotAvailableError
 from interp.store.opening import is_there
-from interp.training.folders import never_begun
+from interp.training.folders import Beginnings
 from interp.training.state import TrainState
 from interp.trajectory import Trajectory
 
@@ -38,7 +38,7 @@ def members_of(traj: Trajectory) -> list[Trajectory]:
             members.append(Trajectory(folder))
             members[-1].require_same_examples()
         if not there or members[-1].run.get("ensemble") != ensemble:
-            if never_begun(traj.folder):
+            if Beginnings().never_begun(traj.folder):
                 raise NotAvailableError(
                     f"{place.name} was to be trained together with {folder.name}, and nothing of them is stored "
                     "yet. The same call of `interp.train_many`, or the same `interp sweep`, begins them; to train it "
