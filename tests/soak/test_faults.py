@@ -56,7 +56,7 @@ def test_any_call_of_a_commit_may_fail(whole, tmp_path):
                 with failing(folder.parent, fault):
                     commit_everything(folder, promised)
             except OSError as raised:
-                if not isinstance(raised, InterpError) or "\n" in str(raised):
+                if not isinstance(raised, InterpError) or "\n" in raised.args[0]:
                     wrong.append(f"{fault}, {calls[nth - 1]}: {type(raised).__name__}: {raised}")
             check_promises(folder, promised)
             commit_everything(folder, {}, begun=(folder / "run.json").exists())
@@ -114,7 +114,7 @@ def wait_and_work(name: str, root: str, go: str) -> None:
     try:
         WORKS[name].do(Path(root))
     except InterpError as raised:
-        if "\n" in str(raised):
+        if "\n" in raised.args[0]:
             raise
 
 

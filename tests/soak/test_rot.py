@@ -250,7 +250,7 @@ def look(folder: Path, subject: Subject) -> tuple[str, list[str]]:
         traj = interp.trajectory.Trajectory(folder)
         said = "; ".join(traj.verify().errors)
     except InterpError as error:
-        said = str(error)
+        said = str(error.args[0])  # of which `str` makes one line whatever they are
     else:
         wrong += read_everything(traj, want)
         if subject.complete and not said and not (same(folder, want) and replays_hold(folder, subject)):
@@ -273,7 +273,7 @@ def look(folder: Path, subject: Subject) -> tuple[str, list[str]]:
         ):
             wrong.append("a wrong replay, which verify passes")
     except InterpError as error:
-        if "\n" in str(error):
+        if "\n" in str(error.args[0]):
             wrong.append("more than one line")
         return ("reported" if said else "refused"), wrong
     return ("reported" if said else "healed"), wrong

@@ -207,7 +207,7 @@ def attempt(name: str, root: str, nth: int, error: int, after: bool) -> None:
         text = said.getvalue().splitlines()[-1]
         kinds = ["InterpError"] if text.startswith("interp: ") else ["SystemExit"]
     except BaseException as raised:
-        kinds, text = [cls.__name__ for cls in type(raised).__mro__], str(raised)
+        kinds, text = [cls.__name__ for cls in type(raised).__mro__], str(raised.args[0] if raised.args else "")
     print(json.dumps({"raised": kinds, "text": text}))
 
 
