@@ -17,7 +17,7 @@ from interp.cli import main
 from interp.errors import CorruptRunError, DivergedError, InterpError, StoreError
 from interp.papers.kit import running
 from interp.store import RunReader, RunWriter
-from interp.store.opening import delete_run, inside, parse_json, require_shallow, write_file
+from interp.store.opening import append_to, delete_run, inside, parse_json, require_shallow, write_file
 from interp.store.segments import LONGEST_LINE
 from tests.stored_runs.make import HERE
 
@@ -94,7 +94,7 @@ def attempts(run):
             with at_most(30):
                 call()
         except InterpError as error:
-            errors[name] = str(error)
+            errors[name] = str(error.args[0])  # of which `str` makes one line whatever they are
     assert not any("\n" in error for error in errors.values())
     return errors
 
@@ -111,6 +111,18 @@ def put_away(path):
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def test_the_first_error_of_a_write_is_told(tmp_path, monkeypatch):
+    """Where the half-written line cannot be cut, either."""
+
+    def fails(handle, size):
+        raise OSError(errno.EIO, "the second error")
+
+    monkeypatch.setattr(os, "write", lambda handle, data: len(data) - 1)
+    monkeypatch.setattr(os, "ftruncate", fails)
+    with pytest.raises(StoreError, match="the disk took only a part of it"):
+        append_to(tmp_path / "metrics.jsonl", b"a line\n", fsync=False)
 
 
 @pytest.mark.filterwarnings("ignore::interp.errors.DamagedRunWarning")

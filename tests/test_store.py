@@ -31,7 +31,8 @@ from interp.errors import (
     UnknownNameError,
 )
 from interp.store import RunReader, RunWriter
-from interp.store.opening import delete_run, publish
+from interp.store.measured import write_measured
+from interp.store.opening import delete_run, publish, write_file
 from interp.store.reader import OPEN_MAPS
 from interp.store.segments import run_json
 
@@ -458,6 +459,37 @@ def test_only_a_writer_removes_what_dead_writers_left(tmp_path):
     assert all(path.exists() for path in litter)
     RunWriter.open(folder).close()
     assert not any(path.exists() for path in litter)
+
+
+def test_a_killed_writer_of_measured_values_leaves_nothing_for_long(tmp_path):
+    """What is abandoned is removed by the next writer of the file and of the run, what may be somebody's is not."""
+    folder, minute = build(tmp_path / "run"), 61
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    ages = {f"{gone.pid}.aa": minute, f"{gone.pid}.bb": 0, f"{os.getpid()}.cc": minute, f"{os.getpid()}.dd": 86_401}
+    (folder / "measures").mkdir()
+
+    def litter():
+        for place, name in ((folder / "measures", "loss.safetensors"), (folder, "report.html")):
+            for owner, age in ages.items():
+                path = place / f".{name}.{owner}.tmp"
+                path.write_bytes(b"half")
+                os.utime(path, (time.time() - age,) * 2)
+
+    def left(place):
+        return sorted(path.name.split(".")[-2] for path in place.glob(".*.tmp"))
+
+    litter()
+    write_measured(folder / "measures" / "loss.safetensors", "me", ["a"], np.zeros((1, 2)))
+    write_file(folder / "report.html", "new")
+    assert left(folder) == left(folder / "measures") == ["bb", "cc"]
+    litter()
+    (folder / ".precious.1.tmp").write_bytes(b"no name of ours")
+    os.utime(folder / ".precious.1.tmp", (0, 0))
+    assert len(RunReader(folder).verify().warnings) == 4
+    RunWriter.open(folder).close()
+    assert left(folder) == ["1", "bb", "cc"]
+    assert left(folder / "measures") == ["bb", "cc"]
 
 
 KILLED = """

@@ -16,6 +16,7 @@ import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -56,6 +57,10 @@ KINDS = (
     (stat.S_ISCHR, "device"),
     (stat.S_ISBLK, "device"),
 )
+LOCKED = (".run.json.", ".metrics.jsonl.")
+"""Beginnings of temporary names in a run folder itself that only the holder of its lock writes."""
+QUIET, OLD = 60.0, 86_400.0
+"""Ages [s] from which a temporary file is abandoned: where its process is gone, and where there still is one."""
 DEEPEST = 64
 """Maximum depth of nested lists and objects in JSON."""
 
@@ -174,7 +179,8 @@ def require_shallow(found: Any) -> None:
 def publish(path: Path, chunks: list[Any], *, fsync: bool, replace: bool = False, mode: int | None = None) -> bool:
     """Write `path` so that it appears whole or not at all; False where it exists already and `replace` is not set.
 
-    A link at its place is replaced, never followed. `mode` gives its permissions; None: as the umask says.
+    A link at its place is replaced, never followed. `mode` gives its permissions; None: as the umask says. Whoever
+    replaces a file also removes what writers of it that were killed have left beside it.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     with naming(path):
@@ -207,6 +213,11 @@ def publish(path: Path, chunks: list[Any], *, fsync: bool, replace: bool = False
                 os.unlink(temporary)
         if fsync:
             sync_folder(path.parent)
+    if replace:
+        with suppress(OSError):  # the file is there; what lies beside it may stay
+            for name in os.listdir(path.parent):
+                if name.startswith(f".{path.name}.") and _is_abandoned(path.with_name(name)):
+                    os.unlink(path.with_name(name))
     return True
 
 
@@ -245,7 +256,8 @@ def append_to(path: Path, data: bytes, *, fsync: bool) -> None:
             if fsync:
                 os.fsync(handle)
         except OSError:
-            os.ftruncate(handle, size)
+            with suppress(OSError):  # a torn line is cut when the run is opened again; the first error says why
+                os.ftruncate(handle, size)
             raise
         if fsync and size == 0:
             sync_folder(path.parent)
@@ -284,11 +296,35 @@ def listing(folder: Path, pattern: str) -> list[tuple[tuple[int, ...], Path]]:
     return sorted(found)
 
 
+def _is_abandoned(path: Path) -> bool:
+    """Whether a file is a temporary one that nobody writes any longer, as far as this machine can tell.
+
+    Its name has the number of the process that writes it, which may run on another machine: what was written to within
+    the last minute is left alone, and for a day what belongs to a number that is taken here.
+    """
+    match = re.fullmatch(r"\..+\.([0-9]{1,9})\.[0-9a-f]{1,16}\.tmp", path.name)
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    if not match or not stat.S_ISREG(found.st_mode):
+        return False
+    age = time.time() - found.st_mtime
+    return age > OLD or (age > QUIET and not _lives(int(match[1])))
+
+
 def leftovers(folder: Path) -> list[Path]:
-    """Temporary files of a run folder, of a dead writer or of the living one."""
-    folders = [folder, inside(folder, "trajectory"), inside(folder, "state")]
+    """Temporary files of a run folder that are nobody's, if the caller holds its lock, or nobody does.
+
+    Reports and measured values are written without the lock; of theirs, those that are abandoned.
+    """
     with naming(folder):
-        return sorted(path for child in folders for path in child.glob(".*.*.*.tmp"))
+        own = [path for child in ("trajectory", "state") for path in inside(folder, child).glob(".*.*.*.tmp")]
+        own += [path for path in folder.glob(".*.*.*.tmp") if path.name.startswith(LOCKED) or _is_abandoned(path)]
+        measures = folder / "measures"
+        if not measures.is_symlink():
+            own += filter(_is_abandoned, measures.glob(".*.*.*.tmp"))
+    return sorted(own)
 
 
 def require_lockable(path: Path) -> None:
@@ -334,6 +370,17 @@ def delete_run(folder: Path) -> None:
             (folder / "run.json").unlink(missing_ok=True)
         else:
             shutil.rmtree(folder)
+
+
+def _lives(process: int) -> bool:
+    """Whether this machine has such a process."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def _refusal(path: Path, mode: int) -> StoreError:
