@@ -15,7 +15,8 @@ __all__ = ["run"]
 def run() -> None:
     """Run the words of the command line; after Ctrl-C or SIGTERM, end with one line and exit code 130."""
     sys.unraisablehook = _end_if_interrupted
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    heard = [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
+    for signum in heard:  # what is ignored when the program starts, as in a shell's background, stays ignored
         signal.signal(signum, _interrupt)
     try:
         from interp.cli import main
@@ -25,7 +26,8 @@ def run() -> None:
         _end()
     finally:  # the work is done or given up; Python still takes a moment to end, which no signal is to show
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if signal.SIGTERM in heard:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -7,6 +7,7 @@ _hook = install_import_hook([f"interp.{name}" for name in _TENSORS], "beartype.b
 
 import os  # noqa: E402
 import shutil  # noqa: E402
+import signal  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import jaxtyping  # noqa: E402
@@ -18,6 +19,9 @@ from tests.offline import sitecustomize  # noqa: E402
 
 _PATHS = [str(Path(sitecustomize.__file__).parent), os.environ.get("PYTHONPATH", "")]
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, _PATHS))  # processes of the tests are offline, too
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background; programs of the tests are to hear it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TOY = {
     "task.p": 7,

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from functools import partial
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -36,10 +37,11 @@ from interp.errors import (
 )
 from interp.execution.queue import train_all
 from interp.models.base import rows_of
-from interp.store import RunWriter
+from interp.store import RunReader, RunWriter
 from interp.training.api import RunInterrupted
 from interp.training.checking import verify_updates
 from interp.training.ensemble import EnsembleStep, shape_of
+from interp.training.observers import Observer
 from interp.training.state import TrainState
 from interp.training.step import TrainingStep
 from tests.host_sync import NoHostSync
@@ -580,6 +582,23 @@ def test_to_begin_again_each_folder_is_read_a_few_times(again, tmp_path, monkeyp
         assert all(interp.load(root / name).complete for name in names)
         reads[n] = sum(path.endswith("/run.json") for path in opened)
     assert reads[8] <= 2 * reads[4] + 8
+
+
+def test_a_member_that_lost_a_file_leaves_the_others_complete(configs, tmp_path):
+    class Loses(Observer):
+        def on_state(self, run, step, arrays):
+            if run.folder.name == configs[0].run_id:
+                for path in sorted((run.folder / "trajectory").glob("*.safetensors"))[:-1]:
+                    path.unlink()
+
+    settings = RunWriter.__init__.__kwdefaults__ | {"segment_steps": 2}
+    with (
+        mock.patch.object(RunWriter.__init__, "__kwdefaults__", settings),
+        pytest.raises(CorruptRunError, match="while it was trained, so it is not complete"),
+    ):
+        interp.train_many(configs, root=tmp_path, device="cpu", observers=[Loses()])
+    complete = [RunReader(tmp_path / config.run_id).complete for config in configs]
+    assert complete == [False, *[True] * (len(configs) - 1)]
 
 
 @pytest.mark.parametrize("lost", ["trajectory", "state", "metrics.jsonl"])

@@ -136,6 +136,34 @@ def test_a_signal_while_the_program_starts_ends_it_in_one_line(signum, toy_run):
     assert sum(code == 130 for code, _ in found) >= len(found) // 2
 
 
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=lambda signum: signum.name)
+def test_a_signal_that_was_ignored_stays_ignored(signum):
+    """As a shell ignores Ctrl-C for what it starts in the background."""
+    script = """
+        import os, signal, sys
+        import interp.cli
+        from interp.__main__ import run
+        from interp.training.environment import interruptible
+
+        signum = int(sys.argv[1])
+
+        def main():
+            os.kill(os.getpid(), signum)
+            with interruptible() as received:
+                os.kill(os.getpid(), signum)
+            print(received)
+
+        signal.signal(signum, signal.SIG_IGN)
+        interp.cli.main = main
+        run()
+        os.kill(os.getpid(), signum)
+        print(signal.getsignal(signum) is signal.SIG_IGN)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(int(signum))]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["[]", "True"], "")
+
+
 def test_ctrl_c_while_workers_start_ends_them_quietly(tmp_path):
     """A terminal sends it to all processes of the group, and worker processes import for a second."""
     words = ["sweep", "kitouni-circle", "seed=0,1", "--root", str(tmp_path), "--workers", "2", "--device", "cpu"]

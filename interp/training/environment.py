@@ -111,7 +111,7 @@ def run_environment(device: torch.device, threads: int | None) -> Iterator[None]
 def interruptible() -> Iterator[list[int]]:
     """Context that collects Ctrl-C and SIGTERM in a list, to be asked; a second Ctrl-C interrupts at once.
 
-    Outside the main thread, where Python takes no signals, nothing is changed.
+    Outside the main thread, where Python takes no signals, nothing is changed; nor is a signal that is ignored.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -123,7 +123,9 @@ def interruptible() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         received.append(signum)
 
-    before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+    both = (signal.SIGINT, signal.SIGTERM)
+    heard = [signum for signum in both if signal.getsignal(signum) is not signal.SIG_IGN]
+    before = {signum: signal.signal(signum, note) for signum in heard}
     try:
         yield received
     finally:

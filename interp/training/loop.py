@@ -287,9 +287,15 @@ class _Runs:
         self._require_active()
 
     def end(self, step: int, error: BaseException | None) -> None:
-        """Call the observers for the last time."""
+        """Call the observers for the last time: those of every member, before the error of one is raised."""
+        errors: list[Exception] = []
         for row in self._active():
-            self._call("on_end", row, step, error)
+            try:
+                self._call("on_end", row, step, error)
+            except Exception as failed:
+                errors.append(failed)
+        if errors:
+            raise errors[0]
 
     def interruption(self, plan: Plan, step: int, signals: Sequence[int]) -> BaseException | None:
         """Why the loop ends at `step` otherwise than by having reached its last step."""
