@@ -14,7 +14,7 @@ from tests.observers import Changes
 def test_a_sound_run_follows_from_its_full_states(toy_run):
     report = verify_updates(toy_run, 9)
     assert report.stretches == ((0, 4), (16, 20), (32, 36))
-    assert str(report) == "12 updates from 3 full states made again: 3 end bitwise equal"
+    assert str(report) == "12 of 40 updates (30%) made again, from 3 full states: 3 end bitwise equal"
     assert verify_updates(toy_run.folder, 1, seed=3).stretches in [(stretch,) for stretch in report.stretches]
 
 

@@ -39,11 +39,16 @@ class UpdatesReport:
     stretches: tuple[tuple[int, int], ...]
     errors: tuple[str, ...]
     warnings: tuple[str, ...]
+    updates: int
+    """Number of updates to the last step that is stored: all that could have been made again."""
 
     def __str__(self) -> str:
-        updates = sum(stop - start for start, stop in self.stretches)
+        made = sum(stop - start for start, stop in self.stretches)
         equal = len(self.stretches) - len(self.errors) - len(self.warnings)
-        head = f"{updates} updates from {len(self.stretches)} full states made again: {equal} end bitwise equal"
+        head = (
+            f"{made:,} of {self.updates:,} updates ({100 * made / self.updates:.3g}%) made again, from "
+            f"{len(self.stretches)} full states: {equal} end bitwise equal"
+        )
         lines = [f"error: {text}" for text in self.errors] + [f"warning: {text}" for text in self.warnings]
         return "\n".join([head, *lines])
 
@@ -80,7 +85,7 @@ def verify_updates(
         >>> changes = {"task.p": 5, "steps": 6, "model.d_model": 16, "save.state": "every(2)"}
         >>> traj = train(recipes.get("kitouni-circle").replace(changes), root=tempfile.mkdtemp(), device="cpu")
         >>> print(verify_updates(traj, 3))
-        3 updates from 3 full states made again: 3 end bitwise equal
+        3 of 6 updates (50%) made again, from 3 full states: 3 end bitwise equal
     """
     if not is_whole(count) or count < 1:
         raise InvalidArgumentError(f"`count` must be a whole number >= 1; got {count!r}.")
@@ -105,7 +110,7 @@ def verify_updates(
                 warnings.append(f"{fault} The conditions are others than then ({words}), which may explain it.")
             elif fault:
                 errors.append(fault)
-    return UpdatesReport(tuple(chosen), tuple(errors), tuple(warnings))
+    return UpdatesReport(tuple(chosen), tuple(errors), tuple(warnings), known[-1])
 
 
 def _recompute(
