@@ -177,6 +177,11 @@ def test_a_replay_that_was_interrupted_is_to_be_asked_for_again(toy_run, tmp_pat
     assert interp.replay(run, 17, 30).complete
 
 
+def test_a_replay_of_the_folder_where_one_stands_names_it(toy_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(shutil.copytree(toy_run.folder, tmp_path / "here"))
+    assert interp.replay(".", 17, 20).run["replay"]["of"] == "here"
+
+
 @pytest.mark.parametrize(("function", "calls"), [("rmtree", 3), ("unlink", 2)])
 def test_killed_while_it_was_deleted_a_run_is_made_anew(toy_run, tmp_path, monkeypatch, function, calls):
     """Whatever of it is gone, it is trained again from the start by the same call, or says that it is damaged."""

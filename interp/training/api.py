@@ -7,6 +7,7 @@ that happened, so that a run is resumed and replayed with the hyper-parameters t
 """
 
 import contextlib
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -278,7 +279,8 @@ def replay(
     with run_environment(place, threads or began.get("threads")):
         members = members_of(traj)
         states = restored_states(traj, members, first, place)
-        about = {"start": start, "stop": stop, "every": every, "of": traj.folder.name, "from_state": first}
+        name = Path(os.path.abspath(traj.folder)).name  # also of "."
+        about = {"start": start, "stop": stop, "every": every, "of": name, "from_state": first}
         own = position_among(members, traj)
         now = provenance(place)
         _warn_of_other_conditions(f"{traj.folder.name} is replayed", now, throughout(traj.run, first, stop))
