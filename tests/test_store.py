@@ -392,6 +392,40 @@ def test_truncate_after_drops_later_metrics(tmp_path):
     assert RunReader(folder).steps.tolist() == list(range(12))
 
 
+@pytest.mark.parametrize(
+    ("after", "left"),
+    [(4, [2, 4]), (3, [2]), (1, [])],  # all stay; the later one goes; the earlier one goes, too
+)
+def test_truncate_after_drops_later_states_and_keeps_the_steps(tmp_path, after, left):
+    with RunWriter.create(tmp_path / "run", {}, fsync=False) as writer:
+        for step in range(5):
+            writer.append(step, weights(step))
+            if step in (2, 4):
+                writer.save_state(step, weights(step), {})
+        writer.finish()
+        writer.truncate_after(after)
+        reader = RunReader(tmp_path / "run")
+        assert (reader.state_steps, reader.steps.tolist()) == (left, list(range(5)))
+        assert reader.complete == (left == [2, 4])
+        assert reader.verify().ok
+        writer.save_state(4, weights(4), {})  # computed again
+        writer.finish()
+    reader = RunReader(tmp_path / "run")
+    assert (reader.state_steps, reader.complete, reader.verify().errors) == (sorted({*left, 4}), True, ())
+
+
+def test_truncate_after_drops_an_earlier_state_that_follows_a_dropped_line(tmp_path):
+    with RunWriter.create(tmp_path / "run", {}, fsync=False) as writer:
+        for at, step in enumerate((0, 9, 1)):  # a line of a later step, before the state at step 1
+            writer.append(at, weights(at))
+            writer.log({"step": step, "loss": 0.5})
+            writer.save_state(at, weights(at), {}, keep_last=3)
+        writer.truncate_after(5)
+    reader = RunReader(tmp_path / "run")
+    assert (reader.state_steps, reader.metrics["step"].tolist()) == ([0], [0, 1])
+    assert reader.verify().ok
+
+
 # -- resume, lock, dead writers ---------------------------------------------------------------------------------------
 
 

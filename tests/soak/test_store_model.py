@@ -1,6 +1,7 @@
 """The store against a model of it: a dict of the steps, the lines and the states that were promised."""
 
 import json
+import math
 import os
 import random
 import shutil
@@ -32,7 +33,8 @@ class Store(RuleBasedStateMachine):
     """A run folder, and what must be in it.
 
     `steps` and `lines` are what was appended and logged; of them the first `safe_steps` and `safe_lines` have been
-    promised. A kill may lose the others, from some point on, and nothing else.
+    promised. A kill may lose the others, from some point on, and nothing else. `states` has the number of lines that
+    each full state follows.
     """
 
     def __init__(self) -> None:
@@ -43,14 +45,15 @@ class Store(RuleBasedStateMachine):
         self.run = dict(RUN)
         self.steps: list[int] = []
         self.lines: list[dict] = []
-        self.states: list[int] = []
+        self.states: dict[int, int] = {}
         self.safe_steps = self.safe_lines = 0
         self.last = -1
         self.complete = False
 
-    @initialize(segment_steps=st.integers(1, 4))
-    def create(self, segment_steps: int) -> None:
-        self.settings = {"segment_steps": segment_steps, "fsync": False}
+    @initialize(segment_steps=st.integers(1, 4), segment_seconds=st.sampled_from([math.inf, 0.0]))
+    def create(self, segment_steps: int, segment_seconds: float) -> None:
+        """No age between never and at once: what a kill leaves must not depend on the clock."""
+        self.settings = {"segment_steps": segment_steps, "segment_seconds": segment_seconds, "fsync": False}
         self.writer = RunWriter.create(self.folder, RUN, **self.settings)
 
     def teardown(self) -> None:
@@ -97,8 +100,8 @@ class Store(RuleBasedStateMachine):
         step = max([0, *self.steps, *self.states])
         self.writer.save_state(step, weights(step), {"at": str(step)}, keep_last=keep_last)
         self.safe_steps, self.safe_lines = len(self.steps), len(self.lines)
-        known = sorted({*self.states, step})
-        self.states = known[max(len(known) - keep_last, 0) :]
+        self.states.setdefault(step, len(self.lines))
+        self.states = dict(sorted(self.states.items())[-keep_last:])
         self.complete = False
 
     @precondition(lambda self: self.writer)
@@ -112,10 +115,16 @@ class Store(RuleBasedStateMachine):
     @precondition(lambda self: self.writer)
     @rule(step=st.integers(0, 100))
     def truncate_after(self, step: int) -> None:
+        """Later lines go; of the states, the later ones and those that follow a line which has gone."""
         self.writer.truncate_after(step)
-        kept = [line for line in self.lines if line["step"] <= step]
-        self.complete = self.complete and len(kept) == len(self.lines)
-        self.lines = kept
+        lines = [line for line in self.lines if line["step"] <= step]
+        states = {
+            of: followed
+            for of, followed in self.states.items()
+            if of <= step and all(line["step"] <= step for line in self.lines[:followed])
+        }
+        self.complete = self.complete and lines == self.lines and states == self.states
+        self.lines, self.states = lines, states
         self.safe_steps, self.safe_lines = len(self.steps), len(self.lines)
 
     @precondition(lambda self: self.writer)
@@ -246,7 +255,7 @@ class Store(RuleBasedStateMachine):
         assert reader.run == self.run
         assert found == self.steps[: len(found)]
         assert len(found) >= self.safe_steps
-        assert reader.state_steps == self.states
+        assert reader.state_steps == list(self.states)
         if self.writer is None:
             assert found == self.steps
             assert reader.complete == self.complete
