@@ -12,6 +12,8 @@ import sys
 import tempfile
 import textwrap
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -211,6 +213,48 @@ def test_a_growing_run_is_seen_by_refresh(tmp_path):
     assert reader.complete
     assert not reader.locked
     assert reader.run == {"p": 59}
+
+
+def seen_meanwhile(folder: Path, write: Callable[[RunWriter], None], **settings) -> tuple[int, set[str]]:
+    """Number of looks at a run while another thread writes, and all damage that they told."""
+
+    def go_on() -> None:
+        with RunWriter.open(folder, fsync=False, **settings) as writer:
+            write(writer)
+
+    looks, told = 0, set()
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(go_on)
+        while not writing.done():
+            reader = RunReader(folder)
+            told |= {*reader.problems, *reader.verify().errors}
+            looks += 1
+        writing.result()
+    return looks, told
+
+
+def test_a_complete_run_that_is_added_to_has_lost_nothing(tmp_path):
+    def go_on(writer: RunWriter) -> None:
+        for step in range(400):
+            writer.log({"step": step, "loss": 0.5})
+            writer.finish()
+
+    looks, told = seen_meanwhile(build(tmp_path / "run"), go_on, segment_seconds=0.0)
+    assert looks > 10
+    assert told == set()
+
+
+def test_a_full_state_that_is_dropped_with_its_metrics_is_no_loss(tmp_path):
+    def start_again(writer: RunWriter) -> None:
+        for step in range(12, 612, 2):
+            for later in (step, step + 1):
+                writer.log({"step": later, "loss": 1 / step})
+                writer.save_state(later, weights(later), {})
+            writer.truncate_after(11)
+
+    looks, told = seen_meanwhile(build(tmp_path / "run"), start_again)
+    assert looks > 10
+    assert told == set()
 
 
 def test_a_run_that_was_trained_anew_in_its_place_is_seen_by_refresh(tmp_path):

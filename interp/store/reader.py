@@ -112,7 +112,11 @@ class RunReader:
                 self._intact.add(previous)
         self.gaps = tuple(problems)
         if self._holdings is not None:
-            problems += self._losses(self._holdings)
+            losses = self._losses(self._holdings)
+            if losses and self._outdated():
+                self.refresh()
+                return
+            problems += losses
         elif newest is not None and not problems:
             fault = self._orphaned(newest)
             # a full state dropped meanwhile, by a writer that goes on from before a loss, proves nothing
@@ -201,7 +205,9 @@ class RunReader:
                 states[step] = self._state(step)
         lengths = [state.follows.metrics_bytes for state in states.values() if state.follows]
         digests = metrics_digests(self.folder / "metrics.jsonl", lengths)
-        return {step: fault for step, state in states.items() if (fault := self._orphaned(state, digests))}
+        faults = {step: self._orphaned(state, digests) for step, state in states.items()}
+        left = self.state_steps  # a living writer drops full states, and then what they follow
+        return {step: fault for step, fault in faults.items() if fault and step in left}
 
     @property
     def metrics(self) -> dict[str, np.ndarray]:
@@ -295,6 +301,8 @@ class RunReader:
             if torn:
                 warnings.append(f"{self.folder / 'metrics.jsonl'} ends in a torn line, which is ignored.")
         self._verify_beside(errors, warnings)
+        if errors and self._holdings is not None and self._outdated():
+            return self.verify()
         unreadable = sorted([*self._unreadable, *((step, step) for step in weights.damaged)])
         return VerifyReport(
             len(self.steps), len(self._segments), len(states), tuple(errors), tuple(warnings), tuple(unreadable)
@@ -379,6 +387,10 @@ class RunReader:
                     replay = RunReader(folder).verify()
                     errors += replay.errors
                     warnings += replay.warnings
+
+    def _outdated(self) -> bool:
+        """Whether run.json is another than `refresh` has read: a writer goes on with a complete run, or ends it."""
+        return read_run_json(self.folder / "run.json") != (self.run, self.complete, self._holdings, self.identity)
 
     def _losses(self, holdings: Holdings) -> list[str]:
         """Sentences about files that a complete run has lost, as far as names and sizes tell."""
