@@ -44,9 +44,11 @@ __all__ = [
     "KEY_SHARE",
     "Account",
     "Circuit",
+    "Functions",
     "advice",
     "empty_account",
     "fit_account",
+    "functions_of",
     "key_shares",
     "phase_coherence",
     "variance_explained",
@@ -176,9 +178,9 @@ class Account:
         return len(self.beta) + sum(x.size for x in (self.first, self.second, self.product, self.readout, self.cluster))
 
     @cached_property
-    def functions(self) -> "_Functions":
+    def functions(self) -> "Functions":
         """Functions of the elements in which the account is written."""
-        return _functions(self.symmetry, self.keys)
+        return functions_of(self.symmetry, self.keys)
 
     def save(self, folder: Path) -> None:
         """Write the account as account.json (everything but arrays) and account.safetensors into a folder."""
@@ -314,8 +316,9 @@ def fit_account(
     elements: Int[np.ndarray, " N"],
     attention: Float[np.ndarray, "operand N N head"] | None = None,
     parameters: int = 0,
+    cluster: Int[np.ndarray, " n"] | None = None,
 ) -> Account:
-    """Account of a network with these keys, by least squares.
+    """Account of a network with these keys, by least squares; `cluster` gives the clusters instead of finding them.
 
     Raises:
         InvalidArgumentError: a key is no frequency or irrep of the network's group, is named twice, or there is none.
@@ -324,7 +327,7 @@ def fit_account(
         raise InvalidArgumentError(
             "`keys` must be one or more; got none. `empty_account` is that of a network without."
         )
-    functions = _functions(circuit.symmetry, tuple(keys))
+    functions = functions_of(circuit.symmetry, tuple(keys))
     N, n = circuit.N, len(circuit.W)
     alphas = key_shares(circuit)[1]
     W = circuit.W_centred[:, :N]
@@ -339,7 +342,7 @@ def fit_account(
         fits = (_fitted(table, functions.keyed) ** 2 * _norms(functions.keyed) for table in (of_a, of_b))
         power = sum(_by_key(fit, functions.widths) for fit in fits)
         own_x = N * power / _positive(np.square(circuit.x - beta).sum((0, 1)))[:, None]
-        cluster = (own_x * own_W).argmax(1)
+        cluster = (own_x * own_W).argmax(1) if cluster is None else np.asarray(cluster)
         first, second, product = (np.zeros((n, size)) for size in functions.sizes)
         for k in range(functions.clusters):
             own = functions.members(cluster, k)
@@ -351,7 +354,7 @@ def fit_account(
                 inner = np.einsum("abm,ai,bj->mij", circuit.x[..., own], waves, waves, optimize=True)
                 product[own] = (inner / _positive(np.outer(_norms(waves), _norms(waves)))).reshape(own.sum(), -1)
     else:
-        cluster = own_W.argmax(1) if n else np.zeros(0, dtype=int)
+        cluster = own_W.argmax(1)
         beta = np.zeros((n,))
     account = Account(
         p=p,
@@ -445,8 +448,8 @@ def advice(account: Account, rank: int, W_norm: Float[np.ndarray, " n"]) -> Advi
 
 
 @dataclass(frozen=True, eq=False)
-class _Functions:
-    """Functions of the elements in which an account is written, for its keys."""
+class Functions:
+    """Functions of the elements in which an account is written, for its keys; see `functions_of`."""
 
     keys: Any
     places: list[int]
@@ -498,13 +501,21 @@ class _Functions:
         return np.stack([spectrum[i + 2, j + 2] for i, j in INTERACTIONS])
 
 
-def _functions(symmetry: tuple[str, int], keys: Any) -> _Functions:
+def functions_of(symmetry: tuple[str, int], keys: Sequence[Any]) -> Functions:
+    """Functions in which the account of a network on a group is written: waves of frequencies, or entries of irreps.
+
+    Raises:
+        InvalidArgumentError: a key is no frequency or irrep of the group, or is named twice.
+
+    >>> functions_of(("cyclic", 4), [1]).first[0].round(6).tolist()
+    [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [-0.0, -1.0]]
+    """
     if len(set(keys)) < len(keys):
         raise InvalidArgumentError(f"`keys` must be distinct; got {list(keys)}.")
     return _waves(symmetry[1], keys) if symmetry[0] == "cyclic" else _entries(symmetry, keys)
 
 
-def _waves(N: int, keys: Sequence[int]) -> _Functions:
+def _waves(N: int, keys: Sequence[int]) -> Functions:
     if any(isinstance(k, str) or not 1 <= int(k) <= N // 2 for k in keys):
         raise InvalidArgumentError(f"`keys` must be frequencies in 1..{N // 2} for {N} elements; got {list(keys)}.")
     keys = tuple(int(k) for k in keys)
@@ -521,7 +532,7 @@ def _waves(N: int, keys: Sequence[int]) -> _Functions:
 
     first = [pair(k) for k in keys]
     joined = np.concatenate([np.zeros((N, 0)), *first], axis=1)
-    return _Functions(
+    return Functions(
         keys=keys,
         places=[k - 1 for k in keys],
         clusters=len(keys),
@@ -537,7 +548,7 @@ def _waves(N: int, keys: Sequence[int]) -> _Functions:
     )
 
 
-def _entries(symmetry: tuple[str, int], keys: Sequence[str]) -> _Functions:
+def _entries(symmetry: tuple[str, int], keys: Sequence[str]) -> Functions:
     group = finite_group(*symmetry)  # type: ignore[arg-type]
     names = [irrep.name for irrep in irreps(group)]
     if any(key not in names[1:] for key in keys):
@@ -547,7 +558,7 @@ def _entries(symmetry: tuple[str, int], keys: Sequence[str]) -> _Functions:
     chosen = [irreps(group)[names.index(key)] for key in keys]
     bases = [irrep.basis * np.sqrt(group.order) for irrep in chosen]  # of mean square 1
     joined = np.concatenate([np.zeros((group.order, 0)), *bases], axis=1)
-    return _Functions(
+    return Functions(
         keys=tuple(keys),
         places=[names.index(key) for key in keys],
         clusters=min(len(keys), 1),

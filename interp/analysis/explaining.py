@@ -138,14 +138,14 @@ class Examined:
     def _grid(self, x: Float[np.ndarray, "p p d"]) -> Float[np.ndarray, "N N d"]:
         return x[self.first[:, None], self.second]
 
-    def account(self, keys: Keys) -> Account:
-        """Account with these keys, by least squares; an empty one without keys."""
+    def account(self, keys: Keys, cluster: Int[np.ndarray, " n"] | None = None) -> Account:
+        """Account with these keys, by least squares; an empty one without keys. `cluster`: see `fit_account`."""
         if not keys:
             return empty_account(self.circuit, **self.described)
         attention = None
         if self.tables is not None and self.tables.scores is not None:
             attention = np.stack([A[self.first[:, None], self.second] for A in self.tables.attention()])
-        return fit_account(self.circuit, keys, attention=attention, **self.described)
+        return fit_account(self.circuit, keys, attention=attention, cluster=cluster, **self.described)
 
     @property
     def described(self) -> dict[str, Any]:

@@ -22,10 +22,10 @@ from interp.analysis.context import RunContext
 from interp.analysis.explaining import RANK, Examined, other_keys
 from interp.analysis.scrubbing import Score, Scrubbed
 from interp.errors import InvalidArgumentError, NotAvailableError
-from interp.explanation.ideal import IdealNetwork, Reading
+from interp.explanation.ideal import IdealNetwork, ideal_run, idealised
 from interp.explanation.presenting import html_of, lines_of
 from interp.explanation.sentences import KEPT, Sentence, sentences_of
-from interp.explanation.timeline import births, timeline_of
+from interp.explanation.timeline import births, spread, timeline_of
 from interp.literals import as_count
 from interp.trajectory import Trajectory, load
 
@@ -165,6 +165,21 @@ class Explanation:
         """First steps from which alpha, cluster size and embedding share of a key stay above half their last value."""
         return births(self.timeline)
 
+    def ideal_run(self, folder: str | Path, steps: Sequence[int] | None = None) -> Trajectory:
+        """Trajectory of idealised networks, refitted at each of these steps, stored in a new folder.
+
+        Measures and the report take it as any run. `steps`: stored steps up to the one explained; by default at most
+        100 of them. Keys and clusters are those of this explanation.
+
+        Raises:
+            NotAvailableError: there is no account of the pre-activations.
+            RunExistsError: the folder holds a run.
+        """
+        if self.ideal_model is None:
+            raise NotAvailableError(f"{self.run} has no idealised network at step {self.step}: {self.left_over}.")
+        before = self._traj.steps[self._traj.steps <= self.step]
+        return ideal_run(self._traj, self.account, Path(folder), spread(before) if steps is None else steps)
+
     def lines(self) -> list[str]:
         """Verdict, formula, sentences with scores, certificate and left-over as lines of text."""
         return lines_of(self)
@@ -271,7 +286,7 @@ def explain(
         left_over=_left_over(examined, account, explained),
         verdict=_verdict(account, certificate, whole, explained[1], network),
         network=network,
-        ideal_model=_ideal(examined, account) if chosen and tables is not None else None,
+        ideal_model=idealised(examined, account) if chosen and tables is not None else None,
         settings=settings,
     )
     if timeline and chosen and tables is not None:
@@ -329,16 +344,6 @@ def _by_frequency(rest: np.ndarray, x: np.ndarray, most: int = 3) -> dict[int, f
 
 def _ratio(part: float, whole: float) -> float:
     return float(part / whole) if whole > 0 else float("nan")
-
-
-def _ideal(examined: Examined, account: Account) -> IdealNetwork:
-    """Idealised network of an account, with the inputs and outputs of the run."""
-    context = examined.context
-    tokens = context.examples.operands.numpy()
-    first, second = (np.full(examined.network.d_vocab, -1) for _ in range(2))
-    first[tokens[examined.first]] = np.arange(len(examined.first))
-    second[tokens[examined.second]] = np.arange(len(examined.second))
-    return IdealNetwork(account, Reading(context.operand_positions, first, second, examined.columns))
 
 
 def _plain(value: Any) -> Any:

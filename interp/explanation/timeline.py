@@ -12,7 +12,7 @@ from interp.trajectory import Trajectory
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["births", "timeline_of"]
+__all__ = ["births", "spread", "timeline_of"]
 
 STEPS = 100
 """Maximum number of steps of a timeline, spread evenly over the stored ones."""
@@ -33,7 +33,7 @@ def timeline_of(
     """
     import xarray
 
-    chosen = steps if steps is not None else _spread(traj.steps)
+    chosen = steps if steps is not None else spread(traj.steps)
     frequencies = account.basis == "frequency"
     by_key = ["logit_coefficient", "neuron_cluster_size"] if frequencies else ["irrep_similarity"]
     known = {*_available(traj)}
@@ -84,7 +84,12 @@ def _of_keys(array: "xarray.DataArray", keys: Sequence[Any]) -> "xarray.DataArra
     return array.rename(frequency="key").assign_coords(key=list(keys))
 
 
-def _spread(steps: np.ndarray) -> list[int]:
+def spread(steps: np.ndarray) -> list[int]:
+    """At most `STEPS` of these steps, spread evenly, first and last included.
+
+    >>> len(spread(np.arange(1000))), spread(np.arange(3))
+    (100, [0, 1, 2])
+    """
     if len(steps) <= STEPS:
         return [int(step) for step in steps]
     return [int(steps[i]) for i in np.unique(np.linspace(0, len(steps) - 1, STEPS).round().astype(int))]
