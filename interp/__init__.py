@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from interp import (
         analysis,
+        benchmarks,
         config,
         errors,
         execution,
@@ -56,6 +57,7 @@ __all__ = [
     "RunConfig",
     "Trajectory",
     "analysis",
+    "benchmarks",
     "compare",
     "comparison",
     "config",
@@ -114,6 +116,7 @@ _MODULES = {
         name: f"interp.{name}"
         for name in (
             "analysis",
+            "benchmarks",
             "config",
             "errors",
             "execution",

@@ -2,7 +2,7 @@
 
 from jaxtyping import install_import_hook
 
-_TENSORS = ["analysis", "models", "optim", "plots", "rng", "tasks", "training.state", "training.step"]
+_TENSORS = ["analysis", "benchmarks", "models", "optim", "plots", "rng", "tasks", "training.state", "training.step"]
 _hook = install_import_hook([f"interp.{name}" for name in _TENSORS], "beartype.beartype")
 
 import os  # noqa: E402

@@ -23,6 +23,7 @@ LINES = [
     ["optim", "trajectory"],
     ["training"],
     ["importers", "analysis"],
+    ["benchmarks"],
     ["milestones", "explanation"],
     ["plots"],
     ["reporting"],

@@ -135,6 +135,16 @@ class RunContext:
         return self.network.has_neurons
 
     @property
+    def has_pre_activations(self) -> bool:
+        """Whether the model tells its last hidden layer before the non-linearity."""
+        return bool(self.network.pre_activations)
+
+    @property
+    def has_hidden_activations(self) -> bool:
+        """Whether the model tells the activations of its last hidden layer."""
+        return bool(self.network.hidden_activations)
+
+    @property
     def has_unembedding(self) -> bool:
         """Whether the logits are the product of the last layer with a matrix, `Network.read_out`."""
         return self.network.read_out in self.traj.names

@@ -110,6 +110,16 @@ _TABLE = (
         implies=("operand table",),
     ),
     Requirement("neurons", lambda c: c.has_neurons, "needs a model with a hidden layer of neurons before its logits"),
+    Requirement(
+        "pre-activations",
+        lambda c: c.has_pre_activations,
+        "needs a model that tells its last hidden layer before the non-linearity (`Network.pre_activations`)",
+    ),
+    Requirement(
+        "hidden activations",
+        lambda c: c.has_hidden_activations,
+        "needs a model that tells the activations of its last hidden layer (`Network.hidden_activations`)",
+    ),
     Requirement("unembedding", lambda c: c.has_unembedding, "needs an unembedding (such as `unembed.W_U`)"),
     Requirement(
         "account",

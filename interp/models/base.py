@@ -197,6 +197,18 @@ class Network(nn.Module, ABC):
         """Name in the cache of the embeddings [batch, pos, d_model] of inputs; empty where there is none."""
         return ""
 
+    @property
+    def pre_activations(self) -> str:
+        """Name in the cache of the last hidden layer before its non-linearity, [batch, pos, neuron] or [batch, neuron];
+        empty where there is none.
+        """
+        return ""
+
+    @property
+    def hidden_activations(self) -> str:
+        """Name in the cache of the last hidden layer, [batch, pos, neuron] or [batch, neuron]; empty without one."""
+        return ""
+
     def axes_of(self, name: str) -> tuple[str, ...]:
         """Names of the axes of a parameter, from `axes`; empty where they are not declared.
 

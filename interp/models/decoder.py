@@ -119,6 +119,16 @@ class DecoderNetwork(NeuronNetwork):
             found[at + "mlp.hook_post"] = (at + "mlp.W_out", "")
         return found
 
+    @property
+    def pre_activations(self) -> str:
+        """See `Network.pre_activations`."""
+        return f"blocks.{len(self.blocks) - 1}.mlp.hook_pre"
+
+    @property
+    def hidden_activations(self) -> str:
+        """See `Network.hidden_activations`."""
+        return f"blocks.{len(self.blocks) - 1}.mlp.hook_post"
+
     # --- the plain pass -----------------------------------------------------------------------------------------------
 
     def plain_pass(

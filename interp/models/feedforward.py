@@ -146,6 +146,16 @@ class FeedForwardNetwork(NeuronNetwork):
         """See `Network.looks_up`; rows of one-hot inputs differ from operand to operand."""
         return self.config.embedding in ("shared", "separate")
 
+    @property
+    def pre_activations(self) -> str:
+        """See `Network.pre_activations`; a bilinear model has no non-linearity."""
+        return f"blocks.{len(self.blocks) - 1}.mlp.hook_pre" if self.blocks else ""
+
+    @property
+    def hidden_activations(self) -> str:
+        """See `Network.hidden_activations`; those of a bilinear model are the products of the embeddings."""
+        return f"blocks.{len(self.blocks) - 1}.mlp.hook_post" if self.blocks else "hook_product"
+
     def operand_embeddings(self, weights: Mapping[str, Tensor]) -> Float[Tensor, "*step token column"]:
         """See `Network.operand_embeddings`: embeddings times the first layer's weights (Chughtai et al., 2023)."""
         if self.config.embedding == "one-hot" or self.config.combine == "product":

@@ -93,6 +93,11 @@ class RecurrentNetwork(NeuronNetwork):
         self.unembed = Parameters(W_U=W_U, b_U=bias(d_vocab_out))
 
     @property
+    def hidden_activations(self) -> str:
+        """See `Network.hidden_activations`: the states of the last layer."""
+        return f"blocks.{len(self.blocks) - 1}.rnn.hook_h"
+
+    @property
     def readers(self) -> Mapping[str, tuple[str, str]]:
         """See `Network.readers`; states are read by the recurrence as well, in all layers."""
         return {f"blocks.{len(self.blocks) - 1}.rnn.hook_h": ("unembed.W_U", "unembed.b_U")}

@@ -157,6 +157,16 @@ class TransformerNetwork(NeuronNetwork):
         """See `Network.pattern`."""
         return "blocks.0.attn.hook_pattern" if len(self.blocks) == 1 else ""
 
+    @property
+    def pre_activations(self) -> str:
+        """See `Network.pre_activations`."""
+        return f"blocks.{len(self.blocks) - 1}.mlp.hook_pre"
+
+    @property
+    def hidden_activations(self) -> str:
+        """See `Network.hidden_activations`."""
+        return f"blocks.{len(self.blocks) - 1}.mlp.hook_post"
+
     def lens_settings(self) -> dict[str, Any]:
         """See `Network.lens_settings`."""
         config = self.config
