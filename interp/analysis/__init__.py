@@ -28,6 +28,7 @@ integer, or a boolean) on the device of its input. On top of them stand
     batch           a few checkpoints as arrays, each computed at its first use
     definitions     `Measure`: name, function of a batch, axes, requirements
     ablations       the network evaluated again without a part of it
+    interchange     a variable exchanged between two inputs, in a given or a learned subspace
     catalogue       the table of all measures
     measures        `measure`: the table evaluated over a run; `cache` stores the values
 """

@@ -16,6 +16,7 @@ from interp.analysis import (
     algorithms,
     circuits,
     geometry,
+    interchange,
     irreps,
     keys,
     logistic,
@@ -314,6 +315,18 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             Measure("attention_periodicity", lambda b: ablations.attention_periodicity(b).first,
                     "share of the attention to the first number that is a wave in it (Nanda et al., 2023), 0 to 1",
                     dims=("step", "head", "frequency"), requires=("attention", "operands are residues"), **_OPT_IN),
+            Measure("interchange_accuracy",
+                    lambda b: interchange.interchange_accuracy(
+                        b, interchange.Site(b.context.network.embedded, b.context.operand_positions[0]), "first"),
+                    "held-out accuracy of exchanges of the first operand in 8 learned dimensions of its embedding "
+                    "(Geiger et al., 2023), 0 to 1",
+                    requires=("operand pairs", "embedded operands", "logits of classes"), **_OPT_IN),
+            Measure("interchange_accuracy_answer",
+                    lambda b: interchange.interchange_accuracy(
+                        b, interchange.Site(b.context.network.hidden_activations), "answer"),
+                    "held-out accuracy of exchanges of the answer in 8 learned dimensions of the last hidden layer "
+                    "(Geiger et al., 2023), 0 to 1",
+                    requires=("operand pairs", "hidden activations", "logits of classes"), **_OPT_IN),
             Measure("local_learning_coefficient", lambda b: b.llc[0],
                     "local learning coefficient on the training inputs (Lau et al., 2023); needs the extra `llc`",
                     relative_to="last", requires=("logits of classes",), **_OPT_IN),
