@@ -85,7 +85,7 @@ def _of_keys(array: "xarray.DataArray", keys: Sequence[Any]) -> "xarray.DataArra
 
 
 def spread(steps: np.ndarray) -> list[int]:
-    """At most `STEPS` of these steps, spread evenly, first and last included.
+    """Steps of these, at most `STEPS`, spread evenly, first and last included.
 
     >>> len(spread(np.arange(1000))), spread(np.arange(3))
     (100, [0, 1, 2])
