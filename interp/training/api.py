@@ -194,6 +194,8 @@ def resume(
     place = choose_device(device or began.get("device"))
     with run_environment(place, threads or began.get("threads")), contextlib.ExitStack() as stack:
         members = members_of(traj)
+        for member in members:
+            member.network  # noqa: B018  raises, before anything is changed, where no such model fits the weights
         writers = [stack.enter_context(RunWriter.open(member.folder)) for member in members]
         # read under the locks, so that no other process adds states
         now = provenance(place)

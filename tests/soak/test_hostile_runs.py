@@ -23,7 +23,7 @@ import pytest
 
 import interp
 from interp.cli import main
-from interp.errors import InterpError
+from interp.errors import CorruptRunError, InterpError
 from interp.store.segments import BLANK, _seal, _seal_field
 from interp.trajectory import find_runs
 from tests.soak.scale import scaled, seed
@@ -338,6 +338,16 @@ def test_a_config_cannot_ask_for_more_than_the_weights_are(tmp_path, path, value
     assert problem is None
     assert traj == [] or path == "steps"
     assert time.monotonic() - begun < 10
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_model_is_built_that_the_weights_contradict(tmp_path):
+    folder = copied(KINDS["unfinished"], tmp_path)
+    whole = json.loads((folder / "run.json").read_text())
+    whole["config"]["model"]["d_mlp"] = 2**31
+    write_run_json(folder, whole)
+    with pytest.raises(CorruptRunError, match="d_mlp"):
+        interp.resume(folder)
 
 
 def test_an_untyped_error_is_seen():
