@@ -27,7 +27,8 @@ integer, or a boolean) on the device of its input. On top of them stand
     context         a run as far as it does not depend on the step: inputs, answers, axes, the network
     batch           a few checkpoints as arrays, each computed at its first use
     definitions     `Measure`: name, function of a batch, axes, requirements
-    ablations       the network evaluated again without a part of it
+    patching        activations of other inputs, or none, in the place of a part; paths between parts
+    ablations       the network evaluated again without a part of its weights; `keep_only`
     interchange     a variable exchanged between two inputs, in a given or a learned subspace
     catalogue       the table of all measures
     measures        `measure`: the table evaluated over a run; `cache` stores the values

@@ -1,34 +1,116 @@
-"""Ablations: the network is run again at each checkpoint with a part of its weights removed.
+"""Ablations by weights: the network is run again with a part of its weights removed.
 
-Each function takes a `CheckpointBatch` and changes weights by the functions of `circuits` and `algorithms`; losses are
-cross-entropies over all inputs, in nats, to be compared with `all_loss`. They cost a pass over all inputs for each part
-that is removed, which is why their measures are opt-in.
+`keep_only` returns a copy of the network with nothing left but some frequencies, neurons or heads. Ablations of
+activations (mean, zero, resample), each with its control, are in `patching`.
+
+Each other function takes a `CheckpointBatch` and changes weights by the functions of `circuits` and `algorithms`;
+losses are cross-entropies over all inputs, in nats, to be compared with `all_loss`. They cost a pass over all inputs
+for each part that is removed, which is why their measures are opt-in.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.analysis.algorithms import isolate_components, symmetricity_triples
+from interp.analysis.arrays import Array, as_indices
 from interp.analysis.batch import CheckpointBatch
 from interp.analysis.circuits import AttentionPower, ablate_neurons, attention_power, without_frequency, without_head
+from interp.analysis.keys import Keys, as_key_mask
 from interp.analysis.loss import accuracy, cross_entropy
+from interp.analysis.operands import order_of_operands
+from interp.analysis.patching import Site, resample_ablation
 from interp.analysis.spectra import NEURON_SHARE, neuron_frequency
+from interp.errors import InvalidArgumentError, NotAvailableError
+from interp.literals import is_whole
 from interp.models import Network
+from interp.rng import generator
+from interp.tasks import Examples
 
 __all__ = [
     "attention_periodicity",
     "circle_isolation_accuracy",
     "frequency_ablation_loss",
     "head_ablation_loss",
+    "head_resample_accuracy",
+    "keep_only",
     "neuron_cluster_ablation_loss",
     "symmetricity_gradients",
 ]
 
 CIRCLES = 4
 """Pairs of principal components that are isolated: (1, 2), (3, 4), (5, 6), (7, 8)."""
+
+
+Kept = Sequence[int] | Array | Mapping[int, Sequence[int] | Array]
+"""Heads or neurons of a layer, or of several by the layer's number."""
+
+
+def keep_only(
+    model: Network,
+    *,
+    frequencies: Keys | None = None,
+    heads: Kept | None = None,
+    neurons: Kept | None = None,
+    other: Literal["zero", "mean"] = "zero",
+    examples: Examples | None = None,
+) -> Network:
+    """A copy of the network that has nothing but these frequencies, heads or neurons: the others are ablated.
+
+    It is changed in its weights, and a `Network` of the same class, which measures and reports accept;
+    `Network.ablation` says in words what was taken away.
+
+    Args:
+        model: network of one step, `traj.model(step)`; it is left as it is.
+        frequencies: frequencies, from 1, that remain of the embedding, beside its mean over the operands. They are
+            those of the order in which the operation adds (discrete logarithms for products; the operand 0, which
+            has none, stays). The waves of the others have the mean 0, so that either `other` is the same.
+        heads: heads that still write, from 0. A mapping names layers; layers that it does not name stay whole. A list
+            is for a network with one layer of heads.
+        neurons: neurons that are still read; a list is for the last hidden layer. States of a recurrence keep their way
+            to the next state.
+        other: "zero" (they write nothing) or "mean": they write their mean over all inputs with an answer, at the
+            position of the answer of the network as it is given, by way of a bias. Scores of the two differ by orders
+            of magnitude.
+        examples: the task, `traj.task`, for `frequencies` and for means.
+
+    Raises:
+        InvalidArgumentError: nothing is named, an index does not exist, or `examples` or a layer is missing.
+        NotAvailableError: the network does not declare what reads its heads or neurons (`Network.readers`), or means
+            cannot be written by a bias: `patching.mean_ablation` then runs the network with them.
+
+    Example:
+        >>> from interp.config import Transformer
+        >>> from interp.models import build_model
+        >>> model = build_model(Transformer(d_model=8), 6, 3, 5, generator=torch.Generator().manual_seed(0))
+        >>> kept = keep_only(model, heads=[0, 2])
+        >>> kept.ablation
+        'zero ablation of all heads of layer 0 but 0, 2'
+        >>> kept.blocks[0].attn.W_O.abs().sum((1, 2)).bool().tolist()
+        [True, False, True, False]
+    """
+    if frequencies is None and heads is None and neurons is None:
+        raise InvalidArgumentError("Name `frequencies`, `heads` or `neurons` to keep; got none of them.")
+    if other not in ("zero", "mean"):
+        raise InvalidArgumentError(f'`other` must be "zero" or "mean"; got {other!r}.')
+    kept, words = copy.deepcopy(model), [model.ablation] if model.ablation else []
+    with torch.no_grad():
+        if frequencies is not None:
+            words.append(_keep_frequencies(kept, frequencies, _given(examples, "frequencies")))
+        for part, wanted in (("head", heads), ("neuron", neurons)):
+            for activation, chosen, layer in _layers(model, part, wanted):
+                means = _means(model, activation, _given(examples, 'other="mean"')) if other == "mean" else None
+                _keep_parts(kept, activation, f"{part}s", chosen, means)
+                place = f"layer {layer}" if part == "head" else activation
+                size = len(model.get_parameter(model.readers[activation][0]))
+                but = _listed(chosen) if len(chosen) <= 8 else f"{len(chosen)} of {size}"
+                words.append(f"{other} ablation of all {part}s of {place} but {but}")
+    kept.ablation = "; ".join(words)
+    return kept
 
 
 def head_ablation_loss(batch: CheckpointBatch) -> Float[Tensor, "step head"]:
@@ -64,12 +146,34 @@ def circle_isolation_accuracy(batch: CheckpointBatch) -> Float[Tensor, "step cir
     return torch.stack([accuracy(found, labels, defined) for found in logits], dim=1)
 
 
-def neuron_cluster_ablation_loss(batch: CheckpointBatch) -> Float[Tensor, "step frequency"]:
-    """Loss with the neurons of one cluster at their means, over the pairs of operands of `CheckpointBatch.logits`."""
+def head_resample_accuracy(batch: CheckpointBatch) -> Float[Tensor, "step head"]:
+    """Accuracy with the output of one head of the first layer taken from other inputs, over `patched_inputs`."""
+    context, name = batch.context, "blocks.0.attn.hook_z"
+    some = context.patched_inputs
+    tokens, labels = context.examples.tokens[some], context.labels[some]
+    heads = batch.weights["blocks.0.attn.W_O"].shape[1]
+
+    def accuracies(model: Network) -> Tensor:
+        sites = (Site(name, heads=head) for head in range(heads))
+        return torch.tensor([resample_ablation(model, tokens, labels, site, draws=1).accuracy for site in sites])
+
+    return torch.stack(batch.each(accuracies, gradients=False))
+
+
+def neuron_cluster_ablation_loss(batch: CheckpointBatch, *, random: bool = False) -> Float[Tensor, "step frequency"]:
+    """Loss with the neurons of one cluster at their means, over the pairs of operands of `CheckpointBatch.logits`.
+
+    With `random`, as many other neurons, drawn at random, are at their means (and some of the cluster where the others
+    are fewer).
+    """
     found = neuron_frequency(batch.neuron_power)
     losses = []
     for k in range(1, batch.neuron_power.shape[-1] + 1):
         cluster = (found.frequency == k) & (found.share > NEURON_SHARE)
+        if random:
+            places = torch.rand(cluster.shape[-1], generator=generator(0, "random neurons", k))
+            rank = (places + cluster).argsort(-1).argsort(-1)  # others first
+            cluster = rank < cluster.sum(-1, keepdim=True)
         ablated = ablate_neurons(batch.neurons, batch.W_L, batch.logits, cluster)
         losses.append(cross_entropy(ablated, batch.context.sums))
     return torch.stack(losses, dim=1)
@@ -99,6 +203,104 @@ def symmetricity_gradients(batch: CheckpointBatch) -> tuple[Tensor, Tensor]:
     gradients = torch.stack(batch.each(gradient, gradients=True))
     first, second = batch.context.operand_positions
     return gradients[..., first, :], gradients[..., second, :]
+
+
+def _given(examples: Examples | None, what: str) -> Examples:
+    if examples is None:
+        raise InvalidArgumentError(f"`examples` must be given for `{what}`; pass the task of the run, traj.task.")
+    return examples
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers)) or "none"
+
+
+def _keep_frequencies(network: Network, frequencies: Keys, examples: Examples) -> str:
+    """Leave these frequencies in the tables of `network`; returns what was done, in words."""
+    order = order_of_operands(examples)
+    if not order.are_residues:
+        raise NotAvailableError(f"`frequencies` are defined where the operands are residues; got {examples.inputs}.")
+    if not network.looks_up:
+        raise NotAvailableError(
+            f"`frequencies` are those of a table in which operands are looked up; {type(network).__name__} has none."
+        )
+    tokens = examples.operands[order.residues]
+    for name in network.embeddings:
+        table = network.get_parameter(name)
+        kept = as_key_mask(frequencies, table[tokens])
+        table[tokens] = without_frequency(table[tokens], ~kept)
+    numbers = (kept.nonzero().squeeze(1) + 1).tolist()
+    return f"frequencies {_listed(numbers)} of the embedding alone ({order.basis})"
+
+
+def _layers(network: Network, part: str, wanted: Kept | None) -> Iterable[tuple[str, list[int], int]]:
+    """Activation, kept indices and number of each layer of heads or neurons that is to be changed."""
+    if wanted is None:
+        return
+    found = [name for name in network.readers if _has(network, name, part)]
+    if not found:
+        raise NotAvailableError(
+            f"`{part}s` need a network that declares what reads them (`Network.readers`); {type(network).__name__} "
+            f"names none."
+        )
+    if not isinstance(wanted, Mapping):
+        if part == "head" and len(found) > 1:
+            raise InvalidArgumentError(
+                f"`heads` must name the layer, one of {len(found)}: write {{0: {list(wanted)}}}; got {wanted!r}."
+            )
+        wanted = {len(found) - 1: wanted}
+    for layer, chosen in wanted.items():
+        if not is_whole(layer) or not 0 <= layer < len(found):
+            raise InvalidArgumentError(f"`{part}s` must name layers in 0..{len(found) - 1}; got {layer!r}.")
+        size = len(network.get_parameter(network.readers[found[layer]][0]))
+        yield found[layer], as_indices(f"{part}s", chosen, size), layer
+
+
+def _has(network: Network, activation: str, part: str) -> bool:
+    """Whether an activation has an axis of heads or neurons (any with a position, where nothing is declared)."""
+    return part in network.activation_axes_of(activation, 3)
+
+
+def _means(network: Network, activation: str, examples: Examples) -> Float[Tensor, "part *d"]:
+    """Means of an activation over the inputs with an answer, at the position where it is read.
+
+    Raises:
+        NotAvailableError: later layers attend to other positions, which have other means.
+    """
+    x = network.run_with_cache(examples.tokens[examples.train | examples.test])[1][activation].double()
+    axes = network.activation_axes_of(activation, x.ndim)
+    if "pos" not in axes:
+        return x.mean(0)
+    behind = list(network.readers)[list(network.readers).index(activation) + 1 :]
+    if any(_has(network, name, "head") for name in behind):
+        raise NotAvailableError(
+            f'`other` must be "zero" for `{activation}`, to which a later layer attends at positions with other '
+            "means; `patching.mean_ablation` runs the network with them."
+        )
+    return x.mean(0).select(axes.index("pos"), -1)
+
+
+def _keep_parts(
+    network: Network, activation: str, field: str, chosen: Sequence[int], means: Float[Tensor, "part *d"] | None
+) -> None:
+    """Let nothing but the chosen parts of an activation be read; the others' means go into the bias."""
+    matrix, bias = network.readers[activation]
+    W = network.get_parameter(matrix)
+    others = torch.ones(len(W), dtype=torch.bool, device=W.device)
+    others[list(chosen)] = False
+    if means is not None:
+        if not bias:
+            raise NotAvailableError(
+                f'`other` must be "zero" for `{field}` of {type(network).__name__}, which has no bias to write means '
+                "by; `patching.mean_ablation` runs the network with them."
+            )
+        at, _, short = bias.rpartition(".")
+        module = network.get_submodule(at)
+        old = module._parameters[short]
+        added = (means[others].flatten() @ W[others].double().flatten(0, -2)).to(W.dtype)
+        trained = old is not None and old.requires_grad
+        module.register_parameter(short, nn.Parameter(added if old is None else old + added, requires_grad=trained))
+    W[others] = 0
 
 
 def _embedded(

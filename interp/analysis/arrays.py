@@ -5,6 +5,8 @@ name must have one size; the modulus `p` must be at least 3, since no frequency 
 sine.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -17,6 +19,7 @@ __all__ = [
     "Array",
     "as_floats",
     "as_frequency",
+    "as_indices",
     "as_logits_of",
     "as_modulus",
     "as_neurons",
@@ -77,6 +80,22 @@ def as_frequency(name: str, k: int, p: int) -> int:
     if not is_whole(k) or not 1 <= k <= p // 2:
         raise InvalidArgumentError(f"`{name}` must be a frequency in 1..{p // 2} for p={p}; got {k!r}.")
     return int(k)
+
+
+def as_indices(name: str, value: int | Sequence[int] | Array, size: int) -> list[int]:
+    """Distinct indices along an axis, increasing, from 0: of whole numbers, negative ones from the end, or of a mask.
+
+    >>> as_indices("heads", [-1, 0], 4), as_indices("heads", np.array([False, True]), 2)
+    ([0, 3], [1])
+    """
+    given = np.atleast_1d(np.asarray(value))
+    listed = given.nonzero()[0].tolist() if given.dtype == bool and given.shape == (size,) else given.tolist()
+    for index in listed:
+        if not is_whole(index) or not -size <= index < size:
+            raise InvalidArgumentError(
+                f"`{name}` must be whole numbers in 0..{size - 1}, or from -{size} on from the end; got {index!r}."
+            )
+    return sorted({int(index) % size for index in listed})
 
 
 def as_neurons(

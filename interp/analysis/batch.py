@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.analysis import circuits, geometry, irreps, keys, llc, logits, progress, spectra, subspaces
+from interp.analysis import circuits, geometry, irreps, keys, llc, logits, patching, progress, spectra, subspaces
 from interp.analysis.account import variance_explained
 from interp.analysis.certificate import Certificate
 from interp.analysis.context import RunContext
@@ -220,6 +220,31 @@ class CheckpointBatch:
         biases: dict[str, Any] = {name: self.weights.get(f"blocks.0.attn.{name}") for name in ("b_Q", "b_K")}
         scores = circuits.attention_scores(*(self.weights[name] for name in names), **biases)
         return self.context.select(scores[..., 0, :], -1)
+
+    @cached_property
+    def head_patching(self) -> tuple[Float[Tensor, "step head"], Float[Tensor, "step head"]]:
+        """Effect on the answers of each head of other inputs, and its control: see `patching.activation_patching`."""
+        return self._patched_heads(lambda model, runs, head: patching.activation_patching(model, runs, head, draws=1))
+
+    @cached_property
+    def head_mlp_path(self) -> tuple[Float[Tensor, "step head"], Float[Tensor, "step head"]]:
+        """Effect of each head of other inputs through the MLP alone, and its control: see `patching.path_patching`."""
+        mlp = "blocks.0.mlp.hook_pre"
+        return self._patched_heads(lambda model, runs, head: patching.path_patching(model, runs, head, mlp, draws=1))
+
+    def _patched_heads(
+        self, patch: Callable[[Network, patching.Interchange, patching.Site], patching.Patching]
+    ) -> tuple[Tensor, Tensor]:
+        self._require("head_patching", "attention", "logits of classes")
+        runs = patching.Interchange.of(self.context.examples, self.context.patched_inputs)
+        heads = range(self.weights["blocks.0.attn.W_O"].shape[1])
+
+        def effects(model: Network) -> Tensor:
+            found = [patch(model, runs, patching.Site("blocks.0.attn.hook_z", heads=head)) for head in heads]
+            return torch.tensor([[one.effect for one in found], [one.random_source_effect for one in found]])
+
+        effect, control = torch.stack(self.each(effects, gradients=False)).unbind(1)
+        return effect, control
 
     @cached_property
     def llc(self) -> tuple[Float[Tensor, " step"], Float[Tensor, " step"]]:

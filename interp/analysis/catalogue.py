@@ -52,6 +52,8 @@ _ACCOUNT: Any = {"requires": ("account",), "relative_to": "last", "opt_in": True
 _POINTS: Any = {"inputs": "weights", "requires": ("points",)}
 _WEIGHTS: Any = {"inputs": "weights"}
 _OPT_IN: Any = {"inputs": "weights", "opt_in": True}
+_H = ("step", "head")
+_PATCHED: Any = {"dims": _H, "requires": ("attention", "neurons", "logits of classes"), **_OPT_IN}
 _SHARE = f"{NEURON_SHARE:.0%}".replace("%", " %")
 _I = ("step", "irrep")
 _F = ("step", "frequency")
@@ -308,6 +310,24 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             Measure("neuron_cluster_ablation_loss", ablations.neuron_cluster_ablation_loss,
                     "loss over all inputs with the neurons of one frequency at their means [nats]",
                     dims=_F, requires=("operand pairs", "neurons", "answers are residues"), opt_in=True),
+            Measure("neuron_cluster_ablation_loss_random",
+                    lambda b: ablations.neuron_cluster_ablation_loss(b, random=True),
+                    "loss over all inputs with as many other neurons as a frequency has, at random, at their means "
+                    "[nats]",
+                    dims=_F, requires=("operand pairs", "neurons", "answers are residues"), opt_in=True),
+            Measure("head_resample_accuracy", ablations.head_resample_accuracy,
+                    "accuracy over 1,000 inputs with the output of one head taken from other inputs, 0 to 1",
+                    requires=("attention", "logits of classes"), dims=_H, **_OPT_IN),
+            Measure("head_patching_effect", lambda b: b.head_patching[0],
+                    "shift of the logits to the answer of another input, of which one head is taken, over 1,000 inputs "
+                    "(Wang et al., 2022): 0 none, 1 whole", **_PATCHED),
+            Measure("head_patching_effect_random", lambda b: b.head_patching[1],
+                    "control of head_patching_effect: the head is taken from a third input", **_PATCHED),
+            Measure("head_mlp_path_effect", lambda b: b.head_mlp_path[0],
+                    "shift of the logits to the answer of another input, of which the MLP alone sees one head, over "
+                    "1,000 inputs (Wang et al., 2022)", **_PATCHED),
+            Measure("head_mlp_path_effect_random", lambda b: b.head_mlp_path[1],
+                    "control of head_mlp_path_effect: the head is taken from a third input", **_PATCHED),
             Measure("circle_isolation_accuracy", ablations.circle_isolation_accuracy,
                     "accuracy over all inputs with components (1, 2), (3, 4), ... of the embedding alone "
                     "(Zhong et al., 2023)",

@@ -19,6 +19,7 @@ from interp.analysis.operands import order_of_operands
 from interp.analysis.requirements import Requirement, first_unmet
 from interp.errors import NotAvailableError
 from interp.models import Batch, Network
+from interp.rng import generator
 from interp.tasks.declared import Numbers, Sides, Tuples
 from interp.theory.groups import irreps
 from interp.trajectory import Trajectory
@@ -29,6 +30,8 @@ CHUNK_BYTES = 64 * 2**20
 """Maximum size of the activations held at once."""
 CHUNK_STEPS = 16
 """Number of checkpoints held at once where no activations are."""
+PATCHED = 1000
+"""Maximum number of inputs that are patched: each patch is a plain pass over them."""
 BURN_INS = (200, 1500)
 """Updates before the first draw of a learning coefficient: the second where chains drift after the first."""
 
@@ -256,6 +259,12 @@ class RunContext:
     def training_batch(self) -> tuple[Batch, Int[Tensor, " batch"]]:
         """Training inputs, prepared for the network's fast pass, and their answers."""
         return self.inputs.select(self.train.nonzero().squeeze(1)), self.labels[self.train]
+
+    @cached_property
+    def patched_inputs(self) -> Int[Tensor, " some"]:
+        """Inputs that are patched and resampled, by number: all that have an answer, or `PATCHED` of them at random."""
+        answered = (self.train | self.test).nonzero().squeeze(1)
+        return answered[torch.randperm(len(answered), generator=generator(0, "patched inputs"))[:PATCHED]]
 
     def llc_settings(self) -> dict[str, Any]:
         """Step size, inverse temperature and burn-in that suit the last stored step, for all steps and threads alike.
