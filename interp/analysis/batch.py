@@ -222,19 +222,19 @@ class CheckpointBatch:
         return self.context.select(scores[..., 0, :], -1)
 
     @cached_property
-    def head_patching(self) -> tuple[Float[Tensor, "step head"], Float[Tensor, "step head"]]:
+    def head_patching(self) -> patching.Effects:
         """Effect on the answers of each head of other inputs, and its control: see `patching.activation_patching`."""
         return self._patched_heads(lambda model, runs, head: patching.activation_patching(model, runs, head, draws=1))
 
     @cached_property
-    def head_mlp_path(self) -> tuple[Float[Tensor, "step head"], Float[Tensor, "step head"]]:
+    def head_mlp_path(self) -> patching.Effects:
         """Effect of each head of other inputs through the MLP alone, and its control: see `patching.path_patching`."""
         mlp = "blocks.0.mlp.hook_pre"
         return self._patched_heads(lambda model, runs, head: patching.path_patching(model, runs, head, mlp, draws=1))
 
     def _patched_heads(
         self, patch: Callable[[Network, patching.Interchange, patching.Site], patching.Patching]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> patching.Effects:
         self._require("head_patching", "attention", "logits of classes")
         runs = patching.Interchange.of(self.context.examples, self.context.patched_inputs)
         heads = range(self.weights["blocks.0.attn.W_O"].shape[1])
@@ -243,8 +243,7 @@ class CheckpointBatch:
             found = [patch(model, runs, patching.Site("blocks.0.attn.hook_z", heads=head)) for head in heads]
             return torch.tensor([[one.effect for one in found], [one.random_source_effect for one in found]])
 
-        effect, control = torch.stack(self.each(effects, gradients=False)).unbind(1)
-        return effect, control
+        return patching.Effects(*torch.stack(self.each(effects, gradients=False)).unbind(1))
 
     @cached_property
     def llc(self) -> tuple[Float[Tensor, " step"], Float[Tensor, " step"]]:

@@ -318,15 +318,15 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             Measure("head_resample_accuracy", ablations.head_resample_accuracy,
                     "accuracy over 1,000 inputs with the output of one head taken from other inputs, 0 to 1",
                     requires=("attention", "logits of classes"), dims=_H, **_OPT_IN),
-            Measure("head_patching_effect", lambda b: b.head_patching[0],
+            Measure("head_patching_effect", lambda b: b.head_patching.effect,
                     "shift of the logits to the answer of another input, of which one head is taken, over 1,000 inputs "
                     "(Wang et al., 2022): 0 none, 1 whole", **_PATCHED),
-            Measure("head_patching_effect_random", lambda b: b.head_patching[1],
+            Measure("head_patching_effect_random", lambda b: b.head_patching.random_source_effect,
                     "control of head_patching_effect: the head is taken from a third input", **_PATCHED),
-            Measure("head_mlp_path_effect", lambda b: b.head_mlp_path[0],
+            Measure("head_mlp_path_effect", lambda b: b.head_mlp_path.effect,
                     "shift of the logits to the answer of another input, of which the MLP alone sees one head, over "
                     "1,000 inputs (Wang et al., 2022)", **_PATCHED),
-            Measure("head_mlp_path_effect_random", lambda b: b.head_mlp_path[1],
+            Measure("head_mlp_path_effect_random", lambda b: b.head_mlp_path.random_source_effect,
                     "control of head_mlp_path_effect: the head is taken from a third input", **_PATCHED),
             Measure("circle_isolation_accuracy", ablations.circle_isolation_accuracy,
                     "accuracy over all inputs with components (1, 2), (3, 4), ... of the embedding alone "

@@ -48,6 +48,7 @@ from interp.tasks import Examples
 
 __all__ = [
     "Ablation",
+    "Effects",
     "Interchange",
     "Patching",
     "Site",
@@ -184,6 +185,14 @@ class Patching:
     def _normalised(self, difference: float) -> float:
         scale = self.base - self.source
         return (self.base - difference) / scale if scale else math.nan
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """Effects of patches of several heads over checkpoints, and of their controls: see `Patching`."""
+
+    effect: Float[Tensor, "*steps head"]
+    random_source_effect: Float[Tensor, "*steps head"]
 
 
 @dataclass(frozen=True)
