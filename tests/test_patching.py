@@ -11,8 +11,8 @@ from interp.analysis import patching
 from interp.analysis.batch import CheckpointBatch
 from interp.analysis.context import RunContext
 from interp.analysis.patching import (
-    Interchange,
     Site,
+    Sources,
     activation_patching,
     mean_ablation,
     path_patching,
@@ -41,7 +41,7 @@ ABLATIONS = (zero_ablation, mean_ablation, resample_ablation)
 Z = "blocks.0.attn.hook_z"
 
 
-def run_of(config, *, p=7, seed=0) -> tuple[Network, Interchange]:
+def run_of(config, *, p=7, seed=0) -> tuple[Network, Sources]:
     """A network with random weights in float64, biases included, and random pairs of inputs."""
     task = build_task(Modular(p=p, encoding="operands" if isinstance(config, FeedForward) else "direct"))
     draws = torch.Generator().manual_seed(seed)
@@ -52,7 +52,7 @@ def run_of(config, *, p=7, seed=0) -> tuple[Network, Interchange]:
         for name, parameter in model.named_parameters():
             if ".b_" in name:
                 parameter.normal_(0.0, 0.3, generator=draws)
-    return model, Interchange.of(task, seed=seed)
+    return model, Sources.of(task, seed=seed)
 
 
 def close(a: float, b: float) -> bool:
@@ -75,7 +75,7 @@ def test_everything_of_the_source_is_the_source(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_the_own_activation_changes_no_bit(name):
     model, runs = run_of(MODELS[name])
-    same = Interchange(runs.base, runs.base, runs.base_answers, runs.source_answers)
+    same = Sources(runs.base, runs.base, runs.base_answers, runs.source_answers)
     for site in model.run_with_cache(runs.base)[1]:
         found = activation_patching(model, same, site, draws=1)
         assert found.patched == found.base
@@ -120,8 +120,8 @@ def test_the_control_takes_third_inputs():
     model, runs = run_of(ONE)
     with torch.no_grad():  # a network that knows its answers, whatever they are
         answers = [model(tokens)[:, -1].argmax(1) for tokens in (runs.base, runs.source)]
-    runs = Interchange(runs.base, runs.source, *answers)
-    one = Interchange(runs.base, runs.source[:1].expand_as(runs.base), runs.base_answers, runs.source_answers)
+    runs = Sources(runs.base, runs.source, *answers)
+    one = Sources(runs.base, runs.source[:1].expand_as(runs.base), runs.base_answers, runs.source_answers)
     found = activation_patching(model, one, "blocks.0.hook_resid_mid")
     assert close(found.random_source, found.patched)
     found = activation_patching(model, runs, "blocks.0.hook_resid_mid")
@@ -210,7 +210,7 @@ def test_without_declared_branches_all_ways_count():
 # --- TransformerLens's own --------------------------------------------------------------------------------------------
 
 
-def metric_of(runs: Interchange):
+def metric_of(runs: Sources):
     def metric(logits):
         last, n = logits[:, -1], torch.arange(len(runs.base))
         return (last[n, runs.base_answers] - last[n, runs.source_answers]).mean()
@@ -398,11 +398,11 @@ def test_other_arguments_are_checked(as_users_run_it):
     with pytest.raises(InvalidArgumentError, match="`draws` must be a whole number >= 1; got 0"):
         activation_patching(model, runs, Z, draws=0)
     with pytest.raises(InvalidArgumentError, match=r"`source` must have the shape of `base`, \[49, 3\]; got \[49, 2\]"):
-        Interchange(runs.base, runs.source[:, :2], runs.base_answers, runs.source_answers)
+        Sources(runs.base, runs.source[:, :2], runs.base_answers, runs.source_answers)
     with pytest.raises(InvalidArgumentError, match="`source_answers` must have one entry for each of 49 inputs"):
-        Interchange(runs.base, runs.source, runs.base_answers, runs.source_answers[1:])
+        Sources(runs.base, runs.source, runs.base_answers, runs.source_answers[1:])
     with pytest.raises(InvalidArgumentError, match="must differ from `base_answers`"):
-        Interchange(runs.base, runs.source, runs.base_answers, runs.base_answers)
+        Sources(runs.base, runs.source, runs.base_answers, runs.base_answers)
     model.__class__ = type("Mistaken", (type(model),), {"activation_axes": {"hook_embed": ("pos",)}})
     with pytest.raises(InvalidArgumentError, match=r"`Mistaken.activation_axes` must name the axes of `hook_embed`"):
         activation_patching(model, runs, "hook_embed")
@@ -410,7 +410,7 @@ def test_other_arguments_are_checked(as_users_run_it):
 
 def test_inputs_without_an_answer_are_left_out():
     task = build_task(Modular(p=5, operation="divide"))
-    runs = Interchange.of(task)
+    runs = Sources.of(task)
     assert len(runs.base) == 20
     assert (runs.base[:, 1] > 0).all()
     assert torch.equal(runs.source.sort(0).values, runs.base.sort(0).values)
@@ -426,7 +426,7 @@ def test_measures_of_heads(toy_run):
     data = interp.measure(toy_run, [*names, "head_mlp_path_effect_random"], steps=[0, 40])
     model, task = toy_run.model(40), toy_run.task
     some = torch.arange(49)[torch.randperm(49, generator=interp.rng.generator(0, "patched inputs"))]
-    runs = Interchange.of(task, some)
+    runs = Sources.of(task, some)
     assert data.head_patching_effect.dims == ("step", "head")
     for head in (0, 1):
         site, at = Site(Z, heads=head), {"step": 40, "head": head}

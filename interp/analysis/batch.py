@@ -233,10 +233,10 @@ class CheckpointBatch:
         return self._patched_heads(lambda model, runs, head: patching.path_patching(model, runs, head, mlp, draws=1))
 
     def _patched_heads(
-        self, patch: Callable[[Network, patching.Interchange, patching.Site], patching.Patching]
+        self, patch: Callable[[Network, patching.Sources, patching.Site], patching.Patching]
     ) -> patching.Effects:
         self._require("head_patching", "attention", "logits of classes")
-        runs = patching.Interchange.of(self.context.examples, self.context.patched_inputs)
+        runs = patching.Sources.of(self.context.examples, self.context.patched_inputs)
         heads = range(self.weights["blocks.0.attn.W_O"].shape[1])
 
         def effects(model: Network) -> Tensor:

@@ -49,9 +49,9 @@ from interp.tasks import Examples
 __all__ = [
     "Ablation",
     "Effects",
-    "Interchange",
     "Patching",
     "Site",
+    "Sources",
     "activation_patching",
     "mean_ablation",
     "path_patching",
@@ -89,7 +89,7 @@ class Site:
 
 
 @dataclass(frozen=True, eq=False)
-class Interchange:
+class Sources:
     """Base inputs and, for each, a source input from which an activation is taken.
 
     Raises:
@@ -128,7 +128,7 @@ class Interchange:
         source: Int[Tensor, " input"] | None = None,
         *,
         seed: int = 0,
-    ) -> "Interchange":
+    ) -> "Sources":
         """Inputs of a task by their numbers in `examples.tokens`.
 
         Args:
@@ -139,7 +139,7 @@ class Interchange:
         Example:
             >>> from interp.config import Modular
             >>> from interp.tasks import build_task
-            >>> runs = Interchange.of(build_task(Modular(p=5)), torch.tensor([0, 7]), torch.tensor([3, 9]))
+            >>> runs = Sources.of(build_task(Modular(p=5)), torch.tensor([0, 7]), torch.tensor([3, 9]))
             >>> runs.base.tolist(), runs.source.tolist(), runs.source_answers.tolist()
             ([[0, 0, 5], [1, 2, 5]], [[0, 3, 5], [1, 4, 5]], [3, 0])
         """
@@ -148,7 +148,7 @@ class Interchange:
         if source is None:
             source = base[torch.randperm(len(base), generator=generator(seed, "interchange"))]
         tokens, labels = examples.tokens, examples.labels
-        return Interchange(tokens[base], tokens[source], labels[base], labels[source])
+        return Sources(tokens[base], tokens[source], labels[base], labels[source])
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ class Ablation:
 
 @torch.no_grad()
 def activation_patching(
-    model: Network, runs: Interchange, site: Site | str, *, draws: int = DRAWS, seed: int = 0
+    model: Network, runs: Sources, site: Site | str, *, draws: int = DRAWS, seed: int = 0
 ) -> Patching:
     """Effect of an activation of the source inputs in the runs on the base inputs.
 
@@ -237,7 +237,7 @@ def activation_patching(
         >>> from interp.models import build_model
         >>> from interp.tasks import build_task
         >>> model = build_model(Transformer(d_model=8), 6, 3, 5, generator=torch.Generator().manual_seed(0))
-        >>> runs = Interchange.of(build_task(Modular(p=5)))
+        >>> runs = Sources.of(build_task(Modular(p=5)))
         >>> activation_patching(model, runs, "blocks.0.hook_resid_post").effect  # all that there is at the end
         1.0
         >>> activation_patching(model, runs, Site("blocks.0.hook_resid_post", positions=0)).effect
@@ -255,7 +255,7 @@ def activation_patching(
 @torch.no_grad()
 def path_patching(
     model: Network,
-    runs: Interchange,
+    runs: Sources,
     sender: Site | str,
     receivers: Site | str | Sequence[Site | str],
     *,
@@ -282,7 +282,7 @@ def path_patching(
         >>> from interp.models import build_model
         >>> from interp.tasks import build_task
         >>> model = build_model(Transformer(d_model=8), 6, 3, 5, generator=torch.Generator().manual_seed(0))
-        >>> runs, head = Interchange.of(build_task(Modular(p=5))), Site("blocks.0.attn.hook_z", heads=0)
+        >>> runs, head = Sources.of(build_task(Modular(p=5))), Site("blocks.0.attn.hook_z", heads=0)
         >>> ways = ["blocks.0.mlp.hook_pre", "blocks.0.hook_resid_post"]
         >>> both = path_patching(model, runs, head, ways).effect
         >>> abs(both - activation_patching(model, runs, head).effect) < 1e-5
@@ -436,14 +436,14 @@ def _logits(model: Network, tokens: Tensor, changes: Mapping[str, Callable[[Tens
     return _answers(model.run_with_changes(tokens, changes)[0])
 
 
-def _both(model: Network, runs: Interchange) -> tuple[dict[str, Tensor], dict[str, Tensor], tuple[Tensor, Tensor]]:
+def _both(model: Network, runs: Sources) -> tuple[dict[str, Tensor], dict[str, Tensor], tuple[Tensor, Tensor]]:
     """Activations of base and source inputs, and the logits of both."""
     (base, cache), (source, other) = model.run_with_cache(runs.base), model.run_with_cache(runs.source)
     return cache, other, (_answers(base), _answers(source))
 
 
 def _patching(
-    runs: Interchange,
+    runs: Sources,
     source: Tensor,
     start: tuple[Tensor, Tensor],
     along: Callable[[Tensor], Tensor],
