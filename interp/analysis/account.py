@@ -197,14 +197,33 @@ class Account:
             InvalidArgumentError: the folder holds no account, or one of another format.
         """
         try:
-            plain = json.loads((folder / "account.json").read_text(encoding="utf-8"))
+            plain = dict(json.loads((folder / "account.json").read_text(encoding="utf-8")))
             arrays: dict[str, Any] = load_file(folder / "account.safetensors")
             if plain.pop("format") != 1 or set(arrays) != set(_ARRAYS):
                 raise ValueError("another format")
             plain |= {"keys": tuple(plain["keys"]), "symmetry": tuple(plain["symmetry"])}
-            return cls(**plain, **arrays)
+            account = cls(**plain, **arrays)
+            account._require_sizes()
+            return account
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise InvalidArgumentError(f"`folder` must hold an account; {folder} does not: {error}") from error
+
+    def _require_sizes(self) -> None:
+        """Raises ValueError where the arrays are not those of the account's keys."""
+        n, K, functions = len(self.beta), len(self.keys), self.functions
+        of_x = functions.sizes if self.has_pre_activations else (0, 0, 0)
+        expected: dict[str, tuple[int, ...]] = {
+            "alpha": (K,),
+            "alpha_from": (K, 3),
+            "cluster": (n,),
+            "readout": (n, functions.answers.shape[1]),
+        }
+        expected |= {name: (n, size) for name, size in zip(PARTS, of_x)}
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"`{name}` has the sizes {list(getattr(self, name).shape)}, not {list(shape)}")
+        if n and not 0 <= self.cluster.min() <= self.cluster.max() < max(K, 1):
+            raise ValueError("neurons belong to clusters that it has not")
 
     def pre_activations(self, parts: Sequence[Part] = PARTS) -> Float[np.ndarray, "N N n"]:
         """Idealised pre-activations x^ of all pairs, of some parts of the account."""
@@ -338,11 +357,10 @@ def fit_account(
     if circuit.x.shape[-1]:
         beta = circuit.x.mean((0, 1))
         of_a, of_b = circuit.x.mean(1) - beta, circuit.x.mean(0) - beta  # [N, n]
-        # the share of each neuron's variance on each key, from the functions of one operand
-        fits = (_fitted(table, functions.keyed) ** 2 * _norms(functions.keyed) for table in (of_a, of_b))
-        power = sum(_by_key(fit, functions.widths) for fit in fits)
-        own_x = N * power / _positive(np.square(circuit.x - beta).sum((0, 1)))[:, None]
-        cluster = (own_x * own_W).argmax(1) if cluster is None else np.asarray(cluster)
+        pairs = _products(circuit.x, functions)
+        if cluster is None:
+            cluster = (_own_x(circuit.x - beta, of_a, of_b, pairs, functions) * own_W).argmax(1)
+        cluster = np.asarray(cluster)
         first, second, product = (np.zeros((n, size)) for size in functions.sizes)
         for k in range(functions.clusters):
             own = functions.members(cluster, k)
@@ -351,8 +369,7 @@ def fit_account(
             if harmonics.shape[1]:
                 second[own] = np.concatenate([_fitted(t[:, own], harmonics) for t in (of_a, of_b)], axis=1)
             if product.shape[1]:
-                inner = np.einsum("abm,ai,bj->mij", circuit.x[..., own], waves, waves, optimize=True)
-                product[own] = (inner / _positive(np.outer(_norms(waves), _norms(waves)))).reshape(own.sum(), -1)
+                product[own] = pairs[k][own]
     else:
         cluster = own_W.argmax(1)
         beta = np.zeros((n,))
@@ -577,6 +594,37 @@ def _entries(symmetry: tuple[str, int], keys: Sequence[str]) -> Functions:
 # --- pieces -----------------------------------------------------------------------------------------------------------
 
 
+def _products(x: Float[np.ndarray, "N N n"], functions: Functions) -> list[Float[np.ndarray, "n product"]]:
+    """Coefficients of each key's products of a function of a and one of b; none for irreps."""
+    if not functions.sizes[2]:
+        return []
+    N, n = len(x), x.shape[-1]
+    of_a = (functions.keyed.T @ x.reshape(N, N * n)).reshape(-1, N, n)  # [function of a, b, neuron]
+    found = []
+    for waves, mixed in zip(functions.first, np.split(of_a, len(functions.first))):
+        inner = np.tensordot(waves, mixed, (0, 1))  # [function of b, function of a, neuron]
+        norms = _positive(np.outer(_norms(waves), _norms(waves)))
+        found.append((inner.transpose(2, 1, 0) / norms).reshape(n, -1))
+    return found
+
+
+def _own_x(
+    varying: Float[np.ndarray, "N N n"],
+    of_a: Float[np.ndarray, "N n"],
+    of_b: Float[np.ndarray, "N n"],
+    pairs: list[Float[np.ndarray, "n product"]],
+    functions: Functions,
+) -> Float[np.ndarray, "n key"]:
+    """Share of each neuron's variance on each key: functions of one operand, and products of the key's functions."""
+    N = len(varying)
+    fits = (_fitted(table, functions.keyed) ** 2 * _norms(functions.keyed) for table in (of_a, of_b))
+    power = N * np.add(*(_by_key(fit, functions.widths) for fit in fits))
+    for k, product in enumerate(pairs):
+        norms = _norms(functions.first[k])
+        power[:, k] += product**2 @ np.outer(norms, norms).ravel()
+    return power / _positive(np.square(varying).sum((0, 1)))[:, None]
+
+
 def _with_sources(account: Account) -> Account:
     """The account with the sources of alpha: increments as parts of the pre-activations are added."""
     if not account.has_pre_activations:
@@ -597,10 +645,9 @@ def _ideal_alpha(account: Account, parts: Sequence[Part]) -> Float[np.ndarray, "
     h = activated(account.activation, account.pre_activations(parts))
     N, functions = account.N, account.functions
     if account.basis == "irrep":
-        ideal = (h.reshape(N * N, -1) @ account.read_out(N)).reshape(N, N, N)
-        circuit = Circuit(
-            account.activation, h, h, np.zeros((0, N)), ideal, ideal, functions.quotient[..., 0], account.symmetry
-        )
+        W = account.read_out(N)
+        ideal = h @ W
+        circuit = Circuit(account.activation, h, h, W, ideal, ideal, functions.quotient[..., 0], account.symmetry)
         return key_shares(circuit)[1][functions.places]
     found = np.empty(len(account.keys))
     for i, k in enumerate(account.keys):
