@@ -28,9 +28,9 @@ class Planted(Network):
     With u, v the places of a and b on the circle, the logit of c is 10 Re(u v e^(-3 i 2 pi c/p)).
     """
 
-    def __init__(self, trained=True):
+    def __init__(self, trained=True, seed=0):
         super().__init__()
-        self.turn = torch.linalg.qr(random(D, D)).Q.float()
+        self.turn = torch.linalg.qr(random(D, D, seed=seed)).Q.float()
         """Planes of a and b, and distractors, in the columns."""
         circle = torch.stack([WAVE.cos(), WAVE.sin()], dim=1)
         noise = random(P, (D - 4) // 2, seed=1).float()
@@ -87,6 +87,15 @@ def test_the_planted_plane_is_found(planted, task, variable, site):
     if site.name == "hidden":
         overlap = torch.linalg.svdvals(planted.plane(variable).T @ found.subspace)
         assert overlap.min() > 0.99  # the plane itself, not only directions that do
+
+
+def test_the_search_begins_anew_in_the_untrained_network(planted, task):
+    elsewhere = Planted(seed=5)  # the planes lie in other directions
+    given = interchange_intervention(
+        planted, task, HIDDEN, planted.plane("first"), variable="first", untrained=elsewhere
+    )
+    learned = das(planted, task, HIDDEN, variable="first", dimension=2, untrained=elsewhere)
+    assert given.untrained < 0.6 < 0.85 < learned.untrained
 
 
 def test_another_variable_or_too_much_is_told_apart(planted, task):
