@@ -50,6 +50,7 @@ signs count one each, a product of matrices twice its size, a QR decomposition 4
 clusters, n_k neurons and r_k directions in each, R = sum r_k, q = 1 (relu) or 5 (gelu) for each pair:
 
     8H + n (4H + 2)  attention and x (n without attention)      q n  act      8n  means, maximum, h0, scale, norms
+    (9H, for 8H, where the last position holds the second operand)
     2 sum n_k r_k  z      2R + 4K  e      (4H + 2) C  R (0 without attention)      C (2R + 2K + 7) + 10  margins, loss
 
 and once the token tables (where `d_model` is given; as `interp.models.tables` makes them), 4 p n C for g1 W and g2 W,
@@ -249,6 +250,10 @@ def _attention(tables: PairTables) -> Pairs | None:
     if tables.scores is None:
         return None
     first, second, rest = tables.scores
+    if rest is None:  # scores of the second operand, which attends to itself, are the ones to compare with
+        e0 = np.exp(first - second)
+        total = e0 + 1.0
+        return tables.rate * (e0 / total) + (1 - tables.rate), tables.rate * (1.0 / total) + (1 - tables.rate)
     e0, e1 = np.exp(first - rest)[:, None], np.exp(second - rest)[None]
     total = e0 + e1 + 1.0
     return tables.rate * (e0 / total) + (1 - tables.rate), tables.rate * (e1 / total) + (1 - tables.rate)
@@ -325,8 +330,10 @@ def _margins(
     if weights is None:
         lead1 = lead1 + (tables.bypass_constant + tables.bypass_first[:, 0])
         lead2 = lead2 + tables.bypass_second[:, 0]
-    else:
+    elif tables.bypass_constant.ndim == 1:
         lead1 = lead1 + tables.bypass_constant
+    else:  # a row for each second operand
+        lead2 = lead2 + tables.bypass_constant
     P = np.concatenate([cluster.coefficients for cluster in clusters])
     margin, loss = [], []
     for rows in _chunks(tables):
@@ -373,12 +380,16 @@ def _sizes(tables: PairTables, hidden: Float[np.ndarray, "p p neuron"]) -> _Size
     H, alpha = tables.first.shape[1], 0.0
     if tables.scores is not None:
         first, second, rest = tables.scores
-        spread = max(float(np.abs(first - rest).max()), float(np.abs(second - rest).max()))
+        if rest is None:
+            spread = float(np.abs(first - second).max())
+        else:
+            spread = max(float(np.abs(first - rest).max()), float(np.abs(second - rest).max()))
         rho = math.expm1(min(2 * tables.rounding.get("scores", 0.0) + UNIT * spread, 1.0)) + 8 * UNIT
         alpha = 3 * rho + 16 * UNIT if spread < FARTHEST else math.inf
 
     def largest(constant: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        return np.abs(constant) + np.abs(first).max(0).sum(0) + np.abs(second).max(0).sum(0)
+        own = np.abs(constant) if constant.ndim == 1 else np.abs(constant).max(0)
+        return own + np.abs(first).max(0).sum(0) + np.abs(second).max(0).sum(0)
 
     X = largest(tables.constant, tables.first, tables.second)
     error = (dot_error(2 * H + 3) + alpha) * X + _of_tables(tables, "constant", "first", "second")
@@ -501,10 +512,12 @@ def _operations(
     R, nR, nRR, RR = (sum(terms) for terms in zip(*((r, m * r, m * r * r, r * r) for m, r in sizes)))
     activation = 1 if tables.activation == "relu" else 5
 
+    own = tables.scores is not None and tables.scores[2] is None  # the last position holds the second operand
     if tables.scores is None:
-        pre, bypass, shared = n, 0, p * n
+        pre, bypass, shared, spread = n, 0, p * n, 0
     else:
-        pre, bypass, shared = 8 * H + n * (4 * H + 2), (4 * H + 2) * C, 4 * p * H
+        pre, bypass = (9 if own else 8) * H + n * (4 * H + 2), (4 * H + 2) * C
+        shared, spread = (0, 3 * p * p * H) if own else (4 * p * H, 6 * p * H)
     each = pre + activation * n + bypass
     if d_model is not None:
         shared += _tables(tables, d_model)
@@ -513,8 +526,8 @@ def _operations(
     lead = 4 * p * n + n + 4 * p * n * C + (3 if tables.scores is None else 1) * p * C
     advice = 3 * n + sum(6 * m * c + c + 4 * m * c * c + min(m, c) for m, c in given)
     directions = 4 * n * C + 4 * nR * C + 2 * n * C * C + 7 * K * C * C + 2 * K * C + 2 * nRR + 3 * RR + 8 * n
-    slack = (4 * p * H + 2 * H + 3) * (n + C) + (2 if activation == 1 else 5) * n + 5 * n + 5 * n * C + 3 * C
-    slack += 0 if tables.scores is None else 6 * p * H
+    slack = (4 * p * H + 2 * H + 2 + (2 * p if own else 1)) * (n + C) + (2 if activation == 1 else 5) * n
+    slack += 5 * n + 5 * n * C + 3 * C + spread
     return (
         shared + p * p * pair + lead + advice + directions + slack,
         shared + p * p * (each + 2 * n * C),
@@ -528,9 +541,12 @@ def _tables(tables: PairTables, d: int) -> int:
     C, z = tables.W_L.shape[1], tables.d_z
     if tables.scores is None:
         return 4 * p * d * n if z else 0  # rows of a one-hot operand's matrix are its table
+    folded = 2 * z * d * (n + C) + 2 * n * d * C  # W_O W_in, W_O W_U, W_out W_U
+    if tables.scores is not None and tables.scores[2] is None:  # keys, queries and streams of the second operand
+        rows, attention = 2 * p, 2 * z * (3 * p * d + p * p + p)
+        return rows * d + attention + 2 * rows * d * z + folded + 4 * p * z * (n + C) + 2 * p * d * (n + C)
     rows = 2 * p + 1  # those of the last position, too
     scores = rows * d + 4 * d * z + 2 * rows * d * H
     values = 2 * rows * d * z + 2 * p * z  # less those of the last position
-    folded = 2 * z * d * (n + C) + 2 * n * d * C  # W_O W_in, W_O W_U, W_out W_U
     constants = 2 * d * (z + n + C)
     return scores + values + folded + 4 * p * z * (n + C) + constants

@@ -342,17 +342,15 @@ class _Speaker:
 
         def mixed(constant: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
             first, second = first[examined.first], second[examined.second]
-            return (
-                constant
-                + np.einsum("abh,ahm->abm", attention[0], first)
-                + np.einsum("abh,bhm->abm", attention[1], second)
-            )
+            if constant.ndim > 1:  # a row for each second operand
+                constant = constant[examined.second]
+            return constant + attention[0] @ first + (attention[1].swapaxes(0, 1) @ second).swapaxes(0, 1)
 
         x = s.flat(mixed(tables.constant, tables.first, tables.second))
         columns = examined.columns
         R = s.flat(
             mixed(
-                tables.bypass_constant[columns],
+                tables.bypass_constant[..., columns],
                 tables.bypass_first[..., columns],
                 tables.bypass_second[..., columns],
             )

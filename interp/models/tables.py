@@ -6,7 +6,8 @@ At the last position the pre-activations of such a network are sums of terms of 
     R[a, b]      = bypass_constant + sum_h A0_h(a, b) bypass_first_h(a) + A1_h(a, b) bypass_second_h(b)
     logits[a, b] = act(x[a, b]) W_L + R[a, b]
 
-A0_h and A1_h are the attention of head h to the two operands. Without attention there is one term with A0 = A1 = 1. All
+A0_h and A1_h are the attention of head h to the two operands. Without attention there is one term with A0 = A1 = 1.
+Without '=', where the second operand stands last, attention is that of b, and the constants are a row for each b. All
 arrays are float64; those of a float32 network are exact functions of its stored weights but for rounding, which
 `PairTables.rounding` bounds. Analysis that must not run the network (a certificate of its accuracy) starts from here.
 """
@@ -49,21 +50,22 @@ class PairTables:
     """Non-linearity: relu or gelu (with the error function)."""
     W_L: Float[np.ndarray, "neuron C"]
     """Neuron-logit map of Nanda et al. (2023)."""
-    constant: Float[np.ndarray, " neuron"]
-    """Part of the pre-activations that depends on neither operand."""
+    constant: Float[np.ndarray, "*own neuron"]
+    """Part of the pre-activations that no attention weighs: one row, or one for each second operand if that is last."""
     first: Float[np.ndarray, "p H neuron"]
     """Contribution of the first operand to the pre-activations, by head."""
     second: Float[np.ndarray, "p H neuron"]
     """Contribution of the second operand to the pre-activations, by head."""
-    bypass_constant: Float[np.ndarray, " C"]
-    """Part of the logits that passes by the neurons and depends on neither operand."""
+    bypass_constant: Float[np.ndarray, "*own C"]
+    """Part of the logits that passes by the neurons and that no attention weighs, likewise."""
     bypass_first: Float[np.ndarray, "p H C"]
     """Contribution of the first operand to the logits that passes by the neurons, by head."""
     bypass_second: Float[np.ndarray, "p H C"]
     """Contribution of the second operand to the logits that passes by the neurons, by head."""
-    scores: tuple[Float[np.ndarray, "p H"], Float[np.ndarray, "p H"], Float[np.ndarray, " H"]] | None
+    scores: tuple[Float[np.ndarray, "p *own H"], Float[np.ndarray, "p H"], Float[np.ndarray, " H"] | None] | None
     """Attention scores that the last position gives to the first operand, the second, and the log of the summed
-    exponentials of its scores of all other positions; None without attention."""
+    exponentials of its scores of all other positions; None without attention. If the second operand stands last, the
+    first has scores [p, p, H], one for each second operand, and there are no other positions."""
     rate: float
     """r of an attention of r softmax + 1 - r ("The Clock and the Pizza", Zhong et al., 2023); 1 otherwise."""
     d_z: int
@@ -108,7 +110,7 @@ class PairTables:
         if self.scores is None:
             return constant + first[:, None, 0] + second[None, :, 0]
         A0, A1 = self.attention()
-        return constant + np.einsum("abh,ahm->abm", A0, first) + np.einsum("abh,bhm->abm", A1, second)
+        return constant + A0 @ first + (A1.swapaxes(0, 1) @ second).swapaxes(0, 1)
 
 
 def operand_tokens(
@@ -200,10 +202,12 @@ def attention_tables(
 ) -> PairTables:
     """Tables of one layer of attention and one of neurons, without LayerNorm, read out at the last position.
 
+    The last position is one of `rest`, or there is no rest and it holds the second operand.
+
     Args:
         x: stream of each token at each position: its embedding plus that of the position.
         operands: position and tokens of the two operands.
-        rest: token at each other position, the last one included.
+        rest: token at each other position.
         attn, mlp, unembed: modules with HookedTransformer's parameters; biases may be None.
         activation: relu or gelu.
         rate: r of an attention of r softmax + 1 - r.
@@ -214,7 +218,7 @@ def attention_tables(
     lengths = 3 * d_model + 2 * heads * d_head + mlp.W_out.shape[1] + 4 * len(x) + 16
     gamma = dot_error(lengths)
     rounding = {name: gamma * float(np.max(np.abs(size))) for name, size in sizes.items() if name != "scores"}
-    rounding["scores"] = gamma * max(float(np.abs(s).max()) for s in sizes["scores"]) + 16 * UNIT
+    rounding["scores"] = gamma * max(float(s.max()) for s in sizes["scores"] if s is not None) + 16 * UNIT
     if len(rest) > 1:  # the mean over the positions that never change has weights with an error of their own
         weights = float(np.expm1(4 * rounding["scores"]))
         rounding |= {name: error + weights * error / gamma for name, error in rounding.items() if name in _WITH_MEAN}
@@ -236,22 +240,30 @@ def _attended(
     d_head = attn.W_Q.shape[-1]
     (i, a), (j, b) = operands
     last = x.shape[0] - 1
-    x_last = x[last, rest[last]]
-    streams = [x[i, a], x[j, b], torch.stack([x[at, token] for at, token in rest.items()])]  # [token, d_model] each
+    x_last = x[last, rest[last]] if rest else x[last, b]  # [d_model], or a row for each second operand
+    streams = [x[i, a], x[j, b]]  # [token, d_model] each
+    if rest:
+        streams.append(torch.stack([x[at, token] for at, token in rest.items()]))
 
-    q = (torch.einsum("d,hde->he", x_last, of(attn, "W_Q")) + of(attn, "b_Q")) / d_head**0.5
+    q = (torch.einsum("...d,hde->...he", x_last, of(attn, "W_Q")) + of(attn, "b_Q")) / d_head**0.5
     W_K, b_K = of(attn, "W_K"), of(attn, "b_K")
-    query_key = torch.einsum("hde,he->dh", W_K, q)
-    score = [s @ query_key + (q * b_K).sum(-1) for s in streams]
     W_V, W_O, b_V = of(attn, "W_V"), of(attn, "W_O"), of(attn, "b_V")
     value = [torch.einsum("td,hde->the", s, W_V) + b_V for s in streams]  # [token, head, d_head]
-
-    if sizes:
-        mean = value[2].amax(0)  # a weighted mean is at most the largest
+    stream = x_last + of(attn, "b_O")
+    if rest:
+        query_key = torch.einsum("hde,he->dh", W_K, q)
+        score = [s @ query_key + (q * b_K).sum(-1) for s in streams]
+        if sizes:
+            mean = value[2].amax(0)  # a weighted mean is at most the largest
+        else:
+            mean = (score[2].softmax(0)[..., None] * value[2]).sum(0)  # [head, d_head]: of positions that never change
+        constant = rate * mean + (1 - rate) * (value[2].sum(0) + 2 * mean)
+        stream = stream + torch.einsum("he,hed->d", constant, W_O)
+        scores = [*score[:2], score[2].amax(0) if sizes else score[2].logsumexp(0)]
     else:
-        mean = (score[2].softmax(0)[..., None] * value[2]).sum(0)  # [head, d_head]: of the positions that never change
-    constant = rate * mean + (1 - rate) * (value[2].sum(0) + 2 * mean)
-    stream = x_last + of(attn, "b_O") + torch.einsum("he,hed->d", constant, W_O)
+        mean = torch.zeros_like(value[0][0])
+        key_a, key_b = (torch.einsum("td,hde->the", s, W_K) + b_K for s in streams)
+        scores = [torch.einsum("the,qhe->tqh", key_a, q), torch.einsum("the,the->th", key_b, q)]
     W_in, W_U = of(mlp, "W_in"), of(unembed, "W_U")
     OI, OU = (torch.einsum("hed,dm->hem", W_O, W) for W in (W_in, W_U))  # cheaper than p rows of every head's output
 
@@ -266,11 +278,15 @@ def _attended(
         "second": through(OI, 1),
         "bypass_first": through(OU, 0),
         "bypass_second": through(OU, 1),
-        "scores": (_array(score[0]), _array(score[1]), _array(score[2].amax(0) if sizes else score[2].logsumexp(0))),
+        "scores": (*map(_array, scores), *([] if rest else [None])),
     }
 
 
-def _on_pairs(first: np.ndarray, second: np.ndarray, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _on_pairs(
+    first: np.ndarray, second: np.ndarray, rest: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    if rest is None:
+        return first, second[None], np.full((1, 1, second.shape[-1]), -np.inf)
     return first[:, None], second[None], rest[None, None]
 
 

@@ -258,8 +258,13 @@ class TransformerNetwork(NeuronNetwork):
         if len(self.blocks) > 1:
             raise NotAvailableError(f"Tables of pairs need a single layer; this transformer has {len(self.blocks)}.")
         first, second, rest = operand_tokens(tokens)
-        if tokens.shape[1] - 1 not in rest:
-            raise NotAvailableError("Tables of pairs need a last position that holds no operand, such as '='.")
+        last = tokens.shape[1] - 1
+        if last not in rest and (rest or second[0] != last):
+            raise NotAvailableError(
+                "Tables of pairs need a last position that holds no operand, such as '=', or two positions, of which "
+                "the last holds the second operand; "
+                f"operands stand at positions {first[0]} and {second[0]} of 0..{last}."
+            )
         x = self.pos_embed.W_pos[: tokens.shape[1], None].double() + self.embed.W_E.double()
         block, config = self.blocks[0], self.config
         return attention_tables(
