@@ -37,7 +37,8 @@ from sklearn.decomposition import NMF, FastICA, MiniBatchDictionaryLearning
 from sklearn.exceptions import ConvergenceWarning
 
 import interp
-from interp.analysis.interchange import Site, das, interchange_intervention
+from interp.analysis.interchange import das, interchange_intervention
+from interp.analysis.patching import Site
 from interp.plots.style import SERIES, figure
 from interp.rng import generator
 

@@ -10,7 +10,8 @@ from torch import nn
 
 import interp
 from interp.analysis import interchange
-from interp.analysis.interchange import Site, das, interchange_intervention
+from interp.analysis.interchange import das, interchange_intervention
+from interp.analysis.patching import Site
 from interp.config import FeedForward, Modular, Parity, Recurrent, Transformer
 from interp.errors import InvalidArgumentError, NotAvailableError, UnknownNameError
 from interp.models import Network, Sizes, build_model
@@ -158,8 +159,10 @@ def test_mistakes_are_named(planted, task):
 
     with pytest.raises(UnknownNameError, match=r"`site\.name` must be an activation of Planted; got 'hiden'.*`hidden`"):
         attempt(site=Site("hiden"))
-    with pytest.raises(InvalidArgumentError, match=r"`site\.position` must be a position of `operands`.*got 2"):
+    with pytest.raises(InvalidArgumentError, match=r"`site\.positions` must be one position of `operands`.*got 2"):
         attempt(site=Site("operands", 2))
+    with pytest.raises(InvalidArgumentError, match="`site` must be a whole activation at one position"):
+        attempt(site=Site("hidden", neurons=[0]))
     with pytest.raises(InvalidArgumentError, match="`dimension` must be at most 12, that of `hidden`; got 13"):
         attempt(dimension=13)
     with pytest.raises(NotAvailableError, match=r"pairs of operands.*these are words of 6 bits"):

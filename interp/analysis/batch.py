@@ -16,7 +16,6 @@ from torch import Tensor
 
 from interp.analysis import circuits, geometry, irreps, keys, llc, logits, patching, progress, spectra, subspaces
 from interp.analysis.account import variance_explained
-from interp.analysis.certificate import Certificate
 from interp.analysis.context import RunContext
 from interp.analysis.explaining import Examined
 from interp.analysis.loss import cross_entropy_by_input
@@ -405,16 +404,18 @@ class CheckpointBatch:
         return [name for name, flag in zip(self.context.labels_of("irrep", len(flags)).tolist(), flags) if flag]
 
     @cached_property
-    def certificates(self) -> list[Certificate]:
-        """Certificate at each step, by the account of that step with the keys of the last one."""
-        self._require("certificates", "account")
+    def certified(self) -> tuple[Float[Tensor, " step"], Float[Tensor, " step"]]:
+        """Certified accuracy and loss [nats], by the account of each step with the keys of the last one."""
+        self._require("certified", "account")
         self.depends_on.add("last")
 
-        def certificate(model: Network) -> Certificate:
+        def bounds(model: Network) -> tuple[float, float]:
             examined = Examined(self.context, model)
-            return examined.certificate(examined.account(self.context.account_keys))
+            certificate = examined.certificate(examined.account(self.context.account_keys))
+            return certificate.accuracy, certificate.loss
 
-        return self.each(certificate, gradients=False)
+        accuracy, loss = zip(*self.each(bounds, gradients=False))
+        return torch.tensor(accuracy, dtype=torch.float64), torch.tensor(loss, dtype=torch.float64)
 
     @cached_property
     def account_scores(self) -> tuple[Float[Tensor, " step"], Float[Tensor, " step"]]:

@@ -24,6 +24,7 @@ from interp.analysis import (
     norms,
     numerics,
     parallelograms,
+    patching,
     progress,
     spectra,
     subspaces,
@@ -337,13 +338,13 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
                     dims=("step", "head", "frequency"), requires=("attention", "operands are residues"), **_OPT_IN),
             Measure("interchange_accuracy",
                     lambda b: interchange.interchange_accuracy(
-                        b, interchange.Site(b.context.network.embedded, b.context.operand_positions[0]), "first"),
+                        b, patching.Site(b.context.network.embedded, b.context.operand_positions[0]), "first"),
                     "held-out accuracy of exchanges of the first operand in 8 learned dimensions of its embedding "
                     "(Geiger et al., 2023), 0 to 1",
                     requires=("operand pairs", "embedded operands", "logits of classes"), **_OPT_IN),
             Measure("interchange_accuracy_answer",
                     lambda b: interchange.interchange_accuracy(
-                        b, interchange.Site(b.context.network.hidden_activations), "answer"),
+                        b, patching.Site(b.context.network.hidden_activations), "answer"),
                     "held-out accuracy of exchanges of the answer in 8 learned dimensions of the last hidden layer "
                     "(Geiger et al., 2023), 0 to 1",
                     requires=("operand pairs", "hidden activations", "logits of classes"), **_OPT_IN),
@@ -354,9 +355,9 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
                     "standard error of the local learning coefficient over chains",
                     relative_to="last", requires=("logits of classes",), **_OPT_IN),
             # --- the account of each step, with the keys of the last one
-            Measure("certified_accuracy", lambda b: torch.tensor([c.accuracy for c in b.certificates]),
+            Measure("certified_accuracy", lambda b: b.certified[0],
                     "lower bound on the accuracy over all pairs, proved from the account, 0 to 1", **_ACCOUNT),
-            Measure("certified_loss", lambda b: torch.tensor([c.loss for c in b.certificates]),
+            Measure("certified_loss", lambda b: b.certified[1],
                     "upper bound on the loss over all pairs, proved from the account [nats]", **_ACCOUNT),
             Measure("ideal_logits_explained", lambda b: b.account_scores[0],
                     "share of the logits' variance that the account's idealised network explains, at most 1",

@@ -43,13 +43,14 @@ from torch.nn import functional as F
 
 from interp.analysis.arrays import Array, as_floats
 from interp.analysis.batch import CheckpointBatch
+from interp.analysis.patching import Site
 from interp.errors import InvalidArgumentError, NotAvailableError, UnknownNameError, did_you_mean
 from interp.literals import as_count
 from interp.models import Network
 from interp.rng import generator
 from interp.tasks import Examples
 
-__all__ = ["Interchange", "Site", "Variable", "das", "interchange_accuracy", "interchange_intervention"]
+__all__ = ["Interchange", "Variable", "das", "interchange_accuracy", "interchange_intervention"]
 
 Variable = Literal["first", "second", "answer"]
 """Variable of the algorithm that is exchanged: an operand, or the answer."""
@@ -68,20 +69,6 @@ RATE = 1.0
 It is that of the entries of A, which begin as standard normal numbers. With 0.1 and 0.3 the same accuracies are reached
 later, and a planted plane less often.
 """
-
-
-@dataclass(frozen=True)
-class Site:
-    """Activation at one position, by its name in `Network.run_with_cache`.
-
-    Axes besides batch and position (`Network.activation_axes`) are taken side by side: heads, say. An activation
-    without positions, such as the neurons of an MLP, has one.
-    """
-
-    name: str
-    """Name of the activation, such as `hook_embed` or `blocks.0.mlp.hook_post`."""
-    position: int = -1
-    """Position; -1 is the last one, where the answer is read."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +125,8 @@ def interchange_intervention(
 
     Example:
         >>> import interp, tempfile
-        >>> from interp.analysis.interchange import Site, interchange_intervention
+        >>> from interp.analysis.interchange import interchange_intervention
+        >>> from interp.analysis.patching import Site
         >>> small = interp.RunConfig().replace({"task.p": 5, "model.d_model": 8, "model.d_mlp": 8, "steps": 1})
         >>> traj = interp.train(small, root=tempfile.mkdtemp())
         >>> everything = torch.eye(8)  # all of the embedding at the first operand: the base becomes (a', b)
@@ -180,7 +168,8 @@ def das(
 
     Example:
         >>> import interp, tempfile
-        >>> from interp.analysis.interchange import Site, das
+        >>> from interp.analysis.interchange import das
+        >>> from interp.analysis.patching import Site
         >>> small = interp.RunConfig().replace({"task.p": 5, "model.d_model": 8, "model.d_mlp": 8, "steps": 1})
         >>> traj = interp.train(small, root=tempfile.mkdtemp())
         >>> found = das(traj.model(1), traj.task, Site("blocks.0.mlp.hook_post"), variable="answer", dimension=2,
@@ -252,6 +241,11 @@ class _Swap:
         if variable not in get_args(Variable):
             raise InvalidArgumentError(f"`variable` must be one of {get_args(Variable)}; got {variable!r}.")
         self.network, self.examples, self.site, self.variable = network, examples, site, variable
+        if site.heads is not None or site.neurons is not None or not isinstance(site.positions, int | None):
+            raise InvalidArgumentError(
+                f"`site` must be a whole activation at one position, whose subspaces are exchanged; got {site}."
+            )
+        self._position = -1 if site.positions is None else site.positions
         self.answers = torch.arange(max(examples.d_vocab_out, int(examples.classes.max()) + 1))
         """Class that is due for each class of the algorithm's answer: itself."""
         halves = torch.randperm(len(examples.tokens), generator=generator(seed, "interchange-halves")).chunk(2)
@@ -296,7 +290,7 @@ class _Swap:
             if not axis:
                 return new
             changed = x.clone()
-            here = changed.select(axis, self.site.position)
+            here = changed.select(axis, self._position)
             here.copy_(new.reshape(here.shape))
             return changed
 
@@ -308,12 +302,12 @@ class _Swap:
         """The activation at the position of the site, one row for each input."""
         axis = self.axis_of_positions(x)
         positions = x.shape[axis] if axis else 1
-        if not -positions <= self.site.position < positions:
+        if not -positions <= self._position < positions:
             raise InvalidArgumentError(
-                f"`site.position` must be a position of `{self.site.name}`, an activation of shape {list(x.shape)}; "
-                f"got {self.site.position}."
+                f"`site.positions` must be one position of `{self.site.name}`, an activation of shape {list(x.shape)}; "
+                f"got {self.site.positions}."
             )
-        return (x.select(axis, self.site.position) if axis else x).flatten(1)
+        return (x.select(axis, self._position) if axis else x).flatten(1)
 
     def axis_of_positions(self, x: Float[Tensor, "batch *axes"]) -> int:
         """Axis of the positions of the activation at the site; 0 where it has none."""
