@@ -143,7 +143,7 @@ class Examined:
         if not keys:
             return empty_account(self.circuit, **self.described)
         attention = None
-        if self.tables is not None and self.tables.scores is not None:
+        if self.tables is not None and self.tables.scores is not None and self.tables.rate > 0:
             attention = np.stack([A[self.first[:, None], self.second] for A in self.tables.attention()])
         return fit_account(self.circuit, keys, attention=attention, cluster=cluster, **self.described)
 
@@ -203,14 +203,16 @@ def candidate_keys(circuit: Circuit, named: Sequence[int] | Sequence[str] = ()) 
 
 
 def other_keys(circuit: Circuit, keys: Keys, seed: int = 0) -> Keys:
-    """Random keys, as many as in `keys`, that are neither in it nor a double of one; fewer where there are no more.
+    """Random keys, as many as in `keys`, that are neither in it nor a double or half of one, as far as there are.
 
     They are the controls of an account: whatever is said of its keys is computed for them, too.
     """
     N, every = circuit.N, _all_keys(circuit)
-    near = (
-        {*keys, every[0]} if circuit.symmetry[0] != "cyclic" else {*keys, *(min(2 * k % N, -2 * k % N) for k in keys)}
-    )
+    if circuit.symmetry[0] == "cyclic":
+        doubles = {k: min(2 * k % N, -2 * k % N) for k in every}
+        near = {*keys, *(doubles[k] for k in keys), *(k for k in every if doubles[k] in keys)}
+    else:
+        near = {*keys, every[0]}
     left = [key for key in every if key not in near]
     chosen = np.random.default_rng(seed).permutation(len(left))[: len(keys)]
     return _keys(left[i] for i in sorted(chosen))
