@@ -17,6 +17,8 @@
     curves          curves over training, and the first step at which a threshold is passed for good
     logistic        logistic regression on points of one class
     llc             the local learning coefficient (extra `llc`)
+    account         formulas of a network that adds, or composes elements of a group, with fitted coefficients
+    scrubbing       a network with everything outside its account resampled
     certificate     proved bounds on the margins of a network, from its tables and an account of it
 
 These modules know neither models nor runs (`llc` takes a model, which it samples). Every result is float64 (or an
@@ -27,6 +29,7 @@ integer, or a boolean) on the device of its input. On top of them stand
     context         a run as far as it does not depend on the step: inputs, answers, axes, the network
     batch           a few checkpoints as arrays, each computed at its first use
     definitions     `Measure`: name, function of a batch, axes, requirements
+    explaining      the network of a step as its account and certificate take it; its keys
     patching        activations of other inputs, or none, in the place of a part; paths between parts
     ablations       the network evaluated again without a part of its weights; `keep_only`
     interchange     a variable exchanged between two inputs, in a given or a learned subspace
