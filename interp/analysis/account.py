@@ -78,8 +78,8 @@ class Circuit:
 
     activation: str
     """Non-linearity: relu or gelu."""
-    x: Float[np.ndarray, "N N n"]
-    """Pre-activations; n = 0 where they are no sums of terms of one token each."""
+    x: Float[np.ndarray, "N N x"]
+    """Pre-activations of the n neurons; none where they are no sums of terms of one token each."""
     hidden: Float[np.ndarray, "N N n"]
     """Activations of the neurons."""
     W: Float[np.ndarray, "n C"]

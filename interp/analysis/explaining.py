@@ -4,7 +4,6 @@ The account of a step finds keys in three ways: shares of the logits, the two-of
 `irreps.key_irreps`), and the certificate: a weak key without which the certificate proves as much is dropped.
 """
 
-import copy
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -25,7 +24,6 @@ from interp.analysis.account import (
     key_shares,
 )
 from interp.analysis.certificate import Certificate, certify
-from interp.analysis.circuits import without_frequency
 from interp.analysis.context import RunContext
 from interp.errors import NotAvailableError
 from interp.models import Network
@@ -89,13 +87,11 @@ class Examined:
             with torch.no_grad():
                 answer = self.network.answer(context.inputs)
             hidden, bypass = (
-                grid(context.grid(part).double().numpy()) for part in (answer.neurons, answer.residual_logits)
+                grid(context.grid(part).detach().double().numpy()) for part in (answer.neurons, answer.residual_logits)
             )
-            x, W, activation = np.zeros((N, N, 0)), answer.neuron_logit_map.double().numpy(), "none"
+            x, W, activation = np.zeros((N, N, 0)), answer.neuron_logit_map.detach().double().numpy(), "none"
         bypass, W = bypass[..., columns], W[:, columns]
-        group = context.group
         i = np.arange(N)
-        cyclic = context.operation is not None
         return Circuit(
             activation=activation,
             x=x,
@@ -103,9 +99,20 @@ class Examined:
             W=W,
             bypass=bypass,
             logits=hidden @ W + bypass,
-            answers=(i[:, None] + i) % N if cyclic else group.table,
-            symmetry=("cyclic", N) if cyclic else (group.family, group.n),
+            answers=(i[:, None] + i) % N if context.operation is not None else context.group.table,
+            symmetry=self.symmetry,
         )
+
+    @property
+    def symmetry(self) -> tuple[str, int]:
+        """Family and size of the group whose product is the answer: ("cyclic", N) for sums."""
+        group = self.context.group
+        return ("cyclic", len(self.first)) if self.context.operation is not None else (group.family, group.n)
+
+    @property
+    def neurons(self) -> int:
+        """Number of neurons."""
+        return len(self.network.neuron_logit_map())
 
     @cached_property
     def columns(self) -> Int[np.ndarray, " C"]:
@@ -118,17 +125,6 @@ class Examined:
         with torch.no_grad():
             logits = network.answer_logits(self.context.inputs)
         return self._grid(self.context.grid(logits).double().numpy())[..., self.columns]
-
-    def keeping(self, frequencies: Sequence[int]) -> Network:
-        """A copy of the network whose embedding has nothing but these frequencies, and its mean over the operands."""
-        network, context = copy.deepcopy(self.network), self.context
-        others = [k for k in range(1, len(self.first) // 2 + 1) if k not in {*frequencies}]
-        rows = context.examples.operands[context.residues]
-        weights = network.state_dict()
-        for name in network.embeddings:
-            weights[name][rows] = without_frequency(weights[name][rows], others)
-        network.load_state_dict(weights)
-        return network
 
     def embedding_power(self) -> Float[np.ndarray, " frequency"]:
         """Squared norm of the embedding of the operands at each frequency."""
@@ -164,16 +160,23 @@ class Examined:
             NotAvailableError: the network tells no tables.
         """
         tables = self.tables or self.network.pair_tables(self.context.examples.tokens)  # the latter says why it cannot
+        W = tables.W_L[:, self.columns]
+        W_norm = np.linalg.norm(W - W[:, : len(self.first)].mean(1, keepdims=True), axis=1)
+        weights, embeddings = self.network.state_dict(), self.network.embeddings
         return certify(
             tables,
-            advice(account, rank, np.linalg.norm(self.circuit.W_centred, axis=1)),
+            advice(account, rank, W_norm),
             self.context.grid(self.context.labels).numpy(),
             defined=self.context.grid(self.context.train | self.context.test).numpy(),
+            d_model=weights[embeddings[0]].shape[-1] if embeddings else None,
         )
 
     def keys(self, named: Sequence[int] | Sequence[str] = (), rank: int = RANK) -> Keys:
-        """Keys of the network: candidates by share of the logits, and `named`, without those that prove nothing."""
-        found = candidate_keys(self.circuit, named)
+        """Keys of the network: candidates by share of the logits, and `named`, without those that prove nothing.
+
+        Where the certificate proves nothing at all it cannot tell keys apart, and all stay.
+        """
+        found = every = candidate_keys(self.circuit, named)
         if self.tables is None or len(found) < 2:
             return found
         shares = dict(zip(_all_keys(self.circuit), key_shares(self.circuit)[0]))
@@ -184,7 +187,7 @@ class Examined:
             without = _keys(other for other in found if other != key)
             if without and (accuracy := self.certificate(self.account(without), rank).accuracy) > proved - SUFFERS:
                 found, proved = without, accuracy
-        return found
+        return found if proved or not weak else every
 
 
 def candidate_keys(circuit: Circuit, named: Sequence[int] | Sequence[str] = ()) -> Keys:

@@ -479,6 +479,12 @@ class Explain:
         Path | None,
         arg(metavar="FOLDER", help="write explanation.json, index.html and the account; of several, one folder each"),
     ] = None
+    verify: Annotated[
+        Path | None,
+        arg(
+            metavar="FOLDER", help="prove the certificate of a saved explanation again, from weights and account alone"
+        ),
+    ] = None
 
     def __call__(self) -> None:
         """Explain each run and print it; then print what several have in common."""
@@ -486,6 +492,9 @@ class Explain:
 
         if not self.runs:
             raise ConfigError("Name one or more run folders, such as checkpoints/add59-transformer-seed0-1a2b3c4d.")
+        if self.verify is not None:
+            self._verify(self.verify)
+            return
         found = []
         for run in self.runs:
             one = explain(run, self.step, rank=self.rank, timeline=self.timeline, progress=True)
@@ -500,6 +509,18 @@ class Explain:
             print(as_table(together.drop_dims("sentence").to_dataframe()))
             universal = together["sentence"].values[together["universal"].values]
             print(f"Universal (hold in all runs, as accurately): {', '.join(universal) or 'none'}")
+
+    def _verify(self, folder: Path) -> None:
+        """Print what a saved explanation claims and what follows; exit 1 where less does."""
+        from interp.explanation import verify_explanation
+        from interp.trajectory import load
+
+        if len(self.runs) > 1:
+            raise ConfigError(f"`--verify` takes the run that was explained; got {len(self.runs)} runs.")
+        found = verify_explanation(folder, load(self.runs[0]))
+        print(found)
+        if not found.confirmed:
+            sys.exit(1)
 
 
 @dataclass

@@ -24,18 +24,17 @@ from interp.analysis.scrubbing import Score, Scrubbed
 from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.explanation.ideal import IdealNetwork, ideal_run, idealised
 from interp.explanation.presenting import html_of, lines_of
-from interp.explanation.sentences import KEPT, Sentence, sentences_of
+from interp.explanation.sentences import CERTIFIED, KEPT, Sentence, sentences_of
 from interp.explanation.timeline import births, spread, timeline_of
+from interp.explanation.verifying import certificate_of
 from interp.literals import as_count
 from interp.trajectory import Trajectory, load
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["CERTIFIED", "LEAST", "Explanation", "LeftOver", "explain"]
+__all__ = ["LEAST", "Explanation", "LeftOver", "explain"]
 
-CERTIFIED = 0.95
-"""Certified accuracy from which a network is called explained."""
 LEAST = 0.2
 """Share of the logits that the idealised network must explain for an account to say anything."""
 PERMUTATIONS = 10
@@ -180,6 +179,17 @@ class Explanation:
         before = self._traj.steps[self._traj.steps <= self.step]
         return ideal_run(self._traj, self.account, Path(folder), spread(before) if steps is None else steps)
 
+    def verify(self, traj: Trajectory | None = None) -> Certificate:
+        """Certificate computed again from the stored weights and this account alone; nothing is fitted or found.
+
+        `traj`: the run; None is the one explained. `verify_explanation` does so for a saved explanation.
+
+        Raises:
+            NotAvailableError: the run's networks have no certificate.
+            InvalidArgumentError: the run is of another task, or its networks of another size.
+        """
+        return certificate_of(self._traj if traj is None else traj, self.step, self.account, self.settings["rank"])
+
     def lines(self) -> list[str]:
         """Verdict, formula, sentences with scores, certificate and left-over as lines of text."""
         return lines_of(self)
@@ -196,7 +206,7 @@ class Explanation:
     def save(self, folder: str | Path) -> Path:
         """Write the explanation into a folder, which is created: explanation.json, account.safetensors, index.html.
 
-        The account is read back by `Account.load(folder)`.
+        The account is read back by `Account.load(folder)`; `verify_explanation` proves the certificate again.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -273,7 +283,7 @@ def explain(
     other = examined.account(others) if others else None
     other_certificate = None if certificate is None or other is None else examined.certificate(other, rank)
     sentences = sentences_of(
-        examined, account, other, certificate, other_certificate, permutations=permutations, seed=seed
+        examined, scrubbed, account, other, certificate, other_certificate, permutations=permutations, seed=seed
     )
     explained = variance_explained(examined.circuit, account) if chosen and tables is not None else (np.nan, np.nan)
     whole = next((s for s in sentences if s.id == "whole"), None)

@@ -18,13 +18,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from interp.analysis.ablations import keep_only
 from interp.analysis.account import PARTS, Account, Part, key_shares, phase_coherence
 from interp.analysis.certificate import Certificate
 from interp.analysis.explaining import Examined
 from interp.analysis.scrubbing import Score, Scrubbed, mean_score
 
-__all__ = ["KEPT", "Scores", "Sentence", "sentences_of"]
+__all__ = ["CERTIFIED", "KEPT", "Scores", "Sentence", "sentences_of"]
 
+CERTIFIED = 0.95
+"""Certified accuracy from which a network is called explained."""
 KEPT = 0.99
 """Share of the network's accuracy that must be kept for a part to be called irrelevant, or a replacement equal."""
 GAIN = 0.01
@@ -74,6 +77,7 @@ class Sentence:
 
 def sentences_of(
     examined: Examined,
+    scrubbed: Scrubbed,
     account: Account,
     other: Account | None,
     certificate: Certificate | None,
@@ -83,7 +87,6 @@ def sentences_of(
     seed: int,
 ) -> tuple[Sentence, ...]:
     """Sentences of an account, in the order in which one reads them; `other` is the account of the control's keys."""
-    scrubbed = Scrubbed(examined.circuit)
     if not account.keys:
         return (_no_key(examined, scrubbed, other, seed),)
     speaker = _Speaker(examined, scrubbed, account, permutations, seed)
@@ -119,7 +122,7 @@ def sentences_of(
                 resampled=None,
                 null=null,
                 holds=False,
-                rule="certified accuracy at least 0.95",
+                rule=f"certified accuracy at least {CERTIFIED}",
             )
         )
     return tuple(_judged(sentence, speaker.network.accuracy, speaker.gains) for sentence in found)
@@ -150,7 +153,7 @@ def _judged(sentence: Sentence, accuracy: float, gains: dict[str, float]) -> Sen
     beats = null is None or sentence.explained is None or sentence.explained > null
     match sentence.id:
         case "certificate":
-            holds = sentence.explained is not None and sentence.explained >= 0.95
+            holds = sentence.explained is not None and sentence.explained >= CERTIFIED
         case "first" | "second" | "product":
             holds = gains[sentence.id] >= GAIN
         case "attention" | "embedding" | "phases":
@@ -371,7 +374,9 @@ class _Speaker:
         return Scores(share, *(self._keeping(frequencies) for frequencies in (kept, left)))
 
     def _keeping(self, frequencies: list[int]) -> Score:
-        return self.scrubbed.score(self.scrubbed.flat(self.examined.outputs(self.examined.keeping(frequencies))))
+        examined = self.examined
+        kept = keep_only(examined.network, frequencies=frequencies, examples=examined.context.examples)
+        return self.scrubbed.score(self.scrubbed.flat(examined.outputs(kept)))
 
 
 @dataclass(frozen=True)
