@@ -227,20 +227,23 @@ class Account:
 
     def pre_activations(self, parts: Sequence[Part] = PARTS) -> Float[np.ndarray, "N N n"]:
         """Idealised pre-activations x^ of all pairs, of some parts of the account."""
-        x = np.broadcast_to(self.beta, (self.N, self.N, len(self.beta))).copy()
-        for k in range(self.functions.clusters):
-            own = self.functions.members(self.cluster, k)
-            first, second = self.functions.first[k], self.functions.second[k]
-            a, b = np.zeros((2, self.N, own.sum()))
+        N, n, functions = self.N, len(self.beta), self.functions
+        a, b = np.zeros((2, N, n))
+        designs, coefficients = [], []
+        for k in range(functions.clusters):
+            own = functions.members(self.cluster, k)
+            first, second = functions.first[k], functions.second[k]
             for name, waves in (("first", first), ("second", second)):
                 if name in parts:
                     of_a, of_b = np.split(getattr(self, name)[own], 2, axis=1)
-                    a, b = a + waves @ of_a.T, b + waves @ of_b.T
-            part = (self.beta[own] + a)[:, None] + b[None]
+                    a[:, own] += waves @ of_a.T
+                    b[:, own] += waves @ of_b.T
             if "product" in parts and self.product.shape[1]:
-                pairs = self.product[own].reshape(-1, first.shape[1], first.shape[1])
-                part += np.einsum("ai,mij,bj->abm", first, pairs, first, optimize=True)
-            x[..., own] = part
+                designs.append(_outer(first))
+                coefficients.append(np.where(own, self.product.T, 0.0))
+        x = (self.beta + a)[:, None] + b
+        if designs:  # one product of matrices for all clusters is faster than a sum for the neurons of each
+            x += (np.concatenate(designs, axis=1) @ np.concatenate(coefficients)).reshape(N, N, n)
         return x
 
     def read_out(self, outputs: int) -> Float[np.ndarray, "n C"]:
@@ -511,10 +514,12 @@ class Functions:
         first, second, product = account.first[own], account.second[own], account.product[own]
         a = account.beta[own] + one @ first[:, :2].T + two @ second[:, :2].T
         b = one @ first[:, 2:].T + two @ second[:, 2:].T
-        x = a[:, None] + b + np.einsum("ai,mij,bj->abm", one, product.reshape(-1, 2, 2), one, optimize=True)
+        x = a[:, None] + b + (_outer(one) @ product.T).reshape(TORUS, TORUS, -1)
         h = activated(account.activation, x)
         wave = np.exp(-1j * np.arange(-2, 3)[:, None] * t) / TORUS  # [j + 2, point]
-        spectrum = np.einsum("ja,lb,abm->jlm", wave, wave, h, optimize=True)
+        of_a = np.concatenate([wave.real, wave.imag]) @ h.reshape(TORUS, -1)
+        of_a = (of_a[:5] + 1j * of_a[5:]).reshape(5, TORUS, -1)
+        spectrum = wave @ of_a  # [j + 2, l + 2, neuron]
         return np.stack([spectrum[i + 2, j + 2] for i, j in INTERACTIONS])
 
 
@@ -650,9 +655,10 @@ def _ideal_alpha(account: Account, parts: Sequence[Part]) -> Float[np.ndarray, "
         circuit = Circuit(account.activation, h, h, W, ideal, ideal, functions.quotient[..., 0], account.symmetry)
         return key_shares(circuit)[1][functions.places]
     found = np.empty(len(account.keys))
+    of_a = (functions.keyed.T @ h.reshape(N, -1)).reshape(len(account.keys), 2, N, -1)  # [key, cos or sin, b, neuron]
     for i, k in enumerate(account.keys):
-        wave = np.exp(-2j * np.pi * (int(k) * np.arange(N) % N) / N)
-        spectrum = np.einsum("a,b,abm->m", wave, wave, h, optimize=True)
+        cosines, sines = (np.tensordot(functions.first[i], table, (0, 0)) for table in of_a[i])  # [cos or sin of b, n]
+        spectrum = cosines[0] - sines[1] - 1j * (cosines[1] + sines[0])
         cosine, sine = account.readout[:, 2 * i], account.readout[:, 2 * i + 1]
         norm = np.square(functions.answers[:, 2 * i : 2 * i + 2]).sum(0)
         # the sum over c of W^ exp(i w c) is cosine |cos|^2 + i sine |sin|^2, the other keys being orthogonal
@@ -668,6 +674,11 @@ def _additive(attention: np.ndarray | None) -> Float[np.ndarray, "operand head p
     mean = attention.mean((1, 2))  # [operand, head]
     f, g = attention.mean(2) - mean[:, None], attention.mean(1) - mean[:, None]  # [operand, N, head]
     return np.concatenate([mean[:, :, None], np.moveaxis(f, 1, 2), np.moveaxis(g, 1, 2)], axis=2)
+
+
+def _outer(waves: Float[np.ndarray, "N f"]) -> Float[np.ndarray, "pair product"]:
+    """Products of each function of a and each of b, for all pairs."""
+    return (waves[:, None, :, None] * waves[None, :, None, :]).reshape(len(waves) ** 2, -1)
 
 
 def _explained(left: float, total: float) -> float:
