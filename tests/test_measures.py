@@ -15,10 +15,12 @@ import xarray
 
 import interp
 from interp.analysis import context, llc, measures
+from interp.analysis.account import variance_explained
 from interp.analysis.batch import CheckpointBatch
 from interp.analysis.cache import MeasureCache
 from interp.analysis.catalogue import MEASURES
 from interp.analysis.context import RunContext
+from interp.analysis.explaining import Examined
 from interp.analysis.measures import key_frequencies, key_frequency_votes
 from interp.analysis.requirements import with_implied
 from interp.config import Group, Parity, Sums, Symbolic
@@ -1012,3 +1014,14 @@ def test_equal_weights_share_a_row():
     known, values = cache.read("loss", "", ["a", "b", "a"])
     assert known.tolist() == [0, 1, 2]
     assert values.tolist() == [1.0, 2.0, 1.0]
+
+
+def test_the_account_of_a_step_is_of_the_network_at_that_step(toy_run):
+    step = int(toy_run.steps[0])
+    data = interp.measure(toy_run, ["certified_loss", "ideal_logits_explained"], steps=[step], cache=False)
+    context = RunContext(toy_run)
+    examined = Examined(context, toy_run.model(step))
+    account = examined.account(context.account_keys)
+    assert data["certified_loss"].item() == pytest.approx(examined.certificate(account).loss, rel=1e-6)
+    explained = variance_explained(examined.circuit, account)[1]
+    assert data["ideal_logits_explained"].item() == pytest.approx(explained, rel=1e-6)

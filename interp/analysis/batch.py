@@ -408,10 +408,11 @@ class CheckpointBatch:
         """Certified accuracy and loss [nats], by the account of each step with the keys of the last one."""
         self._require("certified", "account")
         self.depends_on.add("last")
+        keys = self.context.account_keys  # found before `each`: it loads the last step into the model that `each` shows
 
         def bounds(model: Network) -> tuple[float, float]:
             examined = Examined(self.context, model)
-            certificate = examined.certificate(examined.account(self.context.account_keys))
+            certificate = examined.certificate(examined.account(keys))
             return certificate.accuracy, certificate.loss
 
         accuracy, loss = zip(*self.each(bounds, gradients=False))
@@ -422,10 +423,11 @@ class CheckpointBatch:
         """Share of the logits that the idealised network explains, and accuracy with everything else resampled."""
         self._require("account_scores", "account")
         self.depends_on.add("last")
+        keys = self.context.account_keys  # before `each`, as for certificates
 
         def scores(model: Network) -> tuple[float, float]:
             examined = Examined(self.context, model)
-            account = examined.account(self.context.account_keys)
+            account = examined.account(keys)
             explained = variance_explained(examined.circuit, account)[1]
             return explained, Scrubbed(examined.circuit).resampled(account, PERMUTATIONS).accuracy
 
