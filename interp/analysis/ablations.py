@@ -34,6 +34,7 @@ from interp.tasks import Examples
 __all__ = [
     "attention_periodicity",
     "circle_isolation_accuracy",
+    "first_attention",
     "frequency_ablation_loss",
     "head_ablation_loss",
     "head_resample_accuracy",
@@ -181,12 +182,17 @@ def neuron_cluster_ablation_loss(batch: CheckpointBatch, *, random: bool = False
 
 def attention_periodicity(batch: CheckpointBatch) -> AttentionPower:
     """Dependence of the attention from '=' to the first number on the two numbers, by head and frequency."""
+    return attention_power(batch.context.arrange(first_attention(batch)))
+
+
+def first_attention(batch: CheckpointBatch) -> Float[Tensor, "step pair head"]:
+    """Attention from '=' to the first number, for every pair."""
     tokens, name = batch.context.examples.tokens, batch.context.network.pattern
 
     def pattern(model: Network) -> Tensor:
         return model.run_with_cache(tokens)[1][name][:, :, -1, 0]  # [pair, head]
 
-    return attention_power(batch.context.arrange(torch.stack(batch.each(pattern, gradients=False))))
+    return torch.stack(batch.each(pattern, gradients=False))
 
 
 def symmetricity_gradients(batch: CheckpointBatch) -> tuple[Tensor, Tensor]:

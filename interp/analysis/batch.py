@@ -404,19 +404,20 @@ class CheckpointBatch:
         return [name for name, flag in zip(self.context.labels_of("irrep", len(flags)).tolist(), flags) if flag]
 
     @cached_property
-    def certified(self) -> tuple[Float[Tensor, " step"], Float[Tensor, " step"]]:
-        """Certified accuracy and loss [nats], by the account of each step with the keys of the last one."""
+    def certified(self) -> tuple[Float[Tensor, " step"], Float[Tensor, " step"], Float[Tensor, "step pair"]]:
+        """Certified accuracy, loss [nats] and margins, by the account of each step with the keys of the last one."""
         self._require("certified", "account")
         self.depends_on.add("last")
         keys = self.context.account_keys  # found before `each`: it loads the last step into the model that `each` shows
 
-        def bounds(model: Network) -> tuple[float, float]:
+        def bounds(model: Network) -> tuple[float, float, Tensor]:
             examined = Examined(self.context, model)
             certificate = examined.certificate(examined.account(keys))
-            return certificate.accuracy, certificate.loss
+            return certificate.accuracy, certificate.loss, torch.from_numpy(certificate.margin).flatten().float()
 
-        accuracy, loss = zip(*self.each(bounds, gradients=False))
-        return torch.tensor(accuracy, dtype=torch.float64), torch.tensor(loss, dtype=torch.float64)
+        accuracy, loss, margin = zip(*self.each(bounds, gradients=False))
+        proved, at_most = (torch.tensor(bound, dtype=torch.float64) for bound in (accuracy, loss))
+        return proved, at_most, torch.stack(margin)
 
     @cached_property
     def account_scores(self) -> tuple[Float[Tensor, " step"], Float[Tensor, " step"]]:

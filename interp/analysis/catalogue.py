@@ -333,6 +333,9 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
                     "accuracy over all inputs with components (1, 2), (3, 4), ... of the embedding alone "
                     "(Zhong et al., 2023)",
                     dims=("step", "circle"), requires=("operand table", "logits of classes"), revision=1, **_OPT_IN),
+            Measure("attention_pattern", lambda b: ablations.first_attention(b).movedim(-1, 1),
+                    "attention from '=' to the first number, of each pair, 0 to 1",
+                    dims=("step", "head", "pair"), requires=("attention",), **_OPT_IN),
             Measure("attention_periodicity", lambda b: ablations.attention_periodicity(b).first,
                     "share of the attention to the first number that is a wave in it (Nanda et al., 2023), 0 to 1",
                     dims=("step", "head", "frequency"), requires=("attention", "operands are residues"), **_OPT_IN),
@@ -359,6 +362,9 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
                     "lower bound on the accuracy over all pairs, proved from the account, 0 to 1", **_ACCOUNT),
             Measure("certified_loss", lambda b: b.certified[1],
                     "upper bound on the loss over all pairs, proved from the account [nats]", **_ACCOUNT),
+            Measure("certified_margin", lambda b: b.certified[2],
+                    "lower bound on the answer's logit less the largest other one, of each pair, proved from the "
+                    "account; NaN where a pair has no answer", dims=("step", "pair"), **_ACCOUNT),
             Measure("ideal_logits_explained", lambda b: b.account_scores[0],
                     "share of the logits' variance that the account's idealised network explains, at most 1",
                     **_ACCOUNT),

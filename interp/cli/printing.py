@@ -67,7 +67,7 @@ def print_outcome(traj: "Trajectory") -> None:
     print(f"Ran on:    {', '.join(facts)}")
 
 
-def summarise(traj: "Trajectory", output: Path | None = None, panels: Sequence["Panel"] = ()) -> None:
+def summarise(traj: "Trajectory", output: Path | None = None, panels: Sequence["Panel | str"] = ()) -> None:
     """Write the report and print the five lines that sum a run up."""
     from interp.analysis.measures import measure
     from interp.milestones import find
@@ -75,7 +75,7 @@ def summarise(traj: "Trajectory", output: Path | None = None, panels: Sequence["
     from interp.reporting.page import report
 
     data = measure(traj, progress=True)
-    path = report(traj, output, data=data, panels=panels)
+    path = report(traj, output, data=data, panels=panels, progress=True)
     found = find((data, traj.metrics), with_phases=False)
     numbers = {label: value for label, value, _ in headline(found, data)}
     print(f"Report:           {path.resolve().as_uri()}")

@@ -5,12 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 from interp.analysis.certificate import Certificate
 from interp.analysis.scrubbing import Score
+from interp.explanation.sentences import Scores, Sentence
 
 if TYPE_CHECKING:
     from interp.explanation.explaining import Explanation
 
 __all__ = ["certificate_line", "html_of", "lines_of", "table_of"]
 
+KINDS = ("explained", "alone", "without", "resampled")
+GREY, HOLDS, FAILS = "#8a93a0", "#1b9e77", "#d5622a"
+FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif"
+CELL = "padding:0.35em 0.7em;border-top:1px solid rgba(128,128,128,0.3);vertical-align:top"
 HEADS = ("holds", "sentence", "explained", "null", "alone", "without", "resampled", "null resampled")
 
 
@@ -77,39 +82,57 @@ def plain_formula(explanation: "Explanation") -> str:
 
 
 def html_of(explanation: "Explanation") -> str:
-    """Explanation as HTML without scripts: a heading, the sentences as a table with bars, the certificate."""
-    rows = []
-    for row, sentence in zip(table_of(explanation), explanation.sentences):
-        bars = "".join(
-            _bar(value, colour)
-            for value, colour in ((sentence.explained, "#2a6f97"), (sentence.null.explained, "#b0b0b0"))
-        )
-        cells = "".join(f"<td>{html.escape(value)}</td>" for value in row[2:])
-        rows.append(
-            f"<tr><td>{'&#10003;' if sentence.holds else '&#10007;'}</td>"
-            f'<td style="text-align:left;max-width:28em">{html.escape(sentence.text)}</td>'
-            f'<td style="width:8em">{bars}</td>{cells}</tr>'
-        )
+    """Explanation as HTML without scripts: verdict, certificate, and a table of the sentences above their controls."""
     account = explanation.account
     keys = ", ".join(map(str, account.keys)) or "none"
-    heads = "".join(f"<th>{head}</th>" for head in ("holds", "sentence", "", *HEADS[2:]))
     parts = [
         f"<h3>{html.escape(explanation.run)}, step {explanation.step:,}: {explanation.verdict}</h3>",
         f"<p>Keys: {html.escape(keys)}. Accuracy {explanation.network.accuracy:.4f}, "
         f"loss {explanation.network.loss:.3g} nats.</p>",
     ]
+    if explanation.certificate is not None:
+        parts.append(f"<p>{html.escape(certificate_line(explanation.certificate))}</p>")
     if account.keys:
         parts.append(
             f"<p>Logits: <code>{html.escape(plain_formula(explanation))}</code><br>{html.escape(_size(account))}</p>"
         )
-    if rows:
-        parts.append(
-            f'<table style="font-size:90%"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-        )
-    if explanation.certificate is not None:
-        parts.append(f"<p>{html.escape(certificate_line(explanation.certificate))}</p>")
-    parts.append(f"<p>Left over: {html.escape(str(explanation.left_over))}</p>")
-    return "".join(parts)
+    heads = "".join(f'<th style="{CELL};text-align:left">{head}</th>' for head in ("", "sentence", *KINDS))
+    rows = "".join(_row(sentence) for sentence in explanation.sentences)
+    parts.append(
+        f'<table style="border-collapse:collapse;font-size:90%"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
+        f'<p style="font-size:85%;color:{GREY}">In grey: the same for keys that are none. Explained: share of variance.'
+        " Alone: accuracy with that part replaced by the account; without: with it removed; resampled: with all that "
+        "the sentence calls irrelevant taken from other inputs (range over permutations). Losses in nats.</p>"
+    )
+    parts.append(f"<p>Left over: {html.escape(str(explanation.left_over))}.</p>")
+    return f'<div style="font-family:{FONT};line-height:1.4;max-width:76em">{"".join(parts)}</div>'
+
+
+def _row(sentence: Sentence) -> str:
+    """Row of the table: whether the sentence holds, its text, and each score above that of its control."""
+    null = sentence.null
+    mark = "&#10003;" if sentence.holds else "&#10007;"
+    cells = [
+        f'<td style="{CELL};color:{HOLDS if sentence.holds else FAILS};font-weight:bold">{mark}</td>',
+        f'<td style="{CELL};min-width:16em;max-width:26em;text-align:left">{html.escape(sentence.text)}</td>',
+        f'<td style="{CELL};width:9em">{_bar(sentence.explained, HOLDS)}{_bar(null.explained, GREY)}</td>',
+    ]
+    for score, control in ((s, n) for s, n in zip(_scores(sentence), _scores(null))):
+        above = f"<div>{_two(score)}</div>" if score else ""
+        below = f'<div style="color:{GREY}">{_two(control)}</div>' if control else ""
+        cells.append(f'<td style="{CELL};white-space:nowrap;text-align:left">{above}{below}</td>')
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _scores(scores: Sentence | Scores) -> tuple[Score | None, ...]:
+    return scores.alone, scores.without, scores.resampled
+
+
+def _two(score: Score) -> str:
+    """Accuracy with its range, and the loss in small print."""
+    accuracy, _, loss = str(score).partition(", ")
+    return f'{accuracy} <span style="font-size:85%;color:{GREY}">{loss}</span>'
 
 
 def _size(account: Any) -> str:
@@ -117,10 +140,15 @@ def _size(account: Any) -> str:
 
 
 def _bar(value: float | None, colour: str) -> str:
+    """A share as a bar with its number."""
     if value is None or value != value:
         return ""
     width = 100 * min(max(value, 0.0), 1.0)
-    return f'<div style="height:0.5em;margin:1px;width:{width:.1f}%;background:{colour}"></div>'
+    return (
+        f'<div style="display:flex;align-items:center;gap:0.4em;white-space:nowrap">'
+        f'<div style="flex:0 0 4em"><div style="height:0.6em;min-width:1px;width:{width:.1f}%;background:{colour}">'
+        f"</div></div><span style='color:{colour if colour == GREY else 'inherit'}'>{_share(value)}</span></div>"
+    )
 
 
 def _share(value: float | None) -> str:

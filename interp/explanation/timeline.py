@@ -17,6 +17,7 @@ __all__ = ["births", "spread", "timeline_of"]
 STEPS = 100
 """Maximum number of steps of a timeline, spread evenly over the stored ones."""
 ACCOUNT = ("certified_accuracy", "certified_loss", "ideal_logits_explained", "resampled_accuracy")
+MAP = "certified_margin"
 CURVES = ("train_accuracy", "test_accuracy")
 
 
@@ -26,8 +27,9 @@ def timeline_of(
     """Measures of the account over steps, refitted at each with the keys of the last one.
 
     Variables over `step`: certified accuracy and loss, logits explained, accuracy with everything else resampled, train
-    and test accuracy; over `step` and `key`: `alpha`, the coefficient of each key in the logits, `cluster_size`, its
-    neurons, and `embedding_share`, its share of the squared norm of the embedding, where the network has them.
+    and test accuracy; over `step` and `pair`: `certified_margin`; over `step` and `key`: `alpha`, the coefficient of
+    each key in the logits, `cluster_size`, its neurons, and `embedding_share`, its share of the squared norm of the
+    embedding, where the network has them.
 
     `steps`: stored steps; by default at most `STEPS` of them.
     """
@@ -37,9 +39,9 @@ def timeline_of(
     frequencies = account.basis == "frequency"
     by_key = ["logit_coefficient", "neuron_cluster_size"] if frequencies else ["irrep_similarity"]
     known = {*_available(traj)}
-    names = [name for name in (*CURVES, *ACCOUNT, *by_key, "embedding_power") if name in known]
+    names = [name for name in (*CURVES, *ACCOUNT, MAP, *by_key, "embedding_power") if name in known]
     data = measure(traj, names, steps=list(chosen), progress=progress)
-    found = {name: data[name] for name in (*CURVES, *ACCOUNT) if name in data}
+    found = {name: data[name] for name in (*CURVES, *ACCOUNT, MAP) if name in data}
     keys = list(account.keys)
     if "logit_coefficient" in data:
         N = account.N
@@ -84,15 +86,15 @@ def _of_keys(array: "xarray.DataArray", keys: Sequence[Any]) -> "xarray.DataArra
     return array.rename(frequency="key").assign_coords(key=list(keys))
 
 
-def spread(steps: np.ndarray) -> list[int]:
-    """Steps of these, at most `STEPS`, spread evenly, first and last included.
+def spread(steps: np.ndarray, most: int = STEPS) -> list[int]:
+    """Steps among these, at most so many, spread evenly, first and last included.
 
     >>> len(spread(np.arange(1000))), spread(np.arange(3))
     (100, [0, 1, 2])
     """
-    if len(steps) <= STEPS:
+    if len(steps) <= most:
         return [int(step) for step in steps]
-    return [int(steps[i]) for i in np.unique(np.linspace(0, len(steps) - 1, STEPS).round().astype(int))]
+    return [int(steps[i]) for i in np.unique(np.linspace(0, len(steps) - 1, most).round().astype(int))]
 
 
 def _available(traj: Trajectory) -> list[str]:

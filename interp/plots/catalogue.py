@@ -11,9 +11,18 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from interp.analysis.keys import named_key_frequencies
-from interp.errors import UnknownNameError, did_you_mean
+from interp.errors import InvalidArgumentError, UnknownNameError, did_you_mean
+from interp.explanation import Explanation
 from interp.milestones import Milestones
 from interp.milestones.sources import logged_loss
+from interp.plots.accounts import (
+    attention_maps,
+    birth_curves,
+    head_ablation_curves,
+    margin_map,
+    sentence_bars,
+    verdict_line,
+)
 from interp.plots.curves import (
     BY_IRREP,
     BY_PARAMETER,
@@ -37,7 +46,7 @@ from interp.plots.structure import (
 )
 from interp.plots.style import Event, StepAxis, step_axis
 
-__all__ = ["PANELS", "draw_panel", "has_plane", "loss_in_words"]
+__all__ = ["ON_REQUEST", "PANELS", "draw_panel", "has_plane", "loss_in_words", "named_panels"]
 
 SHARE: Final = (-0.03, 1.04)
 """Range of a y axis of shares, with room for a line at 0 or 1."""
@@ -314,6 +323,80 @@ PANELS: Final[tuple[Panel, ...]] = (
 """Every built-in panel."""
 
 
+ON_REQUEST: Final[tuple[Panel, ...]] = (
+    Panel(
+        "sentences", title=lambda context: verdict_line(_of(context)), group="Explanation", kind="still",
+        wide=True, explained=True, height=lambda figure: figure.layout.height,
+        draw=lambda context: sentence_bars(_of(context)),
+        note=lambda context: f"Left over: {_of(context).left_over}.",
+        method="Sentences about the network as interp.explain finds them, each beside the same sentence for as many "
+        "frequencies (or irreps) that are not key. Part replaced: the network with what the sentence speaks of taken "
+        "from the account; part removed: without it; rest resampled: all that the sentence calls irrelevant comes from "
+        "other inputs (causal scrubbing, Chan et al., 2022; the bar's whisker is the range over permutations). "
+        "Restricted logits give the right answer whatever the network does, so that “part replaced” alone proves "
+        "nothing. The certificate is a lower bound on the accuracy over all pairs, proved from weights and account "
+        "with fewer operations than all answers take; it says nothing of other accounts.",
+    ),
+    Panel(
+        "births", group="Explanation", wide=True, explained=True, height=lambda figure: figure.layout.height,
+        applies=lambda context: bool(_of(context).account.keys) and "certified_accuracy" in _of(context).timeline,
+        draw=lambda context: birth_curves(_of(context).timeline, **context.overlay),
+        note="A diamond marks a birth: the first step from which a quantity stays above half its last value. Certified "
+        "accuracy lags behind test accuracy until what was memorised is cleaned up.",
+        method="The account is refitted at each step with the keys of the last one.",
+    ),
+    Panel(
+        "margins", title="Certified margins", group="Explanation", kind="map", sparse=True,
+        needs=["certified_margin"], draw=lambda context: margin_map(context.sparse, context.sparse_step),
+        note="Each pair (a, b): lower bound on the right answer's logit less the largest other one. Green: proved to "
+        "be right.",
+    ),
+    Panel(
+        "head-ablations", group="Explanation", sparse=True, needs=["head_ablation_loss", "all_loss"],
+        draw=lambda context: head_ablation_curves(context.sparse, **context.overlay),
+        note="Output of one head set to zero, which is harsher than its mean.",
+    ),
+    Panel(
+        "attention", title="Attention from '=' to the first operand", group="Explanation", kind="map", wide=True,
+        sparse=True, needs=["attention_pattern"],
+        draw=lambda context: attention_maps(context.sparse, context.sparse_step),
+        note="One map for each head, with the first operand a upwards and b to the right; one scale for all steps.",
+    ),
+)  # fmt: skip
+"""Built-in panels that take long, and are shown where they are asked for: "explain" is the name of all of them."""
+
+
+def _of(context: PanelContext) -> Explanation:
+    assert context.explanation is not None  # `Panel.explained`
+    return context.explanation
+
+
+def named_panels(panels: Iterable[Panel | str]) -> list[Panel]:
+    """Panels with those that names stand for: an id among `ON_REQUEST`, or "explain" for all of these.
+
+    Raises:
+        UnknownNameError: there is no such panel.
+        InvalidArgumentError: `panels` is no list.
+
+    >>> [panel.id for panel in named_panels(["margins"])]
+    ['margins']
+    """
+    if isinstance(panels, str) or not isinstance(panels, Iterable):
+        raise InvalidArgumentError(f"`panels` must be a list of panels, such as [panel]; got {panels!r}.")
+    known = {panel.id: panel for panel in ON_REQUEST}
+    found: list[Panel] = []
+    for one in panels:
+        if one == "explain":
+            found += [panel for panel in ON_REQUEST if panel not in found]
+        elif isinstance(one, str) and one not in known:
+            raise UnknownNameError(f"There is no panel `{one}` on request. {did_you_mean(one, ['explain', *known])}")
+        elif isinstance(one, str):
+            found += [known[one]] if known[one] not in found else []
+        else:
+            found.append(one)
+    return found
+
+
 def draw_panel(
     data: xr.Dataset,
     panel: Panel | str,
@@ -324,7 +407,7 @@ def draw_panel(
     milestones: Milestones = NOTHING_FOUND,
     axis: str | StepAxis = "log",
 ) -> go.Figure:
-    """The figure of a panel, or of the built-in panel (`PANELS`) of this id.
+    """The figure of a panel, or of the built-in panel (`PANELS`, `ON_REQUEST`) of this id.
 
     Arguments:
         data: measures over `step`, as from `interp.measure`.
@@ -339,7 +422,7 @@ def draw_panel(
         >>> draw_panel(data, "collapse").data[0].name
         'softmax exactly one-hot'
     """
-    known = {built_in.id: built_in for built_in in PANELS}
+    known = {built_in.id: built_in for built_in in (*PANELS, *ON_REQUEST) if not built_in.explained}
     if isinstance(panel, str) and panel not in known:
         raise UnknownNameError(f"There is no panel `{panel}`. {did_you_mean(panel, known)}")
     chosen = known[panel] if isinstance(panel, str) else panel
@@ -351,5 +434,6 @@ def draw_panel(
         events=list(events),
         milestones=milestones,
         step=step,
+        sparse=data,
     )
     return chosen.draw(context)

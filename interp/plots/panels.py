@@ -9,20 +9,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, get_args
 
+import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
 from interp.errors import InvalidArgumentError
+from interp.explanation import Explanation
 from interp.milestones import Milestones
 from interp.plots.curves import measure_curves
 from interp.plots.style import Event, StepAxis
 
 __all__ = ["STAGE", "Kind", "Panel", "PanelContext", "curve_panel", "merged", "variable_of"]
 
-Kind = Literal["curve", "heat", "still", "circle", "spectrum", "components"]
+Kind = Literal["curve", "heat", "still", "map", "circle", "spectrum", "components"]
 """Behaviour of a panel when the slider moves.
 
 `curve` and `heat`: a figure over steps gets a cursor, and a click on it goes to that step. `still`: nothing moves.
+`map`: heat maps of a single step; the page holds those of as many steps as `interp.reporting.cards.MAP_BYTES` allows.
 `circle`, `spectrum` and `components` show the step of the slider; the page draws them again from the variables
 `embedding_coordinates` and `embedding_power`.
 """
@@ -51,6 +54,18 @@ class PanelContext:
     """Milestones of the run: its training phases and change points are marked."""
     step: int | None = None
     """The step that figures of a single step show; None: the last."""
+    sparse: xr.Dataset = field(default_factory=xr.Dataset)
+    """Measures at fewer steps, since they take long; empty where no panel asked for them."""
+    explanation: Explanation | None = None
+    """Account of the run with its sentences; None where no panel asked for it."""
+
+    @property
+    def sparse_step(self) -> int | None:
+        """The step of `sparse` nearest to `step`; None: the last."""
+        if self.step is None:
+            return None
+        steps = self.sparse["step"].values
+        return int(steps[np.abs(steps - self.step).argmin()])
 
     @property
     def overlay(self) -> dict[str, Any]:
@@ -59,7 +74,7 @@ class PanelContext:
 
     def holds(self, variable: str) -> bool:
         """Whether a variable was measured or logged."""
-        return variable in self.data.data_vars or variable in self.metrics.data_vars
+        return any(variable in source.data_vars for source in (self.data, self.metrics, self.sparse))
 
 
 Text = str | Callable[[PanelContext], str]
@@ -100,7 +115,7 @@ class Panel:
     """Variables that must have been measured or logged, by name; in the place of a name, a tuple of names of which one
     is enough. In a panel for `interp.report`, an `interp.Measure` or a function of the model may stand for
     a name: it is measured then."""
-    title: str = ""
+    title: Text = ""
     """Title; empty: that of the figure."""
     note: Text = ""
     """A sentence or two below the figure: what to look for."""
@@ -113,6 +128,12 @@ class Panel:
     """Whether it takes a row of its own."""
     tall: bool = False
     """Whether it is taller than others, as with several rows."""
+    height: Callable[[go.Figure], int] | None = None
+    """Height of the figure in the report in pixels, from the figure; None: that of its kind."""
+    sparse: bool = False
+    """Whether its needs take long: they are measured at 100 steps at most, and lie in `PanelContext.sparse`."""
+    explained: bool = False
+    """Whether it draws `PanelContext.explanation`."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not ID.fullmatch(self.id):
@@ -145,13 +166,15 @@ class Panel:
         """Names of all variables that it may draw."""
         return tuple(variable_of(one) for choice in self.alternatives for one in choice)
 
-    def text(self, field: Literal["note", "method"], context: PanelContext) -> str:
-        """The note or the method for these results."""
-        text = self.note if field == "note" else self.method
+    def text(self, field: Literal["title", "note", "method"], context: PanelContext) -> str:
+        """The title, the note or the method for these results."""
+        text = {"title": self.title, "note": self.note, "method": self.method}[field]
         return text if isinstance(text, str) else text(context)
 
     def missing(self, context: PanelContext) -> str:
         """The first of the needs that is not met, in words; empty: all are."""
+        if self.explained and context.explanation is None:
+            return "explanation"
         for choice in self.alternatives:
             names = [variable_of(one) for one in choice]
             if not any(context.holds(name) for name in names):

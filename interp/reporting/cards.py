@@ -10,23 +10,42 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
+from jaxtyping import Float
 
 from interp.errors import InterpError, InvalidArgumentError
+from interp.explanation.timeline import spread
 from interp.plots.panels import STAGE, Panel, PanelContext, variable_of
 
 if TYPE_CHECKING:
+    from interp.explanation import Explanation
     from interp.trajectory import Trajectory
 
-__all__ = ["Card", "Section", "check_panels", "draw_sections", "with_needs"]
+__all__ = ["Card", "Gathered", "Maps", "Section", "check_panels", "draw_sections", "gather"]
 
 MANY_CURVES = 7
 """Entries of a legend beside the curves from which a panel is taller, so that none is cut."""
 SINGLE = ("circle", "spectrum", "components")
 """Kinds of panels that the page draws anew at each step."""
-TOP_MARGINS = {"curve": 34, "heat": 34, "components": 34, "spectrum": 26, "circle": 12, "still": 12}
+TOP_MARGINS = {"curve": 34, "heat": 34, "components": 34, "spectrum": 26, "circle": 12, "still": 12, "map": 24}
 """Pixels above a figure by the kind of its panel: the legend stands there, or numbers above bars."""
+MAP_BYTES = 3_000_000
+"""Maximum size of the maps of a panel in the file, of two bytes a pixel, which bounds the number of their steps."""
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Heat maps of a panel at several steps, which the slider shows."""
+
+    steps: Sequence[int]
+    traces: Sequence[int]
+    """Places of the heat maps among the traces of the figure."""
+    shapes: Sequence[tuple[int, int]]
+    """Rows and columns of each."""
+    values: Float[np.ndarray, "step pixel"]
+    """All rows of all maps in turn."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +61,10 @@ class Card:
     """The figure as JSON has it: `data` and `layout`."""
     wide: bool
     tall: bool
+    height: int | None = None
+    """Pixels of height; None: that of its kind."""
+    maps: Maps | None = None
+    """Heat maps that the slider shows; None where the figure has none."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +95,50 @@ def check_panels(panels: Sequence[Panel], template: str) -> None:
             )
 
 
-def with_needs(traj: "Trajectory", data: xr.Dataset, panels: Sequence[Panel]) -> tuple[xr.Dataset, dict[str, str]]:
+@dataclass(frozen=True)
+class Gathered:
+    """Results that panels are drawn from."""
+
+    data: xr.Dataset
+    """Measures at every step."""
+    sparse: xr.Dataset
+    """Measures that take long, at fewer steps; empty where no panel asked for them."""
+    explanation: "Explanation | None"
+    failures: Mapping[str, str]
+    """Reasons why some panels cannot be drawn, by id."""
+
+
+def gather(
+    traj: "Trajectory",
+    data: xr.Dataset,
+    panels: Sequence[Panel],
+    *,
+    explanation: "Explanation | None" = None,
+    progress: bool = False,
+) -> Gathered:
+    """Results that panels need besides `data`: they are measured now, and the account is found now."""
+    failures: dict[str, str] = {}
+    if explanation is None and any(panel.explained for panel in panels):
+        from interp.explanation import explain
+
+        try:
+            explanation = explain(traj, progress=progress)
+        except InterpError as error:
+            failures |= {panel.id: str(error) for panel in panels if panel.explained}
+    sparse = xr.Dataset()
+    slow = [panel for panel in panels if panel.sparse]
+    if slow:
+        known = xr.Dataset() if explanation is None or not explanation.account.keys else explanation.timeline
+        sparse = xr.Dataset(coords={"step": spread(traj.steps)}) if "step" not in known.dims else known
+        sparse, failed = _with_needs(traj, sparse, slow, progress=progress)
+        failures |= failed
+    data, failed = _with_needs(traj, data, [panel for panel in panels if not panel.sparse])
+    return Gathered(data, sparse, explanation, failures | failed)
+
+
+def _with_needs(
+    traj: "Trajectory", data: xr.Dataset, panels: Sequence[Panel], *, progress: bool = False
+) -> tuple[xr.Dataset, dict[str, str]]:
     """The data with the measures that panels need besides, and by id of a panel why its measures are not there."""
     from interp.analysis.measures import measure
 
@@ -86,7 +152,7 @@ def with_needs(traj: "Trajectory", data: xr.Dataset, panels: Sequence[Panel]) ->
                 if met and isinstance(one, str):
                     continue  # another variable is enough
                 try:
-                    found = measure(traj, [one], steps=steps)
+                    found = measure(traj, [one], steps=steps, progress=progress)
                 except Exception as error:  # also of a user's function; the other panels are shown all the same
                     failures[panel.id] = _in_words(error)
                 else:
@@ -140,7 +206,7 @@ def _card(panel: Panel, context: PanelContext) -> Card:
     figure = panel.draw(context)
     if not isinstance(figure, go.Figure):
         raise InvalidArgumentError(f"`Panel.draw` must return a plotly Figure; got {figure!r}.")
-    title = panel.title or html.unescape(figure.layout.title.text or panel.id)
+    title = panel.text("title", context) or html.unescape(figure.layout.title.text or panel.id)
     beside = figure.layout.legend.orientation == "v"
     return Card(
         id=panel.id,
@@ -151,7 +217,26 @@ def _card(panel: Panel, context: PanelContext) -> Card:
         figure=json.loads(_undressed(figure, panel.kind).to_json()),
         wide=panel.wide,
         tall=panel.tall or (beside and len(figure.data) > MANY_CURVES),
+        height=None if panel.height is None else int(panel.height(figure)),
+        maps=_maps(panel, context) if panel.kind == "map" else None,
     )
+
+
+def _maps(panel: Panel, context: PanelContext) -> Maps:
+    """Heat maps of a panel at as many steps as `MAP_BYTES` allows."""
+    steps = (context.sparse if panel.sparse else context.data)["step"].values
+    last = panel.draw(context)
+    traces = [i for i, trace in enumerate(last.data) if trace.type == "heatmap"]
+    shapes = [np.asarray(last.data[i].z).shape for i in traces]
+    if not traces:
+        raise InvalidArgumentError(f"The panel `{panel.id}` of kind map must have a heat map; its figure has none.")
+    shown = spread(steps, max(2, MAP_BYTES // (2 * sum(rows * columns for rows, columns in shapes))))
+    values = np.stack([_pixels(panel.draw(dataclasses.replace(context, step=step)), traces) for step in shown])
+    return Maps(shown, traces, shapes, values)
+
+
+def _pixels(figure: go.Figure, traces: Sequence[int]) -> np.ndarray:
+    return np.concatenate([np.asarray(figure.data[i].z, dtype=np.float64).ravel() for i in traces])
 
 
 def _undressed(figure: go.Figure, kind: str) -> go.Figure:

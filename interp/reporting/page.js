@@ -15,6 +15,7 @@
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
   const coordinates = R.coordinates && new Int16Array(bytes(R.coordinates.block));  // [component, step, token]
   const spectrum = R.spectrum && new Float32Array(bytes(R.spectrum.block));  // [step, frequency]
+  const maps = Object.fromEntries(Object.entries(R.maps).map(([id, map]) => [id, {...map, values: new Int16Array(bytes(map.block)), shown: null}]));
   const column = (component, index) => {
     const p = R.p, start = (component * R.steps.length + index) * p, out = new Array(p);
     for (let t = 0; t < p; t++) { const q = coordinates[start + t]; out[t] = q === -32768 ? null : q * R.coordinates.scale; }
@@ -90,7 +91,7 @@
     const svg = document.createElementNS(SVG, "svg"), line = document.createElementNS(SVG, "line");
     svg.setAttribute("class", "cursor"); svg.setAttribute("aria-hidden", "true"); svg.append(line);
     const dots = gd._fullData.map((trace) => {
-      if (trace.type !== "scatter") return null;
+      if (trace.type !== "scatter" || !trace.mode.includes("lines")) return null;
       const dot = document.createElementNS(SVG, "circle");
       dot.setAttribute("r", 4); dot.setAttribute("fill", trace.line.color); svg.append(dot);
       return dot;
@@ -102,7 +103,7 @@
     return cursor;
   };
   const moveCursor = ({gd, svg, line, dots}) => {
-    const {xaxis, yaxis, _size: size} = gd._fullLayout, x = xOf(R.steps[state.index]), px = xaxis._offset + xaxis.d2p(x);
+    const {xaxis, _size: size} = gd._fullLayout, x = xOf(R.steps[state.index]), px = xaxis._offset + xaxis.d2p(x);
     const inside = px >= xaxis._offset - 1 && px <= xaxis._offset + xaxis._length + 1;
     svg.style.visibility = inside ? "visible" : "hidden";
     if (!inside) return;
@@ -111,7 +112,8 @@
     line.setAttribute("y1", size.t); line.setAttribute("y2", size.t + size.h);  // through all rows, where there are some
     dots.forEach((dot, i) => {
       if (!dot) return;
-      const trace = gd._fullData[i], y = trace.visible === true ? heightAt(trace, xaxis, yaxis, px) : null;
+      const trace = gd._fullData[i], yaxis = gd._fullLayout["yaxis" + trace.yaxis.slice(1)];  // of its row
+      const y = trace.visible === true ? heightAt(trace, xaxis, yaxis, px) : null;
       const py = y === null ? -99 : yaxis._offset + y;
       const fits = Number.isFinite(py) && py >= yaxis._offset - 1 && py <= yaxis._offset + yaxis._length + 1;
       dot.setAttribute("cx", px); dot.setAttribute("cy", fits ? py : -99);
@@ -146,8 +148,29 @@
       const n = R.spectrum.count;
       Plotly.animate(ID.spectrum, {data: [{y: Array.from(spectrum.subarray(i * n, (i + 1) * n))}], traces: [0]}, STILL);
     }
+    if (!state.playing || performance.now() - mapped > 150) showMaps();  // which take longer than a tick
     clearTimeout(settle.timer);
     if (!state.playing) settle.timer = setTimeout(settle, 150);
+  };
+  let mapped = 0;
+  const showMaps = () => {
+    for (const id of Object.keys(maps)) if (drawn.includes(id)) showMap(id, R.steps[state.index]);
+    mapped = performance.now();
+  };
+  const showMap = (id, step) => {  // the maps of the nearest step that the file has
+    const map = maps[id], size = map.shapes.reduce((sum, [rows, columns]) => sum + rows * columns, 0);
+    const near = map.steps.reduce((best, s, k) => (Math.abs(s - step) < Math.abs(map.steps[best] - step) ? k : best), 0);
+    if (near === map.shown) return;
+    map.shown = near;
+    let at = near * size;
+    const z = map.shapes.map(([rows, columns]) => Array.from({length: rows}, () => {
+      const row = Array.from(map.values.subarray(at, at + columns), (v) => (v === -32768 ? null : v * map.scale));
+      at += columns;
+      return row;
+    }));
+    Plotly.restyle(id, {z}, map.traces);
+    $("at-" + id).textContent = `step ${whole(map.steps[near])}` + (map.steps[near] === step ? "" : ", the nearest measured");
+    $(id).dataset.step = map.steps[near];
   };
   const fitted = () => Boolean($("fit") && $("fit").checked);
   const reachOf = ({a, b, reach}, i) => {  // of all steps, or of this one
@@ -167,6 +190,7 @@
     }
   };
   const settle = () => {  // what follows only when the slider rests
+    showMaps();
     if (!drawn.includes(ID.components)) return;
     const count = $(ID.components).data.length / 2, xs = [], ys = [];
     R.pairs.slice(0, count).forEach(({a, b, stride}) => {
@@ -279,7 +303,11 @@
     layout.template = R.templates[theme()];
     await Plotly.newPlot(gd, data, layout, CONFIG);
     drawn.push(id);
-    const own = {"yaxis.range": layout.yaxis && layout.yaxis.range, "yaxis.autorange": !(layout.yaxis && layout.yaxis.range)};
+    const own = {};
+    for (const name of Object.keys(layout)) if (name.startsWith("yaxis") || (kind === "map" && name.startsWith("xaxis"))) {
+      own[name + ".range"] = layout[name].range;
+      own[name + ".autorange"] = !layout[name].range;
+    }
     if (kind === "curve" || kind === "heat") {
       moveCursor(addCursor(gd));
       gd.on("plotly_click", ({points}) => {

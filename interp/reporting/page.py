@@ -20,15 +20,16 @@ from interp.config.base import flat
 from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.milestones import Milestones, find
 from interp.milestones.words import Row, describe, headline
-from interp.plots.catalogue import PANELS
+from interp.plots.catalogue import ON_REQUEST, PANELS, named_panels
 from interp.plots.panels import Panel, PanelContext, merged
 from interp.plots.structure import MAX_NUMBERED_TOKENS
 from interp.plots.style import Event, step_axis
-from interp.reporting.cards import check_panels, draw_sections, with_needs
+from interp.reporting.cards import check_panels, draw_sections, gather
 from interp.reporting.payload import READOUTS, bands, dense_curves, payload_of, safe_json
 from interp.store.opening import inside, write_file
 
 if TYPE_CHECKING:
+    from interp.explanation import Explanation
     from interp.trajectory import Trajectory
 
 __all__ = ["render", "report"]
@@ -42,7 +43,8 @@ def report(
     path: Path | str | None = None,
     *,
     data: xr.Dataset | None = None,
-    panels: Sequence[Panel] = (),
+    panels: Sequence[Panel | str] = (),
+    explanation: "Explanation | None" = None,
     title: str | None = None,
     progress: bool = False,
 ) -> Path:
@@ -54,7 +56,11 @@ def report(
         data: measures that are already at hand (None: all that apply, from `interp.measure`).
         panels: panels of your own, after the built-in ones or in the place of that with the same id. Measures and
             functions of the model among their needs are measured. A panel that fails is left out, with a line in the
-            report that says why, and a warning.
+            report that says why, and a warning. Names stand for built-in panels that take long (`ON_REQUEST` in
+            `interp.plots`), as "attention", or "explain" for all of these that the run admits: the account of the last
+            step with its sentences, births and certified margins, attention and ablated heads. The first time that
+            takes about a minute at p = 59, and several at p = 113; what was measured lies beside the run.
+        explanation: an explanation of this run; its panels are shown. None: found now, where a panel draws it.
         title: None names the run.
         progress: show a bar while measuring.
 
@@ -67,30 +73,40 @@ def report(
     from interp.trajectory import as_trajectory
 
     traj = as_trajectory(traj)
-    check_panels(merged(PANELS, panels), _part("html.jinja"))
+    given = named_panels(panels)
+    names = [one for one in panels if isinstance(one, str)]
+    own = [panel for panel in given if panel not in ON_REQUEST]
+    slow = [panel for panel in given if panel in ON_REQUEST] if explanation is None else list(ON_REQUEST)
+    check_panels(merged((*slow, *PANELS), own), _part("html.jinja"))
     if data is None:
         data = measure(traj, progress=progress)
-    data, failures = with_needs(traj, data.assign_attrs(inputs=str(traj.task.inputs)), panels)
+    data = data.assign_attrs(inputs=str(traj.task.inputs))
+    found = gather(traj, data, [*slow, *own], explanation=explanation, progress=progress)
+    unasked = {panel.id for panel in slow} - {"sentences", *names}  # left out without a word
     try:
         agreement = key_frequency_votes(traj, int(data["step"].values[-1]))
     except NotAvailableError:  # the answer is no sum
         agreement = None
     metrics = traj.metrics
     config = traj.config.to_dict()
-    found = find((data, metrics))
+    data = found.data
+    told = find((data, metrics))
     html = render(
         data,
         metrics,
         title=title or _title(traj),
         complete=traj.complete,
-        summary=headline(found, data),
+        summary=headline(told, data),
         config=config,
-        events=[*traj.events, *found.marks],
-        milestones=found,
+        events=[*traj.events, *told.marks],
+        milestones=told,
         provenance=traj.provenance,
         agreement=agreement,
-        panels=panels,
-        failures=failures,
+        panels=own,
+        requested=slow,
+        sparse=found.sparse,
+        explanation=found.explanation,
+        failures={name: reason for name, reason in found.failures.items() if name not in unasked},
     )
     target = Path(path) if path is not None else inside(Path(traj.folder), "report.html")
     write_file(target, html)
@@ -110,6 +126,9 @@ def render(
     agreement: xr.Dataset | None = None,
     complete: bool = False,
     panels: Sequence[Panel] = (),
+    requested: Sequence[Panel] = (),
+    sparse: xr.Dataset | None = None,
+    explanation: "Explanation | None" = None,
     failures: Mapping[str, str] | None = None,
 ) -> str:
     """The report as a string of HTML; a measure that `data` does not hold leaves its panel out.
@@ -118,8 +137,9 @@ def render(
     `events` pairs (step, label), `milestones` the milestones of the run (None: those of `data` and `metrics`),
     `agreement` what each criterion says of each frequency
     (`interp.analysis.measures.key_frequency_votes`). Unless the run is `complete`, it is said how far it is of the
-    steps of `config`. `panels` are panels besides the built-in ones (see `report`), `failures` the reasons why some of
-    them cannot be drawn, by id.
+    steps of `config`. `panels` are panels besides the built-in ones (see `report`), `requested` panels of
+    `interp.plots.ON_REQUEST`, which draw `sparse` (measures at fewer steps) and `explanation`; `failures` has the
+    reasons why some of them cannot be drawn, by id.
 
     >>> data = xr.Dataset({"test_accuracy": ("step", [0.0, 1.0])}, {"step": [0, 10]})
     >>> "<h1>1 &lt; 2</h1>" in render(data, title="1 < 2")
@@ -131,7 +151,7 @@ def render(
         raise InvalidArgumentError("`data` must have a coordinate `step` (optimiser updates completed); got none.")
     data = data.sortby("step")
     template = _part("html.jinja")
-    shown = merged(PANELS, panels)
+    shown = merged((*requested, *PANELS), panels)
     check_panels(shown, template)
     dense = dense_curves(metrics, data)
     steps = [np.asarray(source["step"].values) for source in (data, dense) if "step" in source]
@@ -146,6 +166,8 @@ def render(
         metrics=dense,
         events=lettered,
         milestones=found,
+        sparse=xr.Dataset() if sparse is None else sparse,
+        explanation=explanation,
     )
     sections = draw_sections(shown, context, asked=panels, failures=failures or {})
     cards = [card for section in sections for card in section.cards]

@@ -20,7 +20,7 @@ from interp.plots.catalogue import has_plane
 from interp.plots.structure import ring
 from interp.plots.style import StepAxis, template, tokens_of
 from interp.plots.thinning import keep_extremes
-from interp.reporting.cards import Card
+from interp.reporting.cards import Card, Maps
 
 __all__ = ["READOUTS", "bands", "dense_curves", "payload_of", "safe_json"]
 
@@ -47,6 +47,7 @@ def payload_of(data: xr.Dataset, dense: xr.Dataset, axis: StepAxis, cards: Seque
         "templates": {name: template(name == "dark").to_plotly_json() for name in ("light", "dark")},
         "figures": {card.id: card.figure for card in cards},
         "panels": [{"id": card.id, "kind": card.kind} for card in cards],
+        "maps": {card.id: _maps(card.maps) for card in cards if card.maps is not None},
         "readouts": {},
         "pairs": [],
         "p": 0,
@@ -70,9 +71,7 @@ def payload_of(data: xr.Dataset, dense: xr.Dataset, axis: StepAxis, cards: Seque
         table = data["embedding_coordinates"].transpose("component", "step", "token").isel(component=slice(COMPONENTS))
         xyz = np.asarray(table.values, dtype=np.float64)
         finite = np.isfinite(xyz)
-        scale = float(np.abs(xyz[finite]).max(initial=0)) / 32767 or 1.0
-        whole = np.where(finite, np.round(np.where(finite, xyz, 0) / scale), -32768)
-        payload["coordinates"] = {"scale": scale, "block": _block(whole, "<i2")}
+        payload["coordinates"] = _whole_numbers(xyz)
         payload["p"] = int(xyz.shape[2])
         for u in range(0, xyz.shape[0] - 1, 2):
             pair = np.where(finite[u : u + 2], xyz[u : u + 2], 0)
@@ -116,6 +115,18 @@ def dense_curves(metrics: xr.Dataset | None, data: xr.Dataset) -> xr.Dataset:
         return dense
     start = min(10 ** math.floor(math.log10(steps[-1] / 200)), int(steps[1]))
     return dense.isel(step=np.flatnonzero((dense["step"].values == 0) | (dense["step"].values >= start)))
+
+
+def _maps(maps: Maps) -> dict[str, Any]:
+    return {"steps": maps.steps, "traces": maps.traces, "shapes": maps.shapes, **_whole_numbers(maps.values)}
+
+
+def _whole_numbers(values: npt.NDArray[Any]) -> dict[str, Any]:
+    """Numbers as 16-bit integers times a scale, -32768 where they are not finite."""
+    finite = np.isfinite(values)
+    scale = float(np.abs(values[finite]).max(initial=0)) / 32767 or 1.0
+    whole = np.where(finite, np.round(np.where(finite, values, 0) / scale), -32768)
+    return {"scale": scale, "block": _block(whole, "<i2")}
 
 
 def _block(values: npt.NDArray[Any], kind: str) -> str:

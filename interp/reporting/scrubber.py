@@ -14,10 +14,11 @@ import numpy as np
 
 from interp import plots
 from interp.errors import InvalidArgumentError, NotAvailableError
+from interp.plots.catalogue import named_panels
 from interp.plots.panels import Panel, PanelContext
 from interp.plots.structure import component_pairs
 from interp.plots.style import COLOURS, StepAxis, plain, step_axis
-from interp.reporting.cards import with_needs
+from interp.reporting.cards import gather
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -36,7 +37,7 @@ CURVES = ("accuracy", "loss")
 
 
 def scrubber(
-    traj: "Trajectory", data: "xr.Dataset | None" = None, *, panels: Sequence[Panel] = ()
+    traj: "Trajectory", data: "xr.Dataset | None" = None, *, panels: Sequence[Panel | str] = ()
 ) -> "ipywidgets.VBox":
     """Slider through the checkpoints of a run, for JupyterLab: circle, spectrum, and a cursor in the curves.
 
@@ -45,7 +46,9 @@ def scrubber(
         data: measures that are already at hand (None: all that apply, from `interp.measure`). `embedding_coordinates`
             is needed; without `embedding_power` there is no spectrum, without a loss or an accuracy no such curve.
         panels: further panels, of `interp.plots.PANELS` or of your own, below the others. Measures and functions of the
-            model among their needs are measured. Curves get a cursor; a panel of kind "still" follows the slider.
+            model among their needs are measured. Curves get a cursor; a panel of kind "still" or "map" follows the
+            slider. Names stand for panels that take long, such as "attention", or "explain" for all of them: see
+            `interp.report`.
 
     Returns:
         A box; its first row holds the play button, the slider over checkpoints, the step and the choice of components.
@@ -78,22 +81,26 @@ def scrubber(
     last = int(steps[-1])
 
     circle = go.FigureWidget(_sized(plots.embedding_circle(data, last, components=pairs[0]), 470, 500))
-    data, failures = with_needs(traj, data.assign_attrs(inputs=str(traj.task.inputs)), panels)
-    context = PanelContext(data, axis=axis, metrics=metrics, events=traj.events)
+    below_circle = named_panels(panels)
+    found = gather(traj, data.assign_attrs(inputs=str(traj.task.inputs)), below_circle)
+    data, failures = found.data, found.failures
+    context = PanelContext(
+        data, axis=axis, metrics=metrics, events=traj.events, sparse=found.sparse, explanation=found.explanation
+    )
     built_in = [panel for panel in plots.PANELS if panel.id in CURVES and not panel.missing(context)]
     drawn = []
-    for panel, width, height in [*((one, 540, 250) for one in built_in), *((one, 1010, 300) for one in panels)]:
+    for panel, width, height in [*((one, 540, 250) for one in built_in), *((one, 1010, 300) for one in below_circle)]:
         if panel.id in failures or panel.missing(context):
             reason = failures.get(panel.id) or f"there is no {panel.missing(context)}."
             raise InvalidArgumentError(f"`data` must hold what the panel `{panel.id}` needs: {reason}")
         fig = _sized(panel.draw(context), width, height)
         if panel.kind in ("curve", "heat"):
             fig = _with_cursor(fig, axis, last)
-        if panel.title:
-            fig.update_layout(title_text=plain(panel.title))
+        if panel.title and panel.kind != "map":  # whose own title says the step
+            fig.update_layout(title_text=plain(panel.text("title", context)))
         drawn.append(go.FigureWidget(fig))
     curves, below = drawn[: len(built_in)], drawn[len(built_in) :]
-    stills = [(panel, widget) for panel, widget in zip(panels, below) if panel.kind == "still"]
+    stills = [(panel, widget) for panel, widget in zip(below_circle, below) if panel.kind in ("still", "map")]
     spectrum = None
     if "embedding_power" in data:
         spectrum = go.FigureWidget(_sized(plots.spectrum_bars(data, last), 1010, 260))
