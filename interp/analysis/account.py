@@ -168,6 +168,11 @@ class Account:
         return len(self.elements)
 
     @property
+    def is_empty_claim(self) -> bool:
+        """Whether any network can be written in it, as in all irreps, so that its fit is no evidence."""
+        return self.functions.clusters == 1 and sum(self.functions.widths) >= self.N - 1
+
+    @property
     def has_pre_activations(self) -> bool:
         """Whether the account speaks of pre-activations, and not of the read-out alone."""
         return self.first.shape[1] > 0
@@ -190,12 +195,13 @@ class Account:
         save_file(arrays, folder / "account.safetensors")
 
     @classmethod
-    def load(cls, folder: Path) -> "Account":
+    def load(cls, folder: str | Path) -> "Account":
         """Account that `save` wrote.
 
         Raises:
             InvalidArgumentError: the folder holds no account, or one of another format.
         """
+        folder = Path(folder)
         try:
             plain = dict(json.loads((folder / "account.json").read_text(encoding="utf-8")))
             arrays: dict[str, Any] = load_file(folder / "account.safetensors")
@@ -205,15 +211,21 @@ class Account:
             account = cls(**plain, **arrays)
             account._require_sizes()
             return account
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
             raise InvalidArgumentError(f"`folder` must hold an account; {folder} does not: {error}") from error
 
     def _require_sizes(self) -> None:
         """Raises ValueError where the arrays are not those of the account's keys."""
-        n, K, functions = len(self.beta), len(self.keys), self.functions
+        n, K = len(self.beta), len(self.keys)
+        order = self.symmetry[1] if self.basis == "frequency" else finite_group(*self.symmetry).order  # type: ignore[arg-type]
+        places = [*self.elements.tolist(), *self.cluster.flat]
+        if len(self.elements) != order or not all(isinstance(place, int | np.integer) for place in places):
+            raise ValueError(f"`elements` and `cluster` must be whole numbers, with {order} elements")
+        functions = self.functions
         of_x = functions.sizes if self.has_pre_activations else (0, 0, 0)
         expected: dict[str, tuple[int, ...]] = {
             "alpha": (K,),
+            "beta": (n,),
             "alpha_from": (K, 3),
             "cluster": (n,),
             "readout": (n, functions.answers.shape[1]),
@@ -537,8 +549,8 @@ def functions_of(symmetry: tuple[str, int], keys: Sequence[Any]) -> Functions:
     return _waves(symmetry[1], keys) if symmetry[0] == "cyclic" else _entries(symmetry, keys)
 
 
-def _waves(N: int, keys: Sequence[int]) -> Functions:
-    if any(isinstance(k, str) or not 1 <= int(k) <= N // 2 for k in keys):
+def _waves(N: int, keys: Sequence[Any]) -> Functions:
+    if not all(isinstance(k, int | np.integer) and 1 <= k <= N // 2 for k in keys):
         raise InvalidArgumentError(f"`keys` must be frequencies in 1..{N // 2} for {N} elements; got {list(keys)}.")
     keys = tuple(int(k) for k in keys)
     t = np.arange(N)

@@ -123,7 +123,13 @@ class CheckpointBatch:
         `changed` replaces some parameters, `[step, ...]` each. `gradients` enables torch's gradients; None enables them
         once `compute` asks for one. Whatever `compute` leaves in `.grad` and `.requires_grad` is undone.
         """
-        model, results, weights = self.context.model, [], {**self.weights, **(changed or {})}
+        with self.context.lent() as model:
+            return self._at_each_step(model, compute, {**self.weights, **(changed or {})}, gradients)
+
+    def _at_each_step(
+        self, model: Network, compute: Callable[[Network], Any], weights: Mapping[str, Tensor], gradients: bool | None
+    ) -> list[Any]:
+        results = []
         own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
         for i in range(len(self)):
             model.load_state_dict({name: value[i] for name, value in weights.items()})

@@ -6,6 +6,7 @@ The properties that measures require of a run (`requirements`) are answered here
 import copy
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -43,6 +44,7 @@ class RunContext:
         self.traj, self.examples = traj, traj.task
         """The run, and all inputs of its task with answers and split."""
         self._calibrating, self._llc_settings = threading.Lock(), dict[str, Any]()  # shared by copies for threads
+        self._is_lent = False
         self.p = self.examples.p
         """Number of values of an operand; 0 where the inputs are no tuples of operands."""
         self.labels: Int[Tensor, " input"] = self.examples.labels
@@ -249,6 +251,21 @@ class RunContext:
     def model(self) -> Network:
         """Network whose weights are exchanged step by step."""
         return self.traj.model()
+
+    @contextmanager
+    def lent(self) -> Iterator[Network]:
+        """The network whose weights are exchanged; another one while it is lent already.
+
+        What is asked for while a step is looked at, such as the keys of the last step, exchanges weights as well.
+        """
+        if self._is_lent:
+            yield self.traj.model()
+            return
+        self._is_lent = True
+        try:
+            yield self.model
+        finally:
+            self._is_lent = False
 
     @cached_property
     def inputs(self) -> Batch:

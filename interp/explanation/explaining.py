@@ -2,12 +2,16 @@
 
 Verdict: "explained" if at least `CERTIFIED` of the accuracy is certified and resampling everything outside the account
 keeps `KEPT` of the accuracy; "none" if there is no key, or the idealised network explains less than `LEAST` of the
-logits; otherwise "in part". These thresholds are ours. Where a term cannot be computed, as for a recurrent network, the
+logits; otherwise "in part". With all irreps for keys it is "in part" at most: every network can be written in them.
+These thresholds are ours. Where a term cannot be computed, as for a recurrent network, the
 verdict is "in part" at most.
 """
 
+import html
 import json
+import operator
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -108,7 +112,7 @@ class Explanation:
         self.verdict: Verdict = verdict
         """explained, in part, or none."""
         self.network = network
-        """Scores of the network itself, over all pairs."""
+        """Scores of the network itself, over all pairs; like all scores of products mod p, without those with 0."""
         self.ideal_model = ideal_model
         """The idealised network; None where there is no account of the pre-activations."""
         self.settings = settings
@@ -222,7 +226,9 @@ class Explanation:
             "settings": {name: value for name, value in self.settings.items() if name != "progress"},
         }
         (folder / "explanation.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        page = f'<!doctype html><meta charset="utf-8"><title>{self.run}, explained</title>{html_of(self)}\n'
+        page = (
+            f'<!doctype html><meta charset="utf-8"><title>{html.escape(self.run)}, explained</title>{html_of(self)}\n'
+        )
         (folder / "index.html").write_text(page, encoding="utf-8")
         return folder
 
@@ -265,15 +271,17 @@ def explain(
         'none'
     """
     traj = traj if isinstance(traj, Trajectory) else load(traj)
-    as_count("permutations", permutations)
+    permutations = as_count("permutations", permutations)
+    seed = as_count("seed", seed, minimum=0)
     if rank not in RANKS:
         raise InvalidArgumentError(f"`rank` must be one of {', '.join(map(str, RANKS))}; got {rank!r}.")
+    rank = int(rank)
     context, position = RunContext(traj), traj.position(step)
     step = int(traj.steps[position])
     examined = Examined(context, traj.model(step))
     tables = examined.tables  # which raises where the network is of a kind that has no account
     batch = CheckpointBatch(context, np.array([position]))
-    chosen = tuple(keys) if keys is not None else examined.keys(batch.named_keys, rank)
+    chosen = _as_keys(keys) if keys is not None else examined.keys(batch.named_keys, rank)
     scrubbed = Scrubbed(examined.circuit)
     network = scrubbed.score(scrubbed.logits)
     settings = {"rank": rank, "seed": seed, "permutations": permutations, "progress": progress}
@@ -304,12 +312,24 @@ def explain(
     return found
 
 
+def _as_keys(keys: Any) -> tuple[Any, ...]:
+    """Keys as whole numbers or names; which of them a run has, its account says."""
+    if not isinstance(keys, str):
+        with suppress(TypeError):
+            return tuple(key if isinstance(key, str) else operator.index(key) for key in keys)
+    raise InvalidArgumentError(f"`keys` must be frequencies, or names of irreps; got {keys!r}.")
+
+
 def _verdict(
     account: Account, certificate: Certificate | None, whole: Sentence | None, explained: float, network: Score
 ) -> Verdict:
-    if not account.keys or explained < LEAST:
+    if not account.keys:
         return "none"
     if certificate is None or whole is None or whole.resampled is None:
+        return "in part"
+    if not explained >= LEAST:  # NaN where there is nothing to explain
+        return "none"
+    if account.is_empty_claim:
         return "in part"
     kept = whole.resampled.accuracy >= KEPT * network.accuracy
     return "explained" if certificate.accuracy >= CERTIFIED and kept else "in part"
@@ -329,6 +349,8 @@ def _left_over(examined: Examined, account: Account, explained: tuple[float, flo
         x_left = 1 - explained[0] if account.keys else 1.0
         if account.keys and account.basis == "frequency":
             frequencies = _by_frequency(circuit.x - account.pre_activations(), circuit.x)
+    if account.is_empty_claim:
+        missing.append("evidence: every network can be written in these keys, which are all that there are")
     return LeftOver(
         pre_activations=x_left,
         by_frequency=frequencies,

@@ -43,7 +43,7 @@ def lines_of(explanation: "Explanation") -> list[str]:
     keys = ", ".join(map(str, account.keys)) or "none"
     lines = [
         f"{explanation.run}, step {explanation.step:,}: {explanation.verdict.upper()}",
-        f"{what}: {keys}; accuracy {explanation.network.accuracy:.4f}, loss {explanation.network.loss:.3g} nats",
+        f"{what}: {keys}; {_network(explanation)}",
     ]
     if account.keys:
         lines += [f"logits: {plain_formula(explanation)}", _size(account)]
@@ -87,8 +87,7 @@ def html_of(explanation: "Explanation") -> str:
     keys = ", ".join(map(str, account.keys)) or "none"
     parts = [
         f"<h3>{html.escape(explanation.run)}, step {explanation.step:,}: {explanation.verdict}</h3>",
-        f"<p>Keys: {html.escape(keys)}. Accuracy {explanation.network.accuracy:.4f}, "
-        f"loss {explanation.network.loss:.3g} nats.</p>",
+        f"<p>Keys: {html.escape(keys)}; {_network(explanation)}.</p>",
     ]
     if explanation.certificate is not None:
         parts.append(f"<p>{html.escape(certificate_line(explanation.certificate))}</p>")
@@ -133,6 +132,14 @@ def _two(score: Score) -> str:
     """Accuracy with its range, and the loss in small print."""
     accuracy, _, loss = str(score).partition(", ")
     return f'{accuracy} <span style="font-size:85%;color:{GREY}">{loss}</span>'
+
+
+def _network(explanation: "Explanation") -> str:
+    account, network = explanation.account, explanation.network
+    pairs = (
+        "" if account.p == account.N else f" over the {account.N**2:,} pairs without 0 (certificate: over all pairs)"
+    )
+    return f"accuracy {network.accuracy:.4f}, loss {network.loss:.3g} nats{pairs}"
 
 
 def _size(account: Any) -> str:

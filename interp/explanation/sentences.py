@@ -160,6 +160,7 @@ def _judged(sentence: Sentence, accuracy: float, gains: dict[str, float]) -> Sen
             holds = beats and sentence.alone is not None and sentence.alone.accuracy >= kept
         case _:
             holds = beats and sentence.resampled is not None and sentence.resampled.accuracy >= kept
+            holds = holds and sentence.without is not None and sentence.without.accuracy < kept  # which can fail
     return replace(sentence, holds=bool(holds))
 
 
@@ -204,6 +205,7 @@ class _Speaker:
         words, account = _Words(self.account), self.account
         alone = f"alone keeps {KEPT} of the accuracy and more is explained than by the control"
         kept = f"resampled keeps {KEPT} of the accuracy and more is explained than by the control"
+        kept += ", and without does not keep it"
         yield "keys", words.keys(), words.logits(), self.scores("keys"), kept
         yield "readout", words.readout(), words.readout_formula(), self.scores("readout"), kept
         if not self.has_x:
@@ -426,8 +428,12 @@ class _Words:
     def first(self) -> str:
         if not self._waves:
             return "Each neuron reads a function of a plus a function of b, made of matrix entries of key irreps."
-        sizes = np.bincount(self.account.cluster, minlength=len(self.account.keys))
-        listed = ", ".join(f"{size} of frequency {k}" for k, size in zip(self.account.keys, sizes))
+        account = self.account
+        reads = account.first.any(1) & account.readout.any(1)
+        sizes = np.bincount(account.cluster[reads], minlength=len(account.keys))
+        listed = ", ".join(f"{size} of frequency {k}" for k, size in zip(account.keys, sizes))
+        if not reads.all():
+            listed += f"; {(~reads).sum()} read or write no wave"
         return f"Each neuron reads one wave of a plus one wave of b of its cluster's frequency: {listed}."
 
     def first_formula(self) -> str:

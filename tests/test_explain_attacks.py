@@ -1,0 +1,208 @@
+"""Claims of an explanation that an adversary would try: dead networks, chance, vacuous accounts, damaged files."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import interp
+from interp.analysis.account import Account
+from interp.analysis.batch import CheckpointBatch
+from interp.analysis.context import RunContext
+from interp.config import FeedForward, Group
+from interp.errors import InvalidArgumentError
+from interp.store import RunWriter
+from tests.runs import TINY
+
+
+def trained(folder, recipe="kitouni-circle-small", **changes):
+    config = interp.recipes.get(recipe).replace({"steps": 2, "save.weights": "every(1)", **changes})
+    return interp.train(config, root=folder, device="cpu")
+
+
+def changed(traj, folder, change):
+    """A run of which every step has the last weights of `traj`, changed in place."""
+    with RunWriter.create(folder, traj.run, fsync=False) as writer:
+        weights = {name: np.array(traj.param(name).sel(int(traj.steps[-1]))) for name in traj.names}
+        change(weights)
+        for step in traj.steps:
+            writer.append(int(step), weights)
+        writer.finish()
+    return interp.load(folder)
+
+
+def explained(traj, **arguments):
+    return interp.explain(traj, **{"timeline": False, "permutations": 2, **arguments})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("random"), **{"task.p": 11})
+
+
+@pytest.fixture(scope="module")
+def learning(tmp_path_factory):
+    config = interp.recipes.get("kitouni-circle").replace(TINY)
+    return interp.train(config, root=tmp_path_factory.mktemp("learning"), device="cpu")
+
+
+def test_measures_of_each_step_are_those_of_explain_at_that_step(learning):
+    """Keys of the last step are asked for while the first step is looked at."""
+    names = ["certified_accuracy", "certified_loss", "ideal_logits_explained"]
+    steps = [0, 50, 100, 150]
+    found = interp.measure(learning, names, steps=steps)
+    last = explained(learning)
+    assert last.account.keys
+    for step in steps:
+        one = explained(learning, step=step, keys=last.account.keys)
+        assert found["certified_accuracy"].sel(step=step) == one.certificate.accuracy
+        np.testing.assert_allclose(found["certified_loss"].sel(step=step), one.certificate.loss, rtol=1e-12)
+        np.testing.assert_allclose(
+            found["ideal_logits_explained"].sel(step=step), one.sentence("whole").explained, 1e-5
+        )
+    assert len(set(found["certified_loss"].values.tolist())) == len(steps)
+
+
+def test_what_is_asked_for_while_a_step_is_looked_at_leaves_its_network_as_it_is(learning):
+    batch = CheckpointBatch(RunContext(learning), np.array([0, 3]))
+
+    def norms(network):
+        before = float(network.embed.W_E.norm())
+        batch.context.last.own_keys  # noqa: B018  with the weights of the last step
+        return before, float(network.embed.W_E.norm())
+
+    found = batch.each(norms, gradients=False)
+    assert all(before == after for before, after in found)
+    assert found[0] != found[1]
+
+
+def test_a_dead_network_has_no_algorithm_whatever_keys_one_names(run, tmp_path):
+    dead = changed(run, tmp_path / "dead", lambda weights: [w.fill(0) for w in weights.values()])
+    assert explained(dead).verdict == explained(dead, keys=[1, 2]).verdict == "none"
+    assert "128 read or write no wave" in explained(dead, keys=[1]).sentence("first").text
+
+
+def test_a_dead_neuron_belongs_to_no_frequency(run, tmp_path):
+    def kill(weights):
+        weights["blocks.0.mlp.W_out"][:40] = 0
+        weights["blocks.0.mlp.W_in"][:, 40:50] = 0
+
+    text = explained(changed(run, tmp_path / "some", kill), keys=[1, 3]).sentence("first").text
+    assert text.endswith("; 50 read or write no wave.")
+
+
+def test_a_sentence_whose_part_can_be_removed_at_no_loss_does_not_hold(tmp_path):
+    """At chance every replacement keeps the accuracy."""
+    found = explained(trained(tmp_path, **{"task.p": 3}), keys=[1])
+    assert found.sentence("keys").resampled.accuracy >= 0.99 * found.network.accuracy
+    assert found.sentence("keys").without.accuracy >= 0.99 * found.network.accuracy
+    assert not found.sentence("keys").holds
+    assert not found.sentence("whole").holds
+
+
+def test_all_irreps_explain_every_network_and_so_none(tmp_path):
+    """A network that has memorised every pair of a group is not explained by all irreps, which rewrite it."""
+    task, model = (
+        Group(family="symmetric", n=3, train_fraction=0.99, encoding="operands"),
+        FeedForward(d_model=32, d_hidden=(64,)),
+    )
+    config = interp.recipes.get("chughtai-s5").replace(
+        {"task": task, "model": model, "steps": 150, "save.weights": "every(150)", "optimizer.weight_decay": 0.0}
+    )
+    traj = interp.train(config, root=tmp_path, device="cpu")
+    found = explained(traj, keys=["sign", "standard"])
+    assert found.network.accuracy > 0.95
+    assert found.left_over.logits < 0.05
+    assert found.verdict == "in part"
+    assert "every network can be written" in str(found.left_over)
+
+
+@pytest.mark.parametrize("recipe", ["ahmed-lstm-small", "ahmed-rnn"])
+def test_recurrent_networks_have_logits_and_read_out_but_no_certificate(recipe, tmp_path):
+    traj = trained(tmp_path, recipe, **{"task.p": 7, "model.d_model": 16, "model.d_hidden": 16})
+    found = explained(traj, keys=[1, 2])
+    assert [sentence.id for sentence in found.sentences] == ["keys", "readout", "bypass"]
+    assert found.certificate is found.ideal_model is None
+    assert found.verdict == "in part"
+    assert "does not tell its tables" in str(found.left_over)
+
+
+def test_scores_of_products_are_said_to_leave_out_pairs_with_0(tmp_path):
+    found = explained(trained(tmp_path, **{"task.p": 5, "task.operation": "multiply"}), keys=[1])
+    assert "over the 16 pairs without 0 (certificate: over all pairs)" in found.lines()[1]
+    assert found.certificate.right.shape == (5, 5)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"keys": keys} for keys in ([1.5], [float("nan")], [None], [[1]], 5, "12", [0], [6], [1, 1], ["1"])),
+        *({"seed": seed} for seed in (-1, 1.5, "a", None, True)),
+        *({"permutations": 0}, {"rank": 3}, {"rank": "4"}),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_refused_in_one_line(run, wrong):
+    with pytest.raises(InvalidArgumentError, match=f"`{next(iter(wrong))}` must") as refused:
+        explained(run, **wrong)
+    assert "\n" not in str(refused.value)
+
+
+def test_numbers_of_numpy_are_numbers(run):
+    found = explained(run, keys=np.array([2, 1]), seed=np.int64(3), rank=4.0, permutations=np.int64(2))
+    assert found.account.keys == (2, 1)
+    assert json.dumps(found.account.keys) == "[2, 1]"
+
+
+def test_the_name_of_a_run_is_no_markup(run, tmp_path):
+    name = "<img src=x onerror=alert(1)>&"
+    found = explained(changed(run, tmp_path / name, lambda weights: None), keys=[1])
+    page = (found.save(tmp_path / "page") / "index.html").read_text()
+    assert "<img" not in page
+    assert "&lt;img" in found._repr_html_()
+
+
+@pytest.fixture(scope="module")
+def account(run, tmp_path_factory):
+    return explained(run, keys=[1, 3]).save(tmp_path_factory.mktemp("account"))
+
+
+def test_an_account_is_read_back_from_a_path_as_text(account):
+    assert Account.load(str(account)).keys == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *({"symmetry": symmetry} for symmetry in ([], ["cyclic"], ["cyclic", 13], ["cyclic", "11"], ["monster", 11])),
+        *({"keys": keys} for keys in ([1.5, 3], [1], [1, 99], "13", None)),
+    ],
+    ids=str,
+)
+def test_a_damaged_account_is_refused(account, tmp_path, damage):
+    folder = shutil.copytree(account, tmp_path / "damaged")
+    plain = json.loads((folder / "account.json").read_text())
+    (folder / "account.json").write_text(json.dumps(plain | damage))
+    with pytest.raises(InvalidArgumentError, match="`folder` must hold an account"):
+        Account.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("elements", lambda x: x[:5]),
+        ("elements", lambda x: x.astype(float)),
+        ("cluster", lambda x: x.astype(float)),
+        ("beta", lambda x: x[:, None]),
+        ("beta", lambda x: x[0]),
+        ("first", lambda x: x[:, :2]),
+    ],
+)
+def test_damaged_arrays_of_an_account_are_refused(account, tmp_path, name, damage):
+    folder = shutil.copytree(account, tmp_path / "damaged")
+    arrays = load_file(folder / "account.safetensors")
+    save_file(arrays | {name: np.ascontiguousarray(damage(arrays[name]))}, folder / "account.safetensors")
+    with pytest.raises(InvalidArgumentError, match="`folder` must hold an account"):
+        Account.load(folder)
