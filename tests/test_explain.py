@@ -12,6 +12,7 @@ import xarray
 
 import interp
 from interp.analysis.account import PARTS, Account
+from interp.analysis.batch import PERMUTATIONS
 from interp.analysis.certificate import Certificate, certify
 from interp.analysis.context import RunContext
 from interp.analysis.explaining import Examined
@@ -261,6 +262,16 @@ def test_certificates_of_steps_are_sound(grokked_run):
         assert found.certificate.loss >= found.network.loss
 
 
+@pytest.mark.parametrize("name", ["certified_accuracy", "resampled_accuracy"])
+def test_measures_of_a_step_are_of_that_step(grokked_run, grokked, name):
+    steps = [0, 600, 1600]  # the first one, too, before which the keys of the last are found
+    values = interp.measure(grokked_run, [name], steps=steps, cache=False)[name].values
+    for step, value in zip(steps, values):
+        found = explain(grokked_run, step, keys=grokked.account.keys, permutations=PERMUTATIONS, timeline=False)
+        resampled = found.sentence("whole").resampled.accuracy
+        assert value == (found.certificate.accuracy if name == "certified_accuracy" else resampled)
+
+
 def test_where_nothing_is_proved_no_key_is_dropped(grokked_run):
     found = explain(grokked_run, 200, timeline=False)
     shares = [k for k, share in enumerate(interp_shares(grokked_run, 200), 1) if share > 0.001]
@@ -283,7 +294,6 @@ def test_the_split_of_a_run_without_equals(tmp_path):
         assert found.certificate.accuracy <= accuracy(traj)
         if rate == 0:
             assert np.abs(found.account.product).max() < 1e-6  # without attention nothing multiplies
-            assert found.sentence("attention").alone == found.sentence("attention").without
         else:
             assert np.abs(found.account.product).max() > 1e-4
 
