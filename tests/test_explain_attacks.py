@@ -1,5 +1,6 @@
 """Claims of an explanation that an adversary would try: dead networks, chance, vacuous accounts, damaged files."""
 
+import dataclasses
 import json
 import shutil
 
@@ -206,3 +207,42 @@ def test_damaged_arrays_of_an_account_are_refused(account, tmp_path, name, damag
     save_file(arrays | {name: np.ascontiguousarray(damage(arrays[name]))}, folder / "account.safetensors")
     with pytest.raises(InvalidArgumentError, match="`folder` must hold an account"):
         Account.load(folder)
+
+
+def test_a_timeline_ends_at_the_step_and_has_the_keys_of_its_explanation(learning):
+    last = explained(learning)
+    others = [key for key in range(1, last.account.N // 2 + 1) if key not in last.account.keys][:2]
+    one = explained(learning, step=150, keys=others)
+    assert int(one.timeline["step"][-1]) == 150
+    assert float(one.timeline["certified_accuracy"][-1]) == one.certificate.accuracy
+    assert float(one.timeline["certified_loss"][-1]) == one.certificate.loss
+    assert one.timeline["key"].values.tolist() == others
+
+
+def test_tables_of_another_network_are_refused(run, monkeypatch):
+    network = type(run.network)
+    own = network.pair_tables
+
+    def others(self, tokens):
+        tables = own(self, tokens)
+        return dataclasses.replace(tables, W_L=2 * tables.W_L)
+
+    monkeypatch.setattr(network, "pair_tables", others)
+    with pytest.raises(InvalidArgumentError, match=r"pair_tables` must give the logits of the network itself"):
+        explained(run)
+
+
+@pytest.mark.parametrize("steps", [[], 5, "ab", ["a"], [150, 100], [100, 200], [100, 101]])
+def test_a_run_of_idealised_networks_takes_stored_steps(learning, tmp_path, steps):
+    found = explained(learning, step=150, keys=[1])
+    with pytest.raises(InvalidArgumentError, match=r"`steps` must be"):
+        found.ideal_run(tmp_path / "ideal", steps)
+    assert not (tmp_path / "ideal").exists()
+
+
+def test_an_explanation_is_not_saved_over_a_run_or_a_file(run, tmp_path):
+    found = explained(run)
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", run.folder):
+        with pytest.raises(InvalidArgumentError, match="`folder` must be a folder of its own"):
+            found.save(folder)

@@ -25,7 +25,7 @@ from interp.analysis.account import (
 )
 from interp.analysis.certificate import Certificate, certify
 from interp.analysis.context import RunContext
-from interp.errors import NotAvailableError
+from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.models import Network
 from interp.models.tables import PairTables
 from interp.theory.groups import finite_group, irreps
@@ -36,6 +36,8 @@ RANK = 4
 """Directions in each cluster of a certificate, unless another number is asked for."""
 SUFFERS = 0.005
 """Certified accuracy that a weak key must be worth to stay."""
+SAME = 1e-3
+"""Largest difference of the tables' logits from the network's in its own precision, relative to the largest logit."""
 WEAK = 10
 """A key with less than this many times the threshold's share of the logits is dropped if the certificate allows."""
 
@@ -92,7 +94,7 @@ class Examined:
             x, W, activation = np.zeros((N, N, 0)), answer.neuron_logit_map.detach().double().numpy(), "none"
         bypass, W = bypass[..., columns], W[:, columns]
         i = np.arange(N)
-        return Circuit(
+        found = Circuit(
             activation=activation,
             x=x,
             hidden=hidden,
@@ -102,6 +104,18 @@ class Examined:
             answers=(i[:, None] + i) % N if context.operation is not None else context.group.table,
             symmetry=self.symmetry,
         )
+        self._require_equal(found.logits)
+        return found
+
+    def _require_equal(self, logits: Float[np.ndarray, "N N C"]) -> None:
+        """Demand that these logits are the network's: a user's `pair_tables` may be of another."""
+        expected = self.outputs(self.network)
+        size = float(np.abs(expected).max())
+        if not np.abs(logits - expected).max() <= SAME * (1 + size):
+            raise InvalidArgumentError(
+                f"`{type(self.network).__name__}.pair_tables` must give the logits of the network itself; got others, "
+                f"by up to {np.abs(logits - expected).max():.3g} where the largest is {size:.3g}."
+            )
 
     @property
     def symmetry(self) -> tuple[str, int]:

@@ -10,7 +10,7 @@ verdict is "in part" at most.
 import html
 import json
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -160,8 +160,12 @@ class Explanation:
 
     @cached_property
     def timeline(self) -> "xarray.Dataset":
-        """Measures of the account over the steps of the run, with the keys of the last step (see `timeline_of`)."""
-        return timeline_of(self._traj, self.account, progress=bool(self.settings.get("progress")))
+        """Measures of the account up to the step explained, with its keys refitted at each step (see `timeline_of`).
+
+        Certificates are those of rank 4.
+        """
+        steps = spread(self._traj.steps[self._traj.steps <= self.step])
+        return timeline_of(self._traj, self.account, steps=steps, progress=bool(self.settings.get("progress")))
 
     @property
     def births(self) -> Mapping[str, Mapping[Any, int | None]]:
@@ -181,7 +185,12 @@ class Explanation:
         if self.ideal_model is None:
             raise NotAvailableError(f"{self.run} has no idealised network at step {self.step}: {self.left_over}.")
         before = self._traj.steps[self._traj.steps <= self.step]
-        return ideal_run(self._traj, self.account, Path(folder), spread(before) if steps is None else steps)
+        chosen = spread(before) if steps is None else steps
+        if isinstance(chosen, str) or not isinstance(chosen, Iterable) or not len(known := list(chosen)):
+            raise InvalidArgumentError(f"`steps` must be one or more stored steps; got {steps!r}.")
+        if not {*known} <= {*before.tolist()} or sorted({*known}) != known:
+            raise InvalidArgumentError(f"`steps` must be stored steps up to {self.step}, increasing; got {steps!r}.")
+        return ideal_run(self._traj, self.account, Path(folder), known)
 
     def verify(self, traj: Trajectory | None = None) -> Certificate:
         """Certificate computed again from the stored weights and this account alone; nothing is fitted or found.
@@ -213,6 +222,8 @@ class Explanation:
         The account is read back by `Account.load(folder)`; `verify_explanation` proves the certificate again.
         """
         folder = Path(folder)
+        if (folder / "run.json").exists() or (folder.exists() and not folder.is_dir()):
+            raise InvalidArgumentError(f"`folder` must be a folder of its own, and not a file or a run; got {folder}.")
         folder.mkdir(parents=True, exist_ok=True)
         self.account.save(folder)
         summary = {

@@ -125,7 +125,9 @@ def sentences_of(
                 rule=f"certified accuracy at least {CERTIFIED}",
             )
         )
-    return tuple(_judged(sentence, speaker.network.accuracy, speaker.gains) for sentence in found)
+    return tuple(
+        _judged(sentence, speaker.network.accuracy, 1 / examined.circuit.N, speaker.gains) for sentence in found
+    )
 
 
 def _no_key(examined: Examined, scrubbed: Scrubbed, other: Account | None, seed: int) -> Sentence:
@@ -146,8 +148,8 @@ def _no_key(examined: Examined, scrubbed: Scrubbed, other: Account | None, seed:
     )
 
 
-def _judged(sentence: Sentence, accuracy: float, gains: dict[str, float]) -> Sentence:
-    """The sentence with whether it holds, by its rule."""
+def _judged(sentence: Sentence, accuracy: float, chance: float, gains: dict[str, float]) -> Sentence:
+    """The sentence with whether it holds, by its rule; none holds of a network near chance."""
     kept = KEPT * accuracy
     null = sentence.null.explained
     beats = null is None or sentence.explained is None or sentence.explained > null
@@ -155,13 +157,13 @@ def _judged(sentence: Sentence, accuracy: float, gains: dict[str, float]) -> Sen
         case "certificate":
             holds = sentence.explained is not None and sentence.explained >= CERTIFIED
         case "first" | "second" | "product":
-            holds = gains[sentence.id] >= GAIN
+            holds = beats and gains[sentence.id] >= GAIN
         case "attention" | "embedding" | "phases":
             holds = beats and sentence.alone is not None and sentence.alone.accuracy >= kept
         case _:
             holds = beats and sentence.resampled is not None and sentence.resampled.accuracy >= kept
             holds = holds and sentence.without is not None and sentence.without.accuracy < kept  # which can fail
-    return replace(sentence, holds=bool(holds))
+    return replace(sentence, holds=bool(holds and accuracy > 2 * chance))
 
 
 class _Speaker:
@@ -211,7 +213,8 @@ class _Speaker:
         if not self.has_x:
             yield "bypass", words.bypass(), r"R \approx 0", self.scores("bypass"), kept
             return
-        part = f"it adds {GAIN} to the share of the logits that the idealised network explains"
+        part = f"it adds {GAIN} to the share of the logits that the idealised network explains, and more is explained "
+        part += "than by the control"
         yield "first", words.first(), words.first_formula(), self.scores("first"), part
         if account.basis == "frequency":
             yield "second", words.second(), words.second_formula(), self.scores("second"), part

@@ -4,9 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from interp.analysis.account import Account
+from interp.analysis.account import Account, variance_explained
+from interp.analysis.batch import PERMUTATIONS, CheckpointBatch
+from interp.analysis.catalogue import MEASURES
+from interp.analysis.context import RunContext
+from interp.analysis.definitions import Measure
+from interp.analysis.explaining import Examined
 from interp.analysis.measures import measure
+from interp.analysis.scrubbing import Scrubbed
+from interp.models import Network
 from interp.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -24,12 +32,13 @@ CURVES = ("train_accuracy", "test_accuracy")
 def timeline_of(
     traj: Trajectory, account: Account, *, steps: Sequence[int] | None = None, progress: bool = False
 ) -> "xarray.Dataset":
-    """Measures of the account over steps, refitted at each with the keys of the last one.
+    """Measures of an account over steps, refitted at each with its keys.
 
     Variables over `step`: certified accuracy and loss, logits explained, accuracy with everything else resampled, train
     and test accuracy; over `step` and `pair`: `certified_margin`; over `step` and `key`: `alpha`, the coefficient of
     each key in the logits, `cluster_size`, its neurons, and `embedding_share`, its share of the squared norm of the
-    embedding, where the network has them.
+    embedding, where the network has them. Where the keys are those of the run's last step, values are stored beside the
+    run.
 
     `steps`: stored steps; by default at most `STEPS` of them.
     """
@@ -39,8 +48,13 @@ def timeline_of(
     frequencies = account.basis == "frequency"
     by_key = ["logit_coefficient", "neuron_cluster_size"] if frequencies else ["irrep_similarity"]
     known = {*_available(traj)}
-    names = [name for name in (*CURVES, *ACCOUNT, MAP, *by_key, "embedding_power") if name in known]
-    data = measure(traj, names, steps=list(chosen), progress=progress)
+    own = RunContext(traj).account_keys == account.keys
+    names = [name for name in (*CURVES, *((*ACCOUNT, MAP) if own else ()), *by_key, "embedding_power") if name in known]
+    data = measure(traj, names if own else [*names, _given(account.keys)], steps=list(chosen), progress=progress)
+    if not own:
+        scores = data["given"].rename(given_0="pair")
+        data = data.assign({name: scores.isel(pair=i, drop=True) for i, name in enumerate(ACCOUNT)})
+        data[MAP] = scores.isel(pair=slice(len(ACCOUNT), None)).drop_vars("pair", errors="ignore")
     found = {name: data[name] for name in (*CURVES, *ACCOUNT, MAP) if name in data}
     keys = list(account.keys)
     if "logit_coefficient" in data:
@@ -53,6 +67,24 @@ def timeline_of(
         share = data["embedding_power"] / data["embedding_power"].sum("frequency")
         found["embedding_share"] = _of_keys(share.sel(frequency=keys), keys)
     return xarray.Dataset(found, attrs={"run": traj.folder.name, "keys": keys})
+
+
+def _given(keys: tuple[Any, ...]) -> Measure:
+    """Measure of the account with these keys: the four numbers of `ACCOUNT` at each step, then the margins."""
+
+    def scores(batch: CheckpointBatch) -> torch.Tensor:
+        def at_step(model: Network) -> list[float]:
+            examined = Examined(batch.context, model)
+            account = examined.account(keys)
+            certificate = examined.certificate(account)
+            explained = variance_explained(examined.circuit, account)[1]
+            resampled = Scrubbed(examined.circuit).resampled(account, PERMUTATIONS)
+            numbers = [certificate.accuracy, certificate.loss, explained, resampled.accuracy]
+            return [*numbers, *certificate.margin.flatten().tolist()]
+
+        return torch.tensor(batch.each(at_step, gradients=False), dtype=torch.float64)
+
+    return Measure("given", scores, "bounds and scores of an account", dims=("step", ...), requires=("account",))
 
 
 def births(timeline: "xarray.Dataset") -> Mapping[str, Mapping[Any, int | None]]:
@@ -98,8 +130,5 @@ def spread(steps: np.ndarray, most: int = STEPS) -> list[int]:
 
 
 def _available(traj: Trajectory) -> list[str]:
-    from interp.analysis.catalogue import MEASURES
-    from interp.analysis.context import RunContext
-
     context = RunContext(traj)
     return [name for name, item in MEASURES.items() if context.unmet(item.requires) is None]
