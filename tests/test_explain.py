@@ -661,3 +661,44 @@ def test_the_command_line_refuses_in_one_line(words, message, planted, tmp_path,
     code, _, err = call(capsys, "explain", *(places.get(word, word) for word in words), "--no-timeline")
     assert code == 2
     assert message in err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_the_run_of_the_demo(tmp_path):
+    """Section by section what the demo's network has learned; its last bits depend on the machine, so bounds are wide."""
+    traj = interp.train(interp.recipes.get("kitouni-circle"), root=tmp_path, device="cpu")
+
+    def at(step, **arguments):
+        return interp.explain(traj, step=step, timeline=False, **arguments)
+
+    last = at(2500)
+    keys = last.account.keys
+    assert last.verdict == "explained"
+    assert 3 <= len(keys) <= 6
+    assert last.sentence("keys").explained > 0.9
+    gains = [last.sentence(name).explained for name in ("first", "second", "product")]
+    assert gains[0] > 0.9 > 0.02 > max(gains[1:]) > 0.001
+    assert last.sentence("whole").explained > 0.9
+    assert last.sentence("whole").resampled.low > 0.98
+    assert last.sentence("whole").without.accuracy < 0.05
+    assert last.certificate.accuracy > 0.99 > at(2500, rank=2, keys=keys).certificate.accuracy > 0.85
+    assert last.certificate.loss < 0.05
+    assert last.certificate.operations < last.certificate.exhaustive / 1.5 < last.certificate.forward / 3
+
+    for key in keys:
+        without = at(2500, keys=[other for other in keys if other != key])
+        assert without.certificate.accuracy < 0.01
+        assert without.verdict != "explained"
+    wrong = at(2500, keys=[3, 16, 17, 26] if not {3, 16, 17, 26} & {*keys} else [2, 5, 8, 11])
+    assert (wrong.verdict, wrong.certificate.accuracy) == ("none", 0)
+    assert wrong.sentence("keys").alone.accuracy == 1  # restricted logits are right whatever the network does
+
+    early = at(500)
+    assert early.verdict == "in part"
+    assert early.certificate.accuracy == 0
+    assert early.sentence("keys").alone.accuracy == 1 > 0.6 > early.sentence("whole").resampled.accuracy
+    assert at(0).verdict == "none"
+
+    curves = interp.measure(traj, ["test_accuracy", "certified_accuracy"], steps=[1200, 2000, 2500])
+    assert curves["test_accuracy"].sel(step=1200) > 0.95  # the network has grokked before it is cleaned up
+    assert curves["certified_accuracy"].sel(step=1200) < 0.5 < curves["certified_accuracy"].sel(step=2000)
