@@ -478,3 +478,11 @@ def test_a_network_without_content_has_an_account():
     assert np.isnan(variance_explained(circuit, found)).all()
     assert np.abs(found.pre_activations()).max() == 0
     assert (found.alpha_from == 0).all()
+
+
+def test_a_neuron_that_is_never_cut_off_does_not_ruin_the_advice():
+    """Its idealised activation is linear, so that it interacts no more than rounding does; its weight stays bounded."""
+    scale = module._scale(np.array([1.0, 4.0, 1.0, 1e-30, 0.0]), np.ones(5))
+    assert np.allclose(scale[:3], [1.0, 2**0.5, 1.0])
+    assert np.allclose(scale[3:], module.LEAST_POWER**0.25)
+    assert np.isfinite(module._scale(np.zeros(3), np.zeros(3))).all()

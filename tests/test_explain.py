@@ -665,7 +665,7 @@ def test_the_command_line_refuses_in_one_line(words, message, planted, tmp_path,
 
 @pytest.mark.slow
 def test_the_run_of_the_demo(tmp_path):
-    """Section by section what the demo's network has learned; its last bits depend on the machine, so bounds are wide."""
+    """Section by section what the demo's network has learned; bits depend on the machine, so that bounds are wide."""
     traj = interp.train(interp.recipes.get("kitouni-circle"), root=tmp_path, device="cpu")
 
     def at(step, **arguments):

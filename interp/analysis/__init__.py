@@ -36,3 +36,14 @@ integer, or a boolean) on the device of its input. On top of them stand
     catalogue       the table of all measures
     measures        `measure`: the table evaluated over a run; `cache` stores the values
 """
+
+import importlib
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    """Modules of this package, each imported when it is first named: `import interp` is enough."""
+    try:
+        return importlib.import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None

@@ -58,6 +58,8 @@ KEY_SHARE = 0.001
 """Share of the squared logits above which a frequency is key; 1 % is too high for some published networks."""
 IRREP_SHARE = 0.02
 """Share of the squared logits above which an irrep is key."""
+LEAST_POWER = 1e-4
+"""Power of a neuron's interactions below which its weight in a certificate does not fall, over the median's."""
 TORUS = 48
 """Points per angle on which harmonics of an idealised neuron are computed."""
 INTERACTIONS = ((1, 1), (1, -1), (2, 1), (1, 2), (2, 2), (2, -2), (2, -1), (1, -2))
@@ -716,9 +718,14 @@ def _positive(x: np.ndarray) -> Any:
 
 
 def _scale(variance: np.ndarray, W_norm: np.ndarray) -> np.ndarray:
-    """Weights s = (sqrt(v)/|W|)^(1/2); neurons that do not interact get the smallest weight of the others."""
+    """Weights s = (sqrt(v)/|W|)^(1/2), with v at least `LEAST_POWER` of the cluster's median.
+
+    An idealised neuron that is never cut off interacts no more than rounding does; the network's own may.
+    """
+    interacting = variance[variance > 0]
+    floor = LEAST_POWER * float(np.median(interacting)) if len(interacting) else 1.0
     with np.errstate(divide="ignore", invalid="ignore"):
-        s = np.sqrt(np.sqrt(variance) / W_norm)
+        s = np.sqrt(np.sqrt(np.maximum(variance, floor)) / W_norm)
     good = np.isfinite(s) & (s > 0)
     return np.where(good, s, s[good].min() if good.any() else 1.0)
 

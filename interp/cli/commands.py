@@ -489,14 +489,20 @@ class Explain:
     def __call__(self) -> None:
         """Explain each run and print it; then print what several have in common."""
         from interp.explanation import compare_explanations, explain
+        from interp.trajectory import load
 
+        if self.output is not None and self.output.exists() and not self.output.is_dir():
+            raise ConfigError(f"`--output` must be a folder; {self.output} is none.")
         if not self.runs:
             raise ConfigError("Name one or more run folders, such as checkpoints/add59-transformer-seed0-1a2b3c4d.")
         if self.verify is not None:
             self._verify(self.verify)
             return
+        trajs = [load(run) for run in self.runs]  # a wrong one is known before the others are explained
+        if len({traj.folder.name for traj in trajs}) < len(trajs):
+            raise ConfigError("Runs that are compared need folders of different names.")
         found = []
-        for run in self.runs:
+        for run in trajs:
             one = explain(run, self.step, rank=self.rank, timeline=self.timeline, progress=True)
             print("\n".join(one.lines()), flush=True)
             if self.output is not None:

@@ -71,7 +71,8 @@ class LeftOver:
             for name, share in (
                 ("pre-activations", self.pre_activations),
                 ("read-out", self.readout),
-                ("logits (by-passing the neurons)", self.bypass),
+                ("logits", self.logits),
+                ("logits in what passes by the neurons", self.bypass),
             )
             if np.isfinite(share)
         ]
@@ -168,6 +169,11 @@ class Explanation:
         return timeline_of(self._traj, self.account, steps=steps, progress=bool(self.settings.get("progress")))
 
     @property
+    def has_timeline(self) -> bool:
+        """Whether the timeline has been computed."""
+        return "timeline" in vars(self)
+
+    @property
     def births(self) -> Mapping[str, Mapping[Any, int | None]]:
         """First steps from which alpha, cluster size and embedding share of a key stay above half their last value."""
         return births(self.timeline)
@@ -234,6 +240,7 @@ class Explanation:
             "sentences": [_plain(sentence) for sentence in self.sentences],
             "certificate": None if self.certificate is None else _summary(self.certificate),
             "left_over": str(self.left_over),
+            **({"births": self.births, "timeline": _curves(self.timeline)} if self.has_timeline else {}),
             "settings": {name: value for name, value in self.settings.items() if name != "progress"},
         }
         (folder / "explanation.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -292,13 +299,14 @@ def explain(
     examined = Examined(context, traj.model(step))
     tables = examined.tables  # which raises where the network is of a kind that has no account
     batch = CheckpointBatch(context, np.array([position]))
-    chosen = _as_keys(keys) if keys is not None else examined.keys(batch.named_keys, rank)
+    chosen = _as_keys(keys) if keys is not None else examined.keys(batch.named_keys)
     scrubbed = Scrubbed(examined.circuit)
     network = scrubbed.score(scrubbed.logits)
-    settings = {"rank": rank, "seed": seed, "permutations": permutations, "progress": progress}
+    settings: dict[str, Any] = {"rank": rank, "seed": seed, "permutations": permutations, "progress": progress}
     account = examined.account(chosen)
     certificate = None if tables is None else examined.certificate(account, rank)
     others = other_keys(examined.circuit, chosen or (1,), seed)
+    settings["control"] = list(others)
     other = examined.account(others) if others else None
     other_certificate = None if certificate is None or other is None else examined.certificate(other, rank)
     sentences = sentences_of(
@@ -398,6 +406,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value
+
+
+def _curves(timeline: "xarray.Dataset") -> dict[str, Any]:
+    """Curves of a timeline as JSON: steps, and the values of each quantity at each step, by key where it has keys."""
+    names = [name for name in timeline.data_vars if "pair" not in timeline[name].dims]
+    curves = {str(name): np.round(timeline[name].transpose("step", ...).values, 6).tolist() for name in names}
+    return {"step": timeline["step"].values.tolist(), **curves}
 
 
 def _summary(certificate: Certificate) -> dict[str, Any]:

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 
 __all__ = ["certificate_line", "html_of", "lines_of", "table_of"]
 
+LEGEND = (
+    "Explained: share of variance. Alone: accuracy with that part replaced by the account; without: with it removed; "
+    "resampled: with all that the sentence calls irrelevant taken from other inputs. All pairs count, trained on or "
+    "not."
+)
 KINDS = ("explained", "alone", "without", "resampled")
 GREY, HOLDS, FAILS = "#8a93a0", "#1b9e77", "#d5622a"
 FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif"
@@ -46,18 +51,38 @@ def lines_of(explanation: "Explanation") -> list[str]:
         f"{what}: {keys}; {_network(explanation)}",
     ]
     if account.keys:
-        lines += [f"logits: {plain_formula(explanation)}", _size(account)]
+        lines += [f"logits: {plain_formula(explanation)}", *_sources(account), _size(account)]
     lines.append("")
     for row, sentence in zip(table_of(explanation), explanation.sentences):
         mark = "+" if sentence.holds else "-"
         lines.append(f"{mark} {sentence.text}")
         scored = [f"{head} {value}" for head, value in zip(HEADS[2:], row[2:]) if value != "-"]
         lines.append(f"    {'; '.join(scored)}")
+        lines.append(f"    holds if {sentence.rule}")
+    others = ", ".join(map(str, explanation.settings.get("control", ()))) or "none"
+    lines += ["", f"{LEGEND} Null: the same for keys that are none, {others}."]
+    if explanation.has_timeline:
+        lines += [
+            f"Born (first step from which it stays above half its last value), {name.replace('_', ' ')}: "
+            + ", ".join(f"{key} at {'-' if step is None else f'{step:,}'}" for key, step in of_key.items())
+            for name, of_key in explanation.births.items()
+        ]
     lines.append("")
     if explanation.certificate is not None:
         lines.append(certificate_line(explanation.certificate))
     lines.append(f"Left over: {explanation.left_over}")
     return lines
+
+
+def _sources(account: Any) -> list[str]:
+    """Line that says where each coefficient of the logits comes from; none for groups, or without pre-activations."""
+    if account.basis != "frequency" or not account.has_pre_activations:
+        return []
+    parts = [
+        f"{key}: {relu:.0%}, {harmonic:.0%}, {attention:.0%}"
+        for key, (relu, harmonic, attention) in zip(account.keys, account.alpha_from)
+    ]
+    return [f"coefficients from the non-linearity, the second harmonic, attention: {'; '.join(parts)}"]
 
 
 def certificate_line(certificate: Certificate) -> str:

@@ -122,7 +122,7 @@ def sentences_of(
                 resampled=None,
                 null=null,
                 holds=False,
-                rule=f"certified accuracy at least {CERTIFIED}",
+                rule=f"the certified accuracy is at least {CERTIFIED}",
             )
         )
     return tuple(
@@ -208,10 +208,12 @@ class _Speaker:
         alone = f"alone keeps {KEPT} of the accuracy and more is explained than by the control"
         kept = f"resampled keeps {KEPT} of the accuracy and more is explained than by the control"
         kept += ", and without does not keep it"
+        neurons, pattern = (f"{kind} keeps {KEPT} of the accuracy" for kind in ("resampled", "alone"))
+        neurons += ", and without does not keep it"
         yield "keys", words.keys(), words.logits(), self.scores("keys"), kept
         yield "readout", words.readout(), words.readout_formula(), self.scores("readout"), kept
         if not self.has_x:
-            yield "bypass", words.bypass(), r"R \approx 0", self.scores("bypass"), kept
+            yield "bypass", words.bypass(), r"L \approx h W_L", self.scores("bypass"), neurons
             return
         part = f"it adds {GAIN} to the share of the logits that the idealised network explains, and more is explained "
         part += "than by the control"
@@ -226,11 +228,11 @@ class _Speaker:
                 words.attention(),
                 r"A_h(a, b) = \bar A_h + f_h(a) + g_h(b)",
                 self.scores("attention"),
-                alone,
+                pattern,
             )
         if account.basis == "frequency" and self.examined.context.has_operand_table:
             yield "embedding", words.embedding(), "", self.scores("embedding"), alone
-        yield "bypass", words.bypass(), r"R \approx 0", self.scores("bypass"), kept
+        yield "bypass", words.bypass(), r"L \approx h W_L", self.scores("bypass"), neurons
         yield "whole", words.whole(), r"\hat L = \mathrm{act}(\hat x) \hat W", self.scores("whole"), kept
 
     def scores(self, name: str) -> Scores:
@@ -466,7 +468,7 @@ class _Words:
         return "Of the embedding, the key frequencies and their doubles are used."
 
     def bypass(self) -> str:
-        return "The part of the logits that passes by the neurons does not matter."
+        return "The logits come from the neurons: what passes by them does not matter."
 
     def whole(self) -> str:
         return "The idealised network, from the account's numbers alone, is what the network computes."
