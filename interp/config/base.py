@@ -258,8 +258,8 @@ def _is_record(cls: type) -> bool:
 
 
 def _is_own(cls: type) -> bool:
-    """Whether a class belongs to this package, and not to a user."""
-    return cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+    """Whether a class is one of this subpackage; others are named by their modules, as users' are."""
+    return cls.__module__.startswith(f"{__package__}.")
 
 
 def _subclasses(cls: type) -> Iterator[type]:
