@@ -133,7 +133,7 @@ def true_loss(tables, answers):
 
 
 def unsound(certified, tables, answers):
-    """What a certificate claims and a network does not keep."""
+    """Claims of a certificate that a network does not keep."""
     margins = exhaustive_margins(tables, answers)
     wrong = int((certified.margin > margins).sum()) + int((certified.right & (margins <= 0)).sum())
     return wrong + int(certified.loss < true_loss(tables, answers)) + int(certified.accuracy > (margins > 0).mean())

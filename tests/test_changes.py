@@ -113,7 +113,7 @@ class Twice(Network):
 
 
 class Named(Twice):
-    """The same with a name for each use."""
+    """Network with a name for each use of its activation."""
 
     def plain_pass(self, tokens, activations: Activations):
         x = activations.keep("first", self.layer(self.embed(tokens).sum(1)))

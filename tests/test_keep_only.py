@@ -83,7 +83,7 @@ CASES = [
 @pytest.mark.parametrize("other", ["zero", "mean"])
 @pytest.mark.parametrize(("name", "kept", "changes"), CASES)
 def test_it_is_the_ablation_that_it_says(name, kept, changes, other):
-    """By way of changed activations, and in both passes of the network."""
+    """Ablation by way of changed activations, and in both passes of the network, is that of the weights."""
     model, task = run_of(name)
     before = {at: W.clone() for at, W in model.state_dict().items()}
     found = keep_only(model, **kept, other=other, examples=task)

@@ -255,7 +255,7 @@ def test_it_is_the_activation_patching_of_transformer_lens(name):
 
 @pytest.mark.parametrize("kind", ["q", "k", "v"])
 def test_a_direct_path_is_that_of_transformer_lens(kind):
-    """By its hooks, as `get_act_patch_direct_path` has it, which needs a fork of the stream that this bridge lacks.
+    """Hooks of the bridge make the path, as `get_act_patch_direct_path` does, which needs a fork that it lacks.
 
     What a head writes of the source less what it writes of the base comes to the queries, keys or values of one head.
     """
@@ -313,7 +313,7 @@ def test_ablations_by_hand(name):
 
 
 def test_the_control_ablates_as_many_others():
-    """One head does everything: without it nothing is left, without others nothing is lost."""
+    """Ablation of the head that does everything leaves nothing; that of the others loses nothing."""
     model, runs = run_of(ONE)
     with torch.no_grad():
         model.blocks[0].attn.W_O[[0, 2]] = 0

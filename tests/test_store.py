@@ -540,7 +540,7 @@ def test_only_a_writer_removes_what_dead_writers_left(tmp_path):
 
 
 def test_a_killed_writer_of_measured_values_leaves_nothing_for_long(tmp_path):
-    """What is abandoned is removed by the next writer of the file and of the run, what may be somebody's is not."""
+    """Abandoned files are removed by the next writer of the file and of the run; a living writer's are not."""
     folder, minute = build(tmp_path / "run"), 61
     gone = subprocess.Popen(["true"])
     gone.wait()
