@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 
 from interp.analysis import account as module
+from interp.analysis import advising
 from interp.analysis.account import (
     PARTS,
     Account,
     Circuit,
-    advice,
     empty_account,
     fit_account,
     key_shares,
     phase_coherence,
     variance_explained,
 )
+from interp.analysis.advising import advice
 from interp.analysis.certificate import certify
 from interp.analysis.explaining import candidate_keys, other_keys
 from interp.analysis.scrubbing import Scrubbed
@@ -482,7 +483,7 @@ def test_a_network_without_content_has_an_account():
 
 def test_a_neuron_that_is_never_cut_off_does_not_ruin_the_advice():
     """Its idealised activation is linear, so that it interacts no more than rounding does; its weight stays bounded."""
-    scale = module._scale(np.array([1.0, 4.0, 1.0, 1e-30, 0.0]), np.ones(5))
+    scale = advising._scale(np.array([1.0, 4.0, 1.0, 1e-30, 0.0]), np.ones(5))
     assert np.allclose(scale[:3], [1.0, 2**0.5, 1.0])
-    assert np.allclose(scale[3:], module.LEAST_POWER**0.25)
-    assert np.isfinite(module._scale(np.zeros(3), np.zeros(3))).all()
+    assert np.allclose(scale[3:], advising.LEAST_POWER**0.25)
+    assert np.isfinite(advising._scale(np.zeros(3), np.zeros(3))).all()

@@ -12,10 +12,9 @@ import xarray
 
 import interp
 from interp.analysis.account import PARTS, Account
-from interp.analysis.batch import PERMUTATIONS
 from interp.analysis.certificate import Certificate, certify
 from interp.analysis.context import RunContext
-from interp.analysis.explaining import Examined
+from interp.analysis.explaining import PERMUTATIONS, Examined
 from interp.analysis.operands import order_of_operands
 from interp.analysis.spectra import neuron_power
 from interp.config import AdamW, Decoder, FeedForward, Group, Modular, Recurrent, RunConfig, Symbolic, Transformer
@@ -476,7 +475,7 @@ def test_the_certificate_counts_the_tables(planted, found):
 
 
 def module_advice(account, examined):
-    from interp.analysis.account import advice
+    from interp.analysis.advising import advice
 
     return advice(account, 4, np.linalg.norm(examined.circuit.W_centred, axis=1))
 

@@ -18,6 +18,8 @@
     logistic        logistic regression on points of one class
     llc             the local learning coefficient (extra `llc`)
     account         formulas of a network that adds, or composes elements of a group, with fitted coefficients
+    bases           functions of the elements in which accounts are written: waves, or entries of irreps
+    advising        advice of an account to a certificate
     scrubbing       a network with everything outside its account resampled
     certificate     proved bounds on the margins of a network, from its tables and an account of it
 
@@ -43,7 +45,10 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     """Modules of this package, each imported when it is first named: `import interp` is enough."""
+    module = f"{__name__}.{name}"
     try:
-        return importlib.import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:  # a library that the module needs
+            raise
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None

@@ -34,7 +34,7 @@ from safetensors.numpy import load_file, save_file
 
 from interp.analysis import irreps as irreps_module
 from interp.analysis import logits as logits_module
-from interp.analysis.certificate import Advice
+from interp.analysis.bases import Basis, Functions, Symmetry, all_keys, basis_of, functions_of, products_of
 from interp.errors import InvalidArgumentError
 from interp.models.tables import activated
 from interp.theory.groups import finite_group, irreps
@@ -44,11 +44,8 @@ __all__ = [
     "KEY_SHARE",
     "Account",
     "Circuit",
-    "Functions",
-    "advice",
     "empty_account",
     "fit_account",
-    "functions_of",
     "key_shares",
     "phase_coherence",
     "variance_explained",
@@ -58,12 +55,6 @@ KEY_SHARE = 0.001
 """Share of the squared logits above which a frequency is key; 1 % is too high for some published networks."""
 IRREP_SHARE = 0.02
 """Share of the squared logits above which an irrep is key."""
-LEAST_POWER = 1e-4
-"""Power of a neuron's interactions below which its weight in a certificate does not fall, over the median's."""
-TORUS = 48
-"""Points per angle on which harmonics of an idealised neuron are computed."""
-INTERACTIONS = ((1, 1), (1, -1), (2, 1), (1, 2), (2, 2), (2, -2), (2, -1), (1, -2))
-"""Harmonics of a neuron that depend on both operands, as multiples of its frequency."""
 
 Part = Literal["first", "second", "product"]
 PARTS: tuple[Part, ...] = ("first", "second", "product")
@@ -92,8 +83,13 @@ class Circuit:
     """Logits of the network."""
     answers: Int[np.ndarray, "N N"]
     """Place of the right answer."""
-    symmetry: tuple[str, int]
+    symmetry: Symmetry
     """Family and size of the group whose product is the answer: ("cyclic", N) for sums."""
+
+    @property
+    def basis(self) -> Basis:
+        """Functions in which an account of it is written."""
+        return basis_of(self.symmetry)
 
     @property
     def N(self) -> int:
@@ -130,7 +126,7 @@ class Account:
     """add, subtract (of places in `elements`), or product (of a group)."""
     elements: Int[np.ndarray, " N"]
     """Operands in the order in which the operation adds; discrete logarithms for products mod p, without 0."""
-    symmetry: tuple[str, int]
+    symmetry: Symmetry
     """Family and size of the group: ("cyclic", N) for sums."""
     activation: str
     """Non-linearity of the neurons."""
@@ -160,9 +156,9 @@ class Account:
     """Number of parameters of the network."""
 
     @property
-    def basis(self) -> Literal["frequency", "irrep"]:
+    def basis(self) -> Basis:
         """Functions in which the account is written."""
-        return "frequency" if self.symmetry[0] == "cyclic" else "irrep"
+        return basis_of(self.symmetry)
 
     @property
     def N(self) -> int:
@@ -185,7 +181,7 @@ class Account:
         return len(self.beta) + sum(x.size for x in (self.first, self.second, self.product, self.readout, self.cluster))
 
     @cached_property
-    def functions(self) -> "Functions":
+    def functions(self) -> Functions:
         """Functions of the elements in which the account is written."""
         return functions_of(self.symmetry, self.keys)
 
@@ -219,7 +215,7 @@ class Account:
     def _require_sizes(self) -> None:
         """Raises ValueError where the arrays are not those of the account's keys."""
         n, K = len(self.beta), len(self.keys)
-        order = self.symmetry[1] if self.basis == "frequency" else finite_group(*self.symmetry).order  # type: ignore[arg-type]
+        order = self.symmetry[1] if self.basis == "frequency" else finite_group(*self.symmetry).order
         places = [*self.elements.tolist(), *self.cluster.flat]
         if len(self.elements) != order or not all(isinstance(place, int | np.integer) for place in places):
             raise ValueError(f"`elements` and `cluster` must be whole numbers, with {order} elements")
@@ -253,7 +249,7 @@ class Account:
                     a[:, own] += waves @ of_a.T
                     b[:, own] += waves @ of_b.T
             if "product" in parts and self.product.shape[1]:
-                designs.append(_outer(first))
+                designs.append(products_of(first))
                 coefficients.append(np.where(own, self.product.T, 0.0))
         x = (self.beta + a)[:, None] + b
         if designs:  # one product of matrices for all clusters is faster than a sum for the neurons of each
@@ -331,13 +327,13 @@ def key_shares(circuit: Circuit) -> tuple[Float[np.ndarray, " key"], Float[np.nd
     N, L = circuit.N, circuit.centred
     total = float(np.square(L).sum())
     if not total:
-        count = N // 2 if circuit.symmetry[0] == "cyclic" else len(irreps(finite_group(*circuit.symmetry)))  # type: ignore[arg-type]
+        count = len(all_keys(circuit.symmetry))
         return np.zeros(count), np.zeros(count)
-    if circuit.symmetry[0] == "cyclic":
+    if circuit.basis == "frequency":
         spectrum = np.fft.rfft(logits_module.sum_spectrum(torch.from_numpy(L)).numpy())[1:]
         double = np.where(2 * np.arange(1, len(spectrum) + 1) == N, 1, 2)
         return double * np.abs(spectrum) ** 2 / (N**3 * total), double * spectrum.real / N**3
-    group = finite_group(*circuit.symmetry)  # type: ignore[arg-type]
+    group = finite_group(*circuit.symmetry)
     cosine = irreps_module.logit_similarity(torch.from_numpy(L), group).numpy()
     norms = np.array([np.sqrt(np.square(irrep.character).sum()) for irrep in irreps(group)]) * N
     return cosine**2, cosine * np.sqrt(total) / norms
@@ -444,172 +440,6 @@ def phase_coherence(account: Account) -> Float[np.ndarray, " key"]:
     return found
 
 
-def advice(account: Account, rank: int, W_norm: Float[np.ndarray, " n"]) -> Advice:
-    """Advice of an account to `certify`: clusters, weights s, and up to `rank` directions in each cluster.
-
-    Directions are the account's read-outs at the cluster's own frequency (times s), then real and imaginary part of
-    the harmonic (1, -1) of its idealised neurons (over s), then of (1, 1): 2, 4 or 6. Irreps have one cluster, and all
-    read-outs. `W_norm` are the norms of the neurons' rows of the centred neuron-logit map: by Cauchy-Schwarz the best
-    weights are s^2 = sqrt(v)/|W|, v being the power of the account's harmonics in both operands.
-    """
-    n = len(account.beta)
-    if not account.keys:
-        return Advice(cluster=np.zeros(n, dtype=int), scale=np.ones(n), directions=(np.zeros((n, 0)),))
-    functions = account.functions
-    scale, harmonics = np.ones(n), {}
-    for k in range(functions.clusters):
-        own = functions.members(account.cluster, k)
-        if not own.any():
-            continue
-        found = functions.interactions(account, own)  # [interaction, neuron]
-        variance = 2 * np.square(np.abs(found)).sum(0)
-        harmonics[k] = found
-        scale[own] = _scale(variance, W_norm[own])
-    directions = []
-    for k in range(functions.clusters):
-        own = functions.members(account.cluster, k)
-        columns = [account.readout[own][:, functions.own_readouts[k]] * scale[own, None]]
-        for row in (1, 0)[: max(0, rank - columns[0].shape[1]) // 2] if account.basis == "frequency" else ():
-            z = harmonics[k][row] if k in harmonics else np.zeros(own.sum(), dtype=complex)
-            columns.append(np.stack([z.real, z.imag], axis=1) / scale[own, None])
-        joined = np.concatenate(columns, axis=1)
-        directions.append(joined[:, :rank] if account.basis == "frequency" else joined)
-    cluster = account.cluster if account.basis == "frequency" else np.zeros(n, dtype=int)
-    return Advice(cluster=cluster, scale=scale, directions=tuple(directions))
-
-
-# --- functions of the elements ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Functions:
-    """Functions of the elements in which an account is written, for its keys; see `functions_of`."""
-
-    keys: Any
-    places: list[int]
-    """Place of each key among all frequencies or irreps, as `key_shares` lists them."""
-    clusters: int
-    """Number of clusters of neurons: one for each frequency; one in all for irreps."""
-    first: list[np.ndarray]
-    """Functions [N, f] of one operand, orthogonal, for each cluster."""
-    second: list[np.ndarray]
-    """Functions of the second harmonic for each cluster, which may vanish or be none."""
-    keyed: np.ndarray
-    """Functions of one operand of all keys side by side [N, sum of widths]."""
-    widths: list[int]
-    """Number of functions of each key."""
-    answers: np.ndarray
-    """Functions of the answer [N, readout]."""
-    own_readouts: list[list[int]]
-    """Columns of `answers` that are the cluster's own."""
-    characters: np.ndarray
-    """cos(w_k r), or the character, of each element r, [N, key]."""
-    quotient: np.ndarray
-    """a + b - c, or a b c^-1, as an element [N, N, N]."""
-    sizes: tuple[int, int, int]
-    """Number of coefficients of a neuron: first, second, product."""
-
-    def members(self, cluster: Int[np.ndarray, " n"], k: int) -> np.ndarray:
-        """Whether each neuron belongs to a cluster."""
-        return np.ones(len(cluster), dtype=bool) if self.clusters == 1 else cluster == k
-
-    def interactions(self, account: Account, own: np.ndarray) -> np.ndarray:
-        """Coefficients of the idealised neurons' dependence on both operands: [interaction, neuron].
-
-        For frequencies the harmonics `INTERACTIONS`, on a torus of angles; for irreps one row, the root mean square of
-        the part that is no sum of functions of one operand.
-        """
-        if account.basis == "irrep":
-            h = activated(account.activation, account.pre_activations())[..., own]
-            h = h - h.mean(0, keepdims=True) - h.mean(1, keepdims=True) + h.mean((0, 1))
-            return np.sqrt(np.square(h).mean((0, 1)) / 2)[None]
-        t = 2 * np.pi * np.arange(TORUS) / TORUS
-        one, two = (np.stack([np.cos(j * t), np.sin(j * t)], axis=1) for j in (1, 2))
-        first, second, product = account.first[own], account.second[own], account.product[own]
-        a = account.beta[own] + one @ first[:, :2].T + two @ second[:, :2].T
-        b = one @ first[:, 2:].T + two @ second[:, 2:].T
-        x = a[:, None] + b + (_outer(one) @ product.T).reshape(TORUS, TORUS, -1)
-        h = activated(account.activation, x)
-        wave = np.exp(-1j * np.arange(-2, 3)[:, None] * t) / TORUS  # [j + 2, point]
-        of_a = np.concatenate([wave.real, wave.imag]) @ h.reshape(TORUS, -1)
-        of_a = (of_a[:5] + 1j * of_a[5:]).reshape(5, TORUS, -1)
-        spectrum = wave @ of_a  # [j + 2, l + 2, neuron]
-        return np.stack([spectrum[i + 2, j + 2] for i, j in INTERACTIONS])
-
-
-def functions_of(symmetry: tuple[str, int], keys: Sequence[Any]) -> Functions:
-    """Functions in which the account of a network on a group is written: waves of frequencies, or entries of irreps.
-
-    Raises:
-        InvalidArgumentError: a key is no frequency or irrep of the group, or is named twice.
-
-    >>> functions_of(("cyclic", 4), [1]).first[0].round(6).tolist()
-    [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [-0.0, -1.0]]
-    """
-    if len(set(keys)) < len(keys):
-        raise InvalidArgumentError(f"`keys` must be distinct; got {list(keys)}.")
-    return _waves(symmetry[1], keys) if symmetry[0] == "cyclic" else _entries(symmetry, keys)
-
-
-def _waves(N: int, keys: Sequence[Any]) -> Functions:
-    if not all(isinstance(k, int | np.integer) and 1 <= k <= N // 2 for k in keys):
-        raise InvalidArgumentError(f"`keys` must be frequencies in 1..{N // 2} for {N} elements; got {list(keys)}.")
-    keys = tuple(int(k) for k in keys)
-    t = np.arange(N)
-
-    def pair(k: int) -> np.ndarray:
-        angles = 2 * np.pi * (k * t % N) / N
-        waves = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        return waves * (np.square(waves).sum(0) > 1e-9 * N)  # the sine of N/2 vanishes
-
-    def harmonic(k: int) -> np.ndarray:
-        folded = min(2 * k % N, -2 * k % N)
-        return pair(folded if folded == 2 * k % N else 2 * k) if folded not in (0, k) else np.zeros((N, 2))
-
-    first = [pair(k) for k in keys]
-    joined = np.concatenate([np.zeros((N, 0)), *first], axis=1)
-    return Functions(
-        keys=keys,
-        places=[k - 1 for k in keys],
-        clusters=len(keys),
-        first=first,
-        second=[harmonic(k) for k in keys],
-        keyed=joined,
-        widths=[2] * len(keys),
-        answers=joined,
-        own_readouts=[[2 * i, 2 * i + 1] for i in range(len(keys))],
-        characters=joined[:, ::2],
-        quotient=(t[:, None, None] + t[:, None] - t) % N,
-        sizes=(4, 4, 4),
-    )
-
-
-def _entries(symmetry: tuple[str, int], keys: Sequence[str]) -> Functions:
-    group = finite_group(*symmetry)  # type: ignore[arg-type]
-    names = [irrep.name for irrep in irreps(group)]
-    if any(key not in names[1:] for key in keys):
-        raise InvalidArgumentError(
-            f"`keys` must be irreps of {group.name}, {', '.join(names[1:])}; got {', '.join(map(str, keys))}."
-        )
-    chosen = [irreps(group)[names.index(key)] for key in keys]
-    bases = [irrep.basis * np.sqrt(group.order) for irrep in chosen]  # of mean square 1
-    joined = np.concatenate([np.zeros((group.order, 0)), *bases], axis=1)
-    return Functions(
-        keys=tuple(keys),
-        places=[names.index(key) for key in keys],
-        clusters=min(len(keys), 1),
-        first=[joined],
-        second=[np.zeros((group.order, 0))],
-        keyed=joined,
-        widths=[basis.shape[1] for basis in bases],
-        answers=joined,
-        own_readouts=[list(range(joined.shape[1]))],
-        characters=np.stack([irrep.character for irrep in chosen], axis=1),
-        quotient=group.table[group.table][..., group.inverse],
-        sizes=(2 * joined.shape[1], 0, 0),
-    )
-
-
 # --- pieces -----------------------------------------------------------------------------------------------------------
 
 
@@ -690,11 +520,6 @@ def _additive(attention: np.ndarray | None) -> Float[np.ndarray, "operand head p
     return np.concatenate([mean[:, :, None], np.moveaxis(f, 1, 2), np.moveaxis(g, 1, 2)], axis=2)
 
 
-def _outer(waves: Float[np.ndarray, "N f"]) -> Float[np.ndarray, "pair product"]:
-    """Products of each function of a and each of b, for all pairs."""
-    return (waves[:, None, :, None] * waves[None, :, None, :]).reshape(len(waves) ** 2, -1)
-
-
 def _explained(left: float, total: float) -> float:
     return float(1 - left / total) if total > 0 else float("nan")
 
@@ -715,19 +540,6 @@ def _by_key(power: Float[np.ndarray, "m f"], widths: Sequence[int]) -> Float[np.
 def _positive(x: np.ndarray) -> Any:
     """Divisors, with 1 in the place of 0: of neurons or functions that vanish."""
     return np.where(x > 0, x, 1.0)
-
-
-def _scale(variance: np.ndarray, W_norm: np.ndarray) -> np.ndarray:
-    """Weights s = (sqrt(v)/|W|)^(1/2), with v at least `LEAST_POWER` of the cluster's median.
-
-    An idealised neuron that is never cut off interacts no more than rounding does; the network's own may.
-    """
-    interacting = variance[variance > 0]
-    floor = LEAST_POWER * float(np.median(interacting)) if len(interacting) else 1.0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        s = np.sqrt(np.sqrt(np.maximum(variance, floor)) / W_norm)
-    good = np.isfinite(s) & (s > 0)
-    return np.where(good, s, s[good].min() if good.any() else 1.0)
 
 
 def _centred(L: np.ndarray) -> np.ndarray:

@@ -15,12 +15,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.analysis import circuits, geometry, irreps, keys, llc, logits, patching, progress, spectra, subspaces
-from interp.analysis.account import variance_explained
 from interp.analysis.context import RunContext
 from interp.analysis.explaining import Examined
 from interp.analysis.loss import cross_entropy_by_input
 from interp.analysis.requirements import suggested_requirement
-from interp.analysis.scrubbing import Scrubbed
 from interp.errors import NotAvailableError
 from interp.models import Network
 from interp.tasks.objective import answer_loss
@@ -29,8 +27,6 @@ __all__ = ["CheckpointBatch"]
 
 COMPONENTS = 8
 """Number of principal components that are followed."""
-PERMUTATIONS = 3
-"""Permutations of the inputs for an accuracy with resampled parts, at each step."""
 NO_GRAPH = "does not require grad"
 """Words of torch's error where a gradient is asked for under `torch.no_grad`."""
 
@@ -414,31 +410,18 @@ class CheckpointBatch:
         """Certified accuracy, loss [nats] and margins, by the account of each step with the keys of the last one."""
         self._require("certified", "account")
         self.depends_on.add("last")
-        keys = self.context.account_keys  # found before `each`: it loads the last step into the model that `each` shows
-
-        def bounds(model: Network) -> tuple[float, float, Tensor]:
-            examined = Examined(self.context, model)
-            certificate = examined.certificate(examined.account(keys))
-            return certificate.accuracy, certificate.loss, torch.from_numpy(certificate.margin).flatten().float()
-
-        accuracy, loss, margin = zip(*self.each(bounds, gradients=False))
+        keys = self.context.account_keys
+        accuracy, loss, margin = zip(*self.each(lambda m: Examined(self.context, m).bounds(keys), gradients=False))
         proved, at_most = (torch.tensor(bound, dtype=torch.float64) for bound in (accuracy, loss))
-        return proved, at_most, torch.stack(margin)
+        return proved, at_most, torch.from_numpy(np.stack(margin)).float()
 
     @cached_property
     def account_scores(self) -> tuple[Float[Tensor, " step"], Float[Tensor, " step"]]:
         """Share of the logits that the idealised network explains, and accuracy with everything else resampled."""
         self._require("account_scores", "account")
         self.depends_on.add("last")
-        keys = self.context.account_keys  # before `each`, as for certificates
-
-        def scores(model: Network) -> tuple[float, float]:
-            examined = Examined(self.context, model)
-            account = examined.account(keys)
-            explained = variance_explained(examined.circuit, account)[1]
-            return explained, Scrubbed(examined.circuit).resampled(account, PERMUTATIONS).accuracy
-
-        explained, resampled = zip(*self.each(scores, gradients=False))
+        keys = self.context.account_keys
+        explained, resampled = zip(*self.each(lambda m: Examined(self.context, m).scores(keys), gradients=False))
         return torch.tensor(explained, dtype=torch.float64), torch.tensor(resampled, dtype=torch.float64)
 
     def _require(self, attribute: str, *requires: str) -> None:

@@ -4,13 +4,14 @@ The account of a step finds keys in three ways: shares of the logits, the two-of
 `irreps.key_irreps`), and the certificate: a weak key without which the certificate proves as much is dropped.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from interp.analysis import spectra
 from interp.analysis.account import (
@@ -18,20 +19,24 @@ from interp.analysis.account import (
     KEY_SHARE,
     Account,
     Circuit,
-    advice,
     empty_account,
     fit_account,
     key_shares,
+    variance_explained,
 )
+from interp.analysis.advising import advice
+from interp.analysis.bases import Symmetry, all_keys, double
 from interp.analysis.certificate import Certificate, certify
 from interp.analysis.context import RunContext
+from interp.analysis.scrubbing import Scrubbed
 from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.models import Network
 from interp.models.tables import PairTables
-from interp.theory.groups import finite_group, irreps
 
-__all__ = ["RANK", "Examined", "candidate_keys", "other_keys"]
+__all__ = ["PERMUTATIONS", "RANK", "Examined", "candidate_keys", "other_keys"]
 
+PERMUTATIONS = 3
+"""Permutations of the inputs for an accuracy with resampled parts, at each step."""
 RANK = 4
 """Directions in each cluster of a certificate, unless another number is asked for."""
 SUFFERS = 0.005
@@ -78,22 +83,24 @@ class Examined:
         return self.network.pair_tables(self.context.examples.tokens)
 
     @cached_property
+    def arranged(self) -> PairTables | None:
+        """Tables in the order of the account; None where the network has none to tell."""
+        return None if self.tables is None else self.tables.arranged(self.first, self.second, self.columns)
+
+    @cached_property
     def circuit(self) -> Circuit:
         """The network on the grid of the account."""
-        context, N, columns, grid = self.context, len(self.first), self.columns, self._grid
-        if self.tables is not None:
-            x = grid(self.tables.pre_activations())
-            hidden, W, bypass = self.tables.activate(x), self.tables.W_L, grid(self.tables.bypass())
-            activation = self.tables.activation
+        if self.arranged is not None:
+            x, W, bypass = self.arranged.pre_activations(), self.arranged.W_L, self.arranged.bypass()
+            hidden, activation = self.arranged.activate(x), self.arranged.activation
         else:
             with torch.no_grad():
-                answer = self.network.answer(context.inputs)
-            hidden, bypass = (
-                grid(context.grid(part).detach().double().numpy()) for part in (answer.neurons, answer.residual_logits)
-            )
-            x, W, activation = np.zeros((N, N, 0)), answer.neuron_logit_map.detach().double().numpy(), "none"
-        bypass, W = bypass[..., columns], W[:, columns]
-        i = np.arange(N)
+                answer = self.network.answer(self.context.inputs)
+            hidden = self._grid(answer.neurons)
+            bypass = self._grid(answer.residual_logits)[..., self.columns]
+            W = answer.neuron_logit_map.detach().double().numpy()[:, self.columns]
+            x, activation = np.zeros((*hidden.shape[:2], 0)), "none"
+        i = np.arange(len(hidden))
         found = Circuit(
             activation=activation,
             x=x,
@@ -101,24 +108,25 @@ class Examined:
             W=W,
             bypass=bypass,
             logits=hidden @ W + bypass,
-            answers=(i[:, None] + i) % N if context.operation is not None else context.group.table,
+            answers=(i[:, None] + i) % len(i) if self.context.operation is not None else self.context.group.table,
             symmetry=self.symmetry,
         )
-        self._require_equal(found.logits)
+        if self.arranged is not None:
+            self._require_equal(found.logits)
         return found
 
     def _require_equal(self, logits: Float[np.ndarray, "N N C"]) -> None:
         """Demand that these logits are the network's: a user's `pair_tables` may be of another."""
         expected = self.outputs(self.network)
-        size = float(np.abs(expected).max())
-        if not np.abs(logits - expected).max() <= SAME * (1 + size):
+        size, difference = float(np.abs(expected).max()), float(np.abs(logits - expected).max())
+        if not difference <= SAME * (1 + size):
             raise InvalidArgumentError(
                 f"`{type(self.network).__name__}.pair_tables` must give the logits of the network itself; got others, "
-                f"by up to {np.abs(logits - expected).max():.3g} where the largest is {size:.3g}."
+                f"by up to {difference:.3g} where the largest is {size:.3g}."
             )
 
     @property
-    def symmetry(self) -> tuple[str, int]:
+    def symmetry(self) -> Symmetry:
         """Family and size of the group whose product is the answer: ("cyclic", N) for sums."""
         group = self.context.group
         return ("cyclic", len(self.first)) if self.context.operation is not None else (group.family, group.n)
@@ -138,23 +146,23 @@ class Examined:
         """Logits of another network of the same shape, in the order of the account."""
         with torch.no_grad():
             logits = network.answer_logits(self.context.inputs)
-        return self._grid(self.context.grid(logits).double().numpy())[..., self.columns]
+        return self._grid(logits)[..., self.columns]
 
     def embedding_power(self) -> Float[np.ndarray, " frequency"]:
         """Squared norm of the embedding of the operands at each frequency."""
         table = self.network.state_dict()[self.network.embeddings[0]]
         return spectra.embedding_power(self.context.select(table, 0).double()).numpy()
 
-    def _grid(self, x: Float[np.ndarray, "p p d"]) -> Float[np.ndarray, "N N d"]:
-        return x[self.first[:, None], self.second]
+    def _grid(self, x: Float[Tensor, "input d"]) -> Float[np.ndarray, "N N d"]:
+        return self.context.grid(x).detach().double().numpy()[self.first[:, None], self.second]
 
     def account(self, keys: Keys, cluster: Int[np.ndarray, " n"] | None = None) -> Account:
         """Account with these keys, by least squares; an empty one without keys. `cluster`: see `fit_account`."""
         if not keys:
             return empty_account(self.circuit, **self.described)
-        attention = None
-        if self.tables is not None and self.tables.scores is not None and self.tables.rate > 0:
-            attention = np.stack([A[self.first[:, None], self.second] for A in self.tables.attention()])
+        tables, attention = self.arranged, None
+        if tables is not None and tables.scores is not None and tables.rate > 0:
+            attention = np.stack(tables.attention())
         return fit_account(self.circuit, keys, attention=attention, cluster=cluster, **self.described)
 
     @property
@@ -185,7 +193,7 @@ class Examined:
             d_model=weights[embeddings[0]].shape[-1] if embeddings else None,
         )
 
-    def keys(self, named: Sequence[int] | Sequence[str] = (), rank: int = RANK) -> Keys:
+    def keys(self, named: Sequence[int] | Sequence[str] = ()) -> Keys:
         """Keys of the network: candidates by share of the logits, and `named`, without those that prove nothing.
 
         Where the certificate proves nothing at all it cannot tell keys apart, and all stay.
@@ -193,15 +201,26 @@ class Examined:
         found = every = candidate_keys(self.circuit, named)
         if self.tables is None or len(found) < 2:
             return found
-        shares = dict(zip(_all_keys(self.circuit), key_shares(self.circuit)[0]))
+        shares = dict(zip(all_keys(self.symmetry), key_shares(self.circuit)[0]))
         limit = WEAK * _threshold(self.circuit)
         weak = [key for key in sorted(found, key=shares.__getitem__) if shares[key] < limit]
-        proved = self.certificate(self.account(found), rank).accuracy if weak else 0.0
+        proved = self.certificate(self.account(found)).accuracy if weak else 0.0
         for key in weak:
-            without = _keys(other for other in found if other != key)
-            if without and (accuracy := self.certificate(self.account(without), rank).accuracy) > proved - SUFFERS:
+            without = tuple(other for other in found if other != key)
+            if without and (accuracy := self.certificate(self.account(without)).accuracy) > proved - SUFFERS:
                 found, proved = without, accuracy
         return found if proved or not weak else every
+
+    def bounds(self, keys: Keys) -> tuple[float, float, Float[np.ndarray, " pair"]]:
+        """Certified accuracy, loss [nats] and margins, by an account with these keys."""
+        certificate = self.certificate(self.account(keys))
+        return certificate.accuracy, certificate.loss, certificate.margin.ravel()
+
+    def scores(self, keys: Keys) -> tuple[float, float]:
+        """Share of the logits that the network of an account with these keys explains, and resampled accuracy."""
+        account = self.account(keys)
+        explained = variance_explained(self.circuit, account)[1]
+        return explained, Scrubbed(self.circuit).resampled(account, PERMUTATIONS).accuracy
 
 
 def candidate_keys(circuit: Circuit, named: Sequence[int] | Sequence[str] = ()) -> Keys:
@@ -214,9 +233,9 @@ def candidate_keys(circuit: Circuit, named: Sequence[int] | Sequence[str] = ()) 
     >>> candidate_keys(circuit), candidate_keys(circuit, named=[3])
     ((2,), (2, 3))
     """
-    shares, every = key_shares(circuit)[0], _all_keys(circuit)
+    shares, every = key_shares(circuit)[0], all_keys(circuit.symmetry)
     chosen = {*named, *(key for key, share in zip(every, shares) if share > _threshold(circuit))}
-    return _keys(key for key in every if key in chosen)
+    return tuple(key for key in every if key in chosen)
 
 
 def other_keys(circuit: Circuit, keys: Keys, seed: int = 0) -> Keys:
@@ -224,27 +243,16 @@ def other_keys(circuit: Circuit, keys: Keys, seed: int = 0) -> Keys:
 
     They are the controls of an account: whatever is said of its keys is computed for them, too.
     """
-    N, every = circuit.N, _all_keys(circuit)
-    if circuit.symmetry[0] == "cyclic":
-        doubles = {k: min(2 * k % N, -2 * k % N) for k in every}
+    N, every = circuit.N, all_keys(circuit.symmetry)
+    if circuit.basis == "frequency":
+        doubles = {k: double(k, N) for k in every}
         near = {*keys, *(doubles[k] for k in keys), *(k for k in every if doubles[k] in keys)}
     else:
         near = {*keys, every[0]}
     left = [key for key in every if key not in near]
     chosen = np.random.default_rng(seed).permutation(len(left))[: len(keys)]
-    return _keys(left[i] for i in sorted(chosen))
-
-
-def _keys(keys: Iterable[Any]) -> Keys:
-    return tuple(keys)
+    return tuple(left[i] for i in sorted(chosen))
 
 
 def _threshold(circuit: Circuit) -> float:
-    return KEY_SHARE if circuit.symmetry[0] == "cyclic" else IRREP_SHARE
-
-
-def _all_keys(circuit: Circuit) -> Keys:
-    """Every frequency, or the name of every irrep, in the order of `key_shares`."""
-    if circuit.symmetry[0] == "cyclic":
-        return tuple(range(1, circuit.N // 2 + 1))
-    return tuple(irrep.name for irrep in irreps(finite_group(*circuit.symmetry)))  # type: ignore[arg-type]
+    return KEY_SHARE if circuit.basis == "frequency" else IRREP_SHARE

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.analysis.account import PARTS, Account, Circuit
+from interp.models.base import activate
 
 __all__ = ["Score", "Scrubbed", "mean_score"]
 
@@ -85,7 +86,7 @@ class Scrubbed:
 
     def act(self, x: Float[Tensor, "input n"]) -> Float[Tensor, "input n"]:
         """The non-linearity."""
-        return torch.relu(x) if self.circuit.activation == "relu" else torch.nn.functional.gelu(x)
+        return activate(self.circuit.activation, x)
 
     def score(self, logits: Float[Tensor, "input C"]) -> Score:
         """Loss, accuracy and agreement of logits."""
@@ -99,7 +100,8 @@ class Scrubbed:
     def permutations(self, count: int, seed: int) -> list[tuple[Int[Tensor, " input"], Int[Tensor, " input"]]]:
         """Pairs of random permutations of the inputs."""
         generator = torch.Generator().manual_seed(seed)
-        return [tuple(torch.randperm(self.inputs, generator=generator) for _ in range(2)) for _ in range(count)]  # type: ignore[misc]
+        n = self.inputs
+        return [(torch.randperm(n, generator=generator), torch.randperm(n, generator=generator)) for _ in range(count)]
 
     def resampled(self, account: Account, count: int = 10, seed: int = 0) -> Score:
         """Score of L_s, the network of which everything outside the account comes from other inputs."""

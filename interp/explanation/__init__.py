@@ -2,6 +2,7 @@
 
 explaining     `explain`: the account of a step with its verdict, certificate, timeline and what is left over
 sentences      sentences of an account, their scores and controls, and whether they hold
+words          words and formulas of an account
 timeline       an account over the steps of a run, and when each part of it was born
 ideal          the idealised network, made of the account's numbers alone
 verifying      certificates of saved explanations, proved again from a run's weights

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from interp.analysis import spectra
 from interp.analysis.account import Account, variance_explained
 from interp.analysis.batch import CheckpointBatch
 from interp.analysis.certificate import Certificate
@@ -382,13 +383,9 @@ def _left_over(examined: Examined, account: Account, explained: tuple[float, flo
 
 def _by_frequency(rest: np.ndarray, x: np.ndarray, most: int = 3) -> dict[int, float]:
     """Largest shares of the variance of x that functions of one operand have in the rest, by frequency."""
-    N = len(x)
     total = np.square(x - x.mean((0, 1))).sum()
-    power = np.zeros(N // 2)
-    for table in (rest.mean(1), rest.mean(0)):
-        spectrum = np.abs(np.fft.rfft(table, axis=0)[1:]) ** 2
-        double = np.where(2 * np.arange(1, len(spectrum) + 1) == N, 1, 2)
-        power += double * spectrum.sum(1)  # N pairs have one operand: sum of squares N/N
+    # as many pairs as elements have one operand
+    power = len(x) * spectra.embedding_power(np.stack([rest.mean(1), rest.mean(0)])).sum(0).numpy()
     shares = power / total if total else power
     return {int(k) + 1: float(shares[k]) for k in np.argsort(-shares)[:most]}
 

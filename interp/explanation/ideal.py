@@ -19,13 +19,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from interp.analysis.account import Account, functions_of
+from interp.analysis.account import Account
+from interp.analysis.bases import functions_of
 from interp.analysis.context import RunContext
 from interp.analysis.explaining import Examined
 from interp.config import RunConfig
 from interp.models import Answer, Batch, Model, Network, Sizes
 from interp.models.base import activate
 from interp.store import RunWriter
+from interp.theory.groups import Family
 from interp.trajectory import Trajectory
 
 __all__ = ["IdealNetwork", "Idealised", "ideal_run", "idealised"]
@@ -40,7 +42,7 @@ class Idealised(Model):
 
     keys: tuple[str, ...] = ()
     """Key frequencies, or names of key irreps."""
-    family: str = "cyclic"
+    family: Family = "cyclic"
     """Family of the group: cyclic for frequencies."""
     size: int = 3
     """Size of the group, as its family counts it."""

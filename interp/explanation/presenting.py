@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from interp.analysis.certificate import Certificate
 from interp.analysis.scrubbing import Score
 from interp.explanation.sentences import Scores, Sentence
+from interp.explanation.words import Words
 
 if TYPE_CHECKING:
     from interp.explanation.explaining import Explanation
@@ -51,7 +52,7 @@ def lines_of(explanation: "Explanation") -> list[str]:
         f"{what}: {keys}; {_network(explanation)}",
     ]
     if account.keys:
-        lines += [f"logits: {plain_formula(explanation)}", *_sources(account), _size(account)]
+        lines += [f"logits: {Words(account).plain_logits()}", *_sources(account), _size(account)]
     lines.append("")
     for row, sentence in zip(table_of(explanation), explanation.sentences):
         mark = "+" if sentence.holds else "-"
@@ -95,17 +96,6 @@ def certificate_line(certificate: Certificate) -> str:
     return f"Certificate (rank {certificate.rank}): {bounds}; {cost}."
 
 
-def plain_formula(explanation: "Explanation") -> str:
-    """Logits of the account without LaTeX."""
-    account = explanation.account
-    if account.basis == "irrep":
-        return " + ".join(f"{x:.3g} chi_{k}(a b c^-1)" for k, x in zip(account.keys, account.alpha))
-    a, b, c = ("log a", "log b", "log c") if len(account.elements) < account.p else ("a", "b", "c")
-    sign = "-" if account.operation == "subtract" else "+"
-    N = account.N
-    return " + ".join(f"{x:.3g} cos(2 pi {k}/{N} ({a} {sign} {b} - {c}))" for k, x in zip(account.keys, account.alpha))
-
-
 def html_of(explanation: "Explanation") -> str:
     """Explanation as HTML without scripts: verdict, certificate, and a table of the sentences above their controls."""
     account = explanation.account
@@ -118,16 +108,15 @@ def html_of(explanation: "Explanation") -> str:
         parts.append(f"<p>{html.escape(certificate_line(explanation.certificate))}</p>")
     if account.keys:
         parts.append(
-            f"<p>Logits: <code>{html.escape(plain_formula(explanation))}</code><br>{html.escape(_size(account))}</p>"
+            f"<p>Logits: <code>{html.escape(Words(account).plain_logits())}</code><br>{html.escape(_size(account))}</p>"
         )
     heads = "".join(f'<th style="{CELL};text-align:left">{head}</th>' for head in ("", "sentence", *KINDS))
     rows = "".join(_row(sentence) for sentence in explanation.sentences)
     parts.append(
         f'<table style="border-collapse:collapse;font-size:90%"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{rows}</tbody></table>"
-        f'<p style="font-size:85%;color:{GREY}">In grey: the same for keys that are none. Explained: share of variance.'
-        " Alone: accuracy with that part replaced by the account; without: with it removed; resampled: with all that "
-        "the sentence calls irrelevant taken from other inputs (range over permutations). Losses in nats.</p>"
+        f'<p style="font-size:85%;color:{GREY}">In grey: the same for keys that are none. {LEGEND} '
+        "In brackets: range over permutations. Losses in nats.</p>"
     )
     parts.append(f"<p>Left over: {html.escape(str(explanation.left_over))}.</p>")
     return f'<div style="font-family:{FONT};line-height:1.4;max-width:76em">{"".join(parts)}</div>'

@@ -20,9 +20,11 @@ import torch
 
 from interp.analysis.ablations import keep_only
 from interp.analysis.account import PARTS, Account, Part, key_shares, phase_coherence
+from interp.analysis.bases import double
 from interp.analysis.certificate import Certificate
 from interp.analysis.explaining import Examined
 from interp.analysis.scrubbing import Score, Scrubbed, mean_score
+from interp.explanation.words import Words
 
 __all__ = ["CERTIFIED", "KEPT", "Scores", "Sentence", "sentences_of"]
 
@@ -59,17 +61,17 @@ class Sentence:
     """The sentence, in words."""
     formula: str
     """The sentence in LaTeX; empty where it has no formula."""
-    explained: float | None
+    explained: float | None = None
     """Share of the variance of what it speaks of, at most 1; None where that is not defined."""
-    alone: Score | None
+    alone: Score | None = None
     """The network with that part replaced by the account."""
-    without: Score | None
+    without: Score | None = None
     """The network with that part removed."""
-    resampled: Score | None
+    resampled: Score | None = None
     """The network with all that the sentence calls irrelevant taken from other inputs."""
-    null: Scores
+    null: Scores = Scores()
     """Scores for as many keys that are none."""
-    holds: bool
+    holds: bool = False
     """Whether the sentence holds, by `rule`."""
     rule: str = field(default="", compare=False)
     """Condition under which it holds, in words."""
@@ -101,7 +103,6 @@ def sentences_of(
             without=scores.without,
             resampled=scores.resampled,
             null=Scores() if control is None or name in KEYLESS else control.scores(name),
-            holds=False,
             rule=rule,
         )
         for name, text, formula, scores, rule in speaker.said()
@@ -117,11 +118,7 @@ def sentences_of(
                 formula=r"L_{y} - L_{c} \geq [\text{lead} + R + \sum_k z_k E_k^\top W_k s]_y - [\ldots]_c"
                 r" - \sum_k e_k \lvert D_k[y] - D_k[c] \rvert - \text{slack} > 0",
                 explained=certificate.accuracy,
-                alone=None,
-                without=None,
-                resampled=None,
                 null=null,
-                holds=False,
                 rule=f"the certified accuracy is at least {CERTIFIED}",
             )
         )
@@ -133,17 +130,13 @@ def sentences_of(
 def _no_key(examined: Examined, scrubbed: Scrubbed, other: Account | None, seed: int) -> Sentence:
     """Sentence about a network without keys, with the scores of other frequencies or irreps as its null."""
     shares = key_shares(examined.circuit)[0]
-    what = "frequency" if examined.circuit.symmetry[0] == "cyclic" else "irrep"
+    what = examined.circuit.basis
     return Sentence(
         id="keys",
         text=f"No {what} is key: the largest has {shares.max():.2g} of the squared logits.",
         formula="",
         explained=float(shares.max()),
-        alone=None,
-        without=None,
-        resampled=None,
         null=Scores() if other is None else _Speaker(examined, scrubbed, other, 1, seed).scores("keys"),
-        holds=False,
         rule="never",
     )
 
@@ -204,7 +197,7 @@ class _Speaker:
 
     def said(self) -> Iterator[tuple[str, str, str, Scores, str]]:
         """Name, text, formula, scores and rule of each sentence."""
-        words, account = _Words(self.account), self.account
+        words, account = Words(self.account), self.account
         alone = f"alone keeps {KEPT} of the accuracy and more is explained than by the control"
         kept = f"resampled keeps {KEPT} of the accuracy and more is explained than by the control"
         kept += ", and without does not keep it"
@@ -332,40 +325,20 @@ class _Speaker:
 
     def _attention(self) -> Scores:
         """Attention as mean + f(a) + g(b), and its mean alone."""
-        examined, N = self.examined, self.circuit.N
-        tables = examined.tables
+        s, N, tables = self.scrubbed, self.circuit.N, self.examined.arranged
         assert tables is not None
         mean, f, g = np.split(np.moveaxis(self.account.attention, 2, 0), [1, N + 1])  # [places, operand, head]
         additive = np.moveaxis(mean + f[:, None] + g[None], 2, 0)  # [operand, a, b, head]
-        true = np.stack([A[examined.first[:, None], examined.second] for A in tables.attention()])
+        true = np.stack(tables.attention())
         spread = np.square(true - true.mean((1, 2), keepdims=True)).sum()
         share = 1 - np.square(true - additive).sum() / spread if spread else 1.0
         constant = np.broadcast_to(true.mean((1, 2), keepdims=True), true.shape)
-        alone, without = (self._with_attention(A) for A in (additive, constant))
-        return Scores(float(share), alone, without)
 
-    def _with_attention(self, attention: np.ndarray) -> Score:
-        """Score of the network with the attention [operand, a, b, head] replaced."""
-        examined, s = self.examined, self.scrubbed
-        tables = examined.tables
-        assert tables is not None
+        def replaced(attention: np.ndarray) -> Score:
+            x, R = (s.flat(part((attention[0], attention[1]))) for part in (tables.pre_activations, tables.bypass))
+            return s.score(s.act(x) @ s.W + R)
 
-        def mixed(constant: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-            first, second = first[examined.first], second[examined.second]
-            if constant.ndim > 1:  # a row for each second operand
-                constant = constant[examined.second]
-            return constant + attention[0] @ first + (attention[1].swapaxes(0, 1) @ second).swapaxes(0, 1)
-
-        x = s.flat(mixed(tables.constant, tables.first, tables.second))
-        columns = examined.columns
-        R = s.flat(
-            mixed(
-                tables.bypass_constant[..., columns],
-                tables.bypass_first[..., columns],
-                tables.bypass_second[..., columns],
-            )
-        )
-        return s.score(s.act(x) @ s.W + R)
+        return Scores(float(share), replaced(additive), replaced(constant))
 
     def _embedding(self) -> Scores:
         """The embedding on the account's frequencies and their doubles, and without the former."""
@@ -373,7 +346,7 @@ class _Speaker:
         if not context.has_operand_table:
             return Scores()
         keys = {int(k) for k in self.account.keys}
-        doubles = {min(2 * k % N, -2 * k % N) for k in keys} - {0}
+        doubles = {double(k, N) for k in keys} - {0}
         every = set(range(1, N // 2 + 1))
         kept, left = sorted(keys | doubles), sorted(every - keys)
         power = self.examined.embedding_power()
@@ -384,91 +357,3 @@ class _Speaker:
         examined = self.examined
         kept = keep_only(examined.network, frequencies=frequencies, examples=examined.context.examples)
         return self.scrubbed.score(self.scrubbed.flat(examined.outputs(kept)))
-
-
-@dataclass(frozen=True)
-class _Words:
-    """Texts and formulas of an account's sentences."""
-
-    account: Account
-
-    @property
-    def _list(self) -> str:
-        return ", ".join(map(str, self.account.keys))
-
-    @property
-    def _sum(self) -> str:
-        a, b = ("log a", "log b") if len(self.account.elements) < self.account.p else ("a", "b")
-        return {"add": f"{a} + {b}", "subtract": f"{a} - {b}"}.get(self.account.operation, "a b")
-
-    @property
-    def _c(self) -> str:
-        return "log c" if len(self.account.elements) < self.account.p else "c"
-
-    @property
-    def _waves(self) -> bool:
-        return self.account.basis == "frequency"
-
-    def keys(self) -> str:
-        if self._waves:
-            return f"The logits are a sum of cosines cos(w_k({self._sum} - {self._c})), with k = {self._list}."
-        return f"The logits are a sum of the characters chi(a b c^-1) of the irreps {self._list}."
-
-    def logits(self) -> str:
-        a = self.account
-        if not self._waves:
-            return " + ".join(f"{x:.3g}\\,\\chi_{{\\mathrm{{{k}}}}}(a b c^{{-1}})" for k, x in zip(a.keys, a.alpha))
-        total = f"{self._sum} - {self._c}".replace("log", "\\log ")
-        return " + ".join(f"{x:.3g}\\cos w_{{{k}}}({total})" for k, x in zip(a.keys, a.alpha))
-
-    def readout(self) -> str:
-        what = "cosines and sines of the key frequencies" if self._waves else "the matrix entries of the key irreps"
-        return f"The read-out of the neurons consists of {what} over the answers."
-
-    def readout_formula(self) -> str:
-        if self._waves:
-            return r"\hat W_m(c) = \sum_k \rho_{mk} \cos(w_k c + \chi_{mk})"
-        return r"\hat W_m(c) = \sum_\rho \operatorname{tr}(M_{m\rho}\, \rho(c^{-1}))"
-
-    def first(self) -> str:
-        if not self._waves:
-            return "Each neuron reads a function of a plus a function of b, made of matrix entries of key irreps."
-        account = self.account
-        reads = account.first.any(1) & account.readout.any(1)
-        sizes = np.bincount(account.cluster[reads], minlength=len(account.keys))
-        listed = ", ".join(f"{size} of frequency {k}" for k, size in zip(account.keys, sizes))
-        if not reads.all():
-            listed += f"; {(~reads).sum()} read or write no wave"
-        return f"Each neuron reads one wave of a plus one wave of b of its cluster's frequency: {listed}."
-
-    def first_formula(self) -> str:
-        if not self._waves:
-            return r"\hat x_m = \beta_m + u_m(a) + v_m(b)"
-        return r"\hat x_m = \beta_m + A_m \cos(w_k a + \phi_m) + B_m \cos(w_k b + \psi_m)"
-
-    def second(self) -> str:
-        return "Each neuron reads twice its frequency, too, which cancels what the non-linearity leaves of a - b."
-
-    def second_formula(self) -> str:
-        return r"\hat x_m \mathrel{+}= A'_m \cos(2 w_k a + \phi'_m) + B'_m \cos(2 w_k b + \psi'_m)"
-
-    def product(self) -> str:
-        return "Attention multiplies: each neuron reads products of waves of a and of b of its frequency."
-
-    def product_formula(self) -> str:
-        return r"\hat x_m \mathrel{+}= \sum_{i, j} P_{mij} \{\cos, \sin\}_i(w_k a) \{\cos, \sin\}_j(w_k b)"
-
-    def phases(self) -> str:
-        return "The phase of each neuron's read-out is the sum of the phases of its two waves."
-
-    def attention(self) -> str:
-        return "Attention to each operand is a mean plus a function of a plus a function of b."
-
-    def embedding(self) -> str:
-        return "Of the embedding, the key frequencies and their doubles are used."
-
-    def bypass(self) -> str:
-        return "The logits come from the neurons: what passes by them does not matter."
-
-    def whole(self) -> str:
-        return "The idealised network, from the account's numbers alone, is what the network computes."

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from interp.analysis.account import Account, variance_explained
-from interp.analysis.batch import PERMUTATIONS, CheckpointBatch
+from interp.analysis.account import Account
+from interp.analysis.batch import CheckpointBatch
 from interp.analysis.catalogue import MEASURES
 from interp.analysis.context import RunContext
 from interp.analysis.definitions import Measure
 from interp.analysis.explaining import Examined
 from interp.analysis.measures import measure
-from interp.analysis.scrubbing import Scrubbed
 from interp.models import Network
 from interp.trajectory import Trajectory
 
@@ -75,12 +74,8 @@ def _given(keys: tuple[Any, ...]) -> Measure:
     def scores(batch: CheckpointBatch) -> torch.Tensor:
         def at_step(model: Network) -> list[float]:
             examined = Examined(batch.context, model)
-            account = examined.account(keys)
-            certificate = examined.certificate(account)
-            explained = variance_explained(examined.circuit, account)[1]
-            resampled = Scrubbed(examined.circuit).resampled(account, PERMUTATIONS)
-            numbers = [certificate.accuracy, certificate.loss, explained, resampled.accuracy]
-            return [*numbers, *certificate.margin.flatten().tolist()]
+            accuracy, loss, margin = examined.bounds(keys)
+            return [accuracy, loss, *examined.scores(keys), *margin.tolist()]
 
         return torch.tensor(batch.each(at_step, gradients=False), dtype=torch.float64)
 

@@ -11,9 +11,6 @@ prediction     early measures scored by which runs generalise later
 comparison     runs side by side
 """
 
-import importlib
-from typing import Any
-
 from interp.milestones.criterion import GENERALISED, MEMORISED, Criterion, Lag, Transition
 from interp.milestones.finding import Milestones, Passage, find
 from interp.milestones.sources import curve
@@ -29,11 +26,3 @@ __all__ = [
     "curve",
     "find",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Modules of this package, each imported when it is first named: `import interp` is enough."""
-    try:
-        return importlib.import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None

@@ -13,7 +13,7 @@ arrays are float64; those of a float32 network are exact functions of its stored
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ __all__ = ["PairTables", "activated", "attention_tables", "dot_error", "operand_
 
 UNIT = 2.0**-53
 """Unit roundoff of float64."""
+Attention = tuple[Float[np.ndarray, "p p H"], Float[np.ndarray, "p p H"]]
+"""Weights of the first operand and of the second in each pair, by head."""
 _WITH_MEAN = ("constant", "bypass_constant", "first", "second", "bypass_first", "bypass_second")
 """Arrays that contain the mean value of the positions that never change."""
 
@@ -79,7 +81,7 @@ class PairTables:
         """Number of operands."""
         return len(self.first)
 
-    def attention(self) -> tuple[Float[np.ndarray, "p p H"], Float[np.ndarray, "p p H"]]:
+    def attention(self) -> Attention:
         """Weights A0 and A1 of the two operands in each pair, by head; 1 without attention."""
         shape = (self.p, self.p, self.first.shape[1])
         if self.scores is None:
@@ -90,13 +92,35 @@ class PairTables:
         total = e0 + e1 + e2
         return self.rate * (e0 / total) + (1 - self.rate), self.rate * (e1 / total) + (1 - self.rate)
 
-    def pre_activations(self) -> Float[np.ndarray, "p p neuron"]:
-        """Pre-activations x of the hidden layer for every pair."""
-        return self._mixed(self.constant, self.first, self.second)
+    def arranged(
+        self, first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"], outputs: Int[np.ndarray, " C"]
+    ) -> "PairTables":
+        """Tables of some operands, and of all outputs, in another order."""
+        own = self.constant.ndim > 1  # rows of the second operand, which stands last
+        scores = self.scores
+        if scores is not None:
+            of_first = scores[0][first]
+            scores = (of_first[:, second] if own else of_first, scores[1][second], scores[2])
+        bypass = self.bypass_constant[..., outputs]
+        return replace(
+            self,
+            W_L=self.W_L[:, outputs],
+            constant=self.constant[second] if own else self.constant,
+            first=self.first[first],
+            second=self.second[second],
+            bypass_constant=bypass[second] if own else bypass,
+            bypass_first=self.bypass_first[first][..., outputs],
+            bypass_second=self.bypass_second[second][..., outputs],
+            scores=scores,
+        )
 
-    def bypass(self) -> Float[np.ndarray, "p p C"]:
-        """Part R of the logits that passes by the neurons, for every pair."""
-        return self._mixed(self.bypass_constant, self.bypass_first, self.bypass_second)
+    def pre_activations(self, attention: Attention | None = None) -> Float[np.ndarray, "p p neuron"]:
+        """Pre-activations x of the hidden layer for every pair; `attention` stands in for the network's own."""
+        return self._mixed(self.constant, self.first, self.second, attention)
+
+    def bypass(self, attention: Attention | None = None) -> Float[np.ndarray, "p p C"]:
+        """Part R of the logits that passes by the neurons, for every pair; see `pre_activations`."""
+        return self._mixed(self.bypass_constant, self.bypass_first, self.bypass_second, attention)
 
     def activate(self, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
         """The non-linearity of the hidden layer."""
@@ -106,10 +130,12 @@ class PairTables:
         """Logits of every pair: the network itself, in float64."""
         return self.activate(self.pre_activations()) @ self.W_L + self.bypass()
 
-    def _mixed(self, constant: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    def _mixed(
+        self, constant: np.ndarray, first: np.ndarray, second: np.ndarray, attention: Attention | None
+    ) -> np.ndarray:
         if self.scores is None:
             return constant + first[:, None, 0] + second[None, :, 0]
-        A0, A1 = self.attention()
+        A0, A1 = attention or self.attention()
         return constant + A0 @ first + (A1.swapaxes(0, 1) @ second).swapaxes(0, 1)
 
 
