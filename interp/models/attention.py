@@ -18,17 +18,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interp.models.base import Activations
+from interp.models.base import Activations, NeuronNetwork
 from interp.models.prefixes import Level
 
-__all__ = ["ACTIVATION_AXES", "Attention", "branches_of", "plus"]
+__all__ = ["Attention", "AttentionNetwork", "plus"]
 
 _STREAM, _HEADS, _PATTERN, _NEURONS = (
     ("pos", "d_model"),
@@ -36,7 +36,7 @@ _STREAM, _HEADS, _PATTERN, _NEURONS = (
     ("head", "pos", "key"),
     ("pos", "neuron"),
 )
-ACTIVATION_AXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+_ACTIVATION_AXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         **dict.fromkeys(("hook_embed", "hook_pos_embed", "hook_resid_pre", "hook_attn_out", "hook_resid_mid"), _STREAM),
         **dict.fromkeys(("hook_mlp_out", "hook_resid_post"), _STREAM),
@@ -46,6 +46,39 @@ ACTIVATION_AXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Axes of the activations of transformer and decoder: see `Network.activation_axes`."""
+
+
+class AttentionNetwork(NeuronNetwork):
+    """Networks whose blocks are attention and an MLP on one stream, under HookedTransformer's names."""
+
+    activation_axes: ClassVar[Mapping[str, tuple[str, ...]]] = _ACTIVATION_AXES
+    has_block_biases: ClassVar[bool] = True
+    """Whether blocks have a place for the biases b_O and b_out, which may hold None."""
+
+    @property
+    def branches(self) -> tuple[tuple[str, ...], ...]:
+        """See `Network.branches`."""
+        return _branches(len(self.blocks))
+
+    @property
+    def readers(self) -> Mapping[str, tuple[str, str]]:
+        """See `Network.readers`."""
+        found = {}
+        for at in (f"blocks.{layer}." for layer in range(len(self.blocks))):
+            b_O, b_out = (at + "attn.b_O", at + "mlp.b_out") if self.has_block_biases else ("", "")
+            found[at + "attn.hook_z"] = (at + "attn.W_O", b_O)
+            found[at + "mlp.hook_post"] = (at + "mlp.W_out", b_out)
+        return found
+
+    @property
+    def pre_activations(self) -> str:
+        """See `Network.pre_activations`."""
+        return f"blocks.{len(self.blocks) - 1}.mlp.hook_pre"
+
+    @property
+    def hidden_activations(self) -> str:
+        """See `Network.hidden_activations`."""
+        return f"blocks.{len(self.blocks) - 1}.mlp.hook_post"
 
 
 @dataclass(frozen=True)
@@ -147,10 +180,10 @@ class Attention:
         return self.rate * pattern + (1 - self.rate) * (scores > -math.inf).to(scores.dtype)
 
 
-def branches_of(n_layers: int) -> tuple[tuple[str, ...], ...]:
+def _branches(n_layers: int) -> tuple[tuple[str, ...], ...]:
     """Attention and MLP of each layer, as `Network.branches` names them.
 
-    >>> branches_of(1)[1]
+    >>> _branches(1)[1]
     ('blocks.0.mlp.hook_pre', 'blocks.0.mlp.hook_post', 'blocks.0.hook_mlp_out')
     """
     attention = *(f"attn.hook_{name}" for name in ("q", "k", "v", "attn_scores", "pattern", "z")), "hook_attn_out"

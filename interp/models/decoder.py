@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interp.config import Decoder
-from interp.models.attention import ACTIVATION_AXES, Attention, branches_of
-from interp.models.base import Activations, Answer, Batch, NeuronNetwork, Parameters, activate, draw
+from interp.models.attention import Attention, AttentionNetwork
+from interp.models.base import Activations, Answer, Batch, Parameters, activate, draw
 from interp.models.prefixes import PrefixBatch, prefix_batch
 
 __all__ = ["DecoderNetwork"]
@@ -38,7 +38,7 @@ EPS = 1e-5
 """Number that torch's LayerNorm adds to the variance."""
 
 
-class DecoderNetwork(NeuronNetwork):
+class DecoderNetwork(AttentionNetwork):
     """The decoder that a `Decoder` config describes.
 
     Parameters: `embed.W_E`, and per layer `blocks.i.attn.W_Q`, `W_K`, `W_V`, `W_O`, `blocks.i.ln1.w`, `ln1.b`,
@@ -55,6 +55,7 @@ class DecoderNetwork(NeuronNetwork):
         True
     """
 
+    has_block_biases: ClassVar[bool] = False
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         {
             "embed.W_E": ("token", "d_model"),
@@ -71,7 +72,6 @@ class DecoderNetwork(NeuronNetwork):
             "unembed.W_U": ("d_model", "d_vocab_out"),
         }
     )
-    activation_axes: ClassVar[Mapping[str, tuple[str, ...]]] = ACTIVATION_AXES
 
     def __init__(self, config: Decoder, d_vocab: int, n_ctx: int, d_vocab_out: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -104,30 +104,6 @@ class DecoderNetwork(NeuronNetwork):
             block.ln2 = norm()
             self.blocks.append(block)
         self.unembed = Parameters(W_U=parameter(linear(d, d_vocab_out)))
-
-    @property
-    def branches(self) -> tuple[tuple[str, ...], ...]:
-        """See `Network.branches`."""
-        return branches_of(len(self.blocks))
-
-    @property
-    def readers(self) -> Mapping[str, tuple[str, str]]:
-        """See `Network.readers`; there are no biases."""
-        found = {}
-        for at in (f"blocks.{layer}." for layer in range(len(self.blocks))):
-            found[at + "attn.hook_z"] = (at + "attn.W_O", "")
-            found[at + "mlp.hook_post"] = (at + "mlp.W_out", "")
-        return found
-
-    @property
-    def pre_activations(self) -> str:
-        """See `Network.pre_activations`."""
-        return f"blocks.{len(self.blocks) - 1}.mlp.hook_pre"
-
-    @property
-    def hidden_activations(self) -> str:
-        """See `Network.hidden_activations`."""
-        return f"blocks.{len(self.blocks) - 1}.mlp.hook_post"
 
     # --- the plain pass -----------------------------------------------------------------------------------------------
 

@@ -31,12 +31,11 @@ from torch.nn import functional as F
 
 from interp.config import Transformer
 from interp.errors import NotAvailableError
-from interp.models.attention import ACTIVATION_AXES, Attention, branches_of, plus
+from interp.models.attention import Attention, AttentionNetwork, plus
 from interp.models.base import (
     Activations,
     Answer,
     Batch,
-    NeuronNetwork,
     Parameters,
     activate,
     draw,
@@ -49,7 +48,7 @@ from interp.models.tables import PairTables, attention_tables, operand_tokens
 __all__ = ["TransformerNetwork"]
 
 
-class TransformerNetwork(NeuronNetwork):
+class TransformerNetwork(AttentionNetwork):
     """The transformer that a `Transformer` config describes.
 
     Example:
@@ -82,7 +81,6 @@ class TransformerNetwork(NeuronNetwork):
             "unembed.b_U": ("d_vocab_out",),
         }
     )
-    activation_axes: ClassVar[Mapping[str, tuple[str, ...]]] = ACTIVATION_AXES
 
     def __init__(
         self, config: Transformer, d_vocab: int, n_ctx: int, d_vocab_out: int, generator: torch.Generator
@@ -139,33 +137,9 @@ class TransformerNetwork(NeuronNetwork):
         self.unembed = Parameters(W_U=W_U, b_U=bias(config.unembed_biases, d_vocab_out, fan_in=d))
 
     @property
-    def branches(self) -> tuple[tuple[str, ...], ...]:
-        """See `Network.branches`."""
-        return branches_of(len(self.blocks))
-
-    @property
-    def readers(self) -> Mapping[str, tuple[str, str]]:
-        """See `Network.readers`."""
-        found = {}
-        for at in (f"blocks.{layer}." for layer in range(len(self.blocks))):
-            found[at + "attn.hook_z"] = (at + "attn.W_O", at + "attn.b_O")
-            found[at + "mlp.hook_post"] = (at + "mlp.W_out", at + "mlp.b_out")
-        return found
-
-    @property
     def pattern(self) -> str:
         """See `Network.pattern`."""
         return "blocks.0.attn.hook_pattern" if len(self.blocks) == 1 else ""
-
-    @property
-    def pre_activations(self) -> str:
-        """See `Network.pre_activations`."""
-        return f"blocks.{len(self.blocks) - 1}.mlp.hook_pre"
-
-    @property
-    def hidden_activations(self) -> str:
-        """See `Network.hidden_activations`."""
-        return f"blocks.{len(self.blocks) - 1}.mlp.hook_post"
 
     def lens_settings(self) -> dict[str, Any]:
         """See `Network.lens_settings`."""
