@@ -736,6 +736,15 @@ def test_a_swapped_and_a_missing_segment_break_the_chain(tmp_path):
     assert len(RunReader(folder).problems) == 1
 
 
+def test_two_segments_added_during_a_listing_are_no_gap(tmp_path, monkeypatch):
+    folder, plain = build(tmp_path / "run"), os.listdir
+    hidden = [segments(folder)[1].name]  # added after its place was read; the one behind it is seen
+    monkeypatch.setattr(os, "listdir", lambda place: [n for n in plain(place) if n not in hidden or hidden.clear()])
+    reader = RunReader(folder)
+    assert reader.problems == ()
+    assert reader.steps.tolist() == list(range(12))
+
+
 def test_a_step_is_never_there_twice(tmp_path):
     folder = build(tmp_path / "run")
     other = build(tmp_path / "other", range(6, 10))

@@ -89,7 +89,8 @@ class RunReader:
         self._unreadable: dict[tuple[int, int], StoreError] = {}
         problems: list[str] = []
         previous: str | None = ""  # None behind a segment that cannot be read
-        for (first, last), path in listing(self.folder / "trajectory", r"(\d{8,})-(\d{8,})\.safetensors"):
+        listed = self._listed_segments()
+        for (first, last), path in listed:
             before = self._segments[-1] if self._segments else None
             try:
                 file = self._files.pop(path.name, None) or SealedFile(path, before)
@@ -104,6 +105,9 @@ class RunReader:
                 continue
             if previous is not None and file.previous != previous:
                 wanted = file.previous[:-65] or "nothing"  # the name, without colon and seal
+                if self._appeared(wanted, listed):
+                    self.refresh()
+                    return
                 problems.append(f"{path} was written after another {wanted} than is there; is a segment missing?")
             self._files[path.name] = file
             self._segments.append(file)
@@ -334,6 +338,17 @@ class RunReader:
                     f"{path} does not list the event `{event}` of step {step}, which {state.path} follows; is it an "
                     "older copy?"
                 )
+
+    def _listed_segments(self) -> list[tuple[tuple[int, ...], Path]]:
+        """Committed segments, by their first and last step."""
+        return listing(self.folder / "trajectory", r"(\d{8,})-(\d{8,})\.safetensors")
+
+    def _appeared(self, name: str, listed: list[tuple[tuple[int, ...], Path]]) -> bool:
+        """Whether segment `name` is there now and was not `listed`.
+
+        A folder is no snapshot: of two files that a writer adds while it is listed, the second may be seen alone.
+        """
+        return name in {path.name for _, path in self._listed_segments()} - {path.name for _, path in listed}
 
     def _newest_state(self) -> SealedFile | None:
         """Header of the newest full state that can be read."""
