@@ -168,7 +168,12 @@ REFUSALS = [
         (Transformer, {name: 0}, f"`Transformer.{name}` must be >= 1; got 0.")
         for name in ("n_layers", "d_model", "n_heads", "d_head", "d_mlp")
     ),
-    (Transformer, {"activation": "tanh"}, "`Transformer.activation` must be one of relu, gelu; got 'tanh'."),
+    (
+        Transformer,
+        {"activation": "sine"},
+        "`Transformer.activation` must be one of relu, gelu, gelu_new, silu, tanh, sigmoid, softplus, square, "
+        "identity; got 'sine'.",
+    ),
     (Transformer, {"mlp_biases": True}, "`Transformer.mlp_biases` must be one of trainable, frozen, absent; got True."),
     (FeedForward, {"d_model": 0}, "`FeedForward.d_model` must be >= 1; got 0."),
     (FeedForward, {"d_hidden": ()}, "`FeedForward.d_hidden` must be one or more widths >= 1, such as (128,); got ()."),

@@ -16,6 +16,7 @@ from interp.models.lens import _global_randomness_kept, from_state_dict, to_brid
 from interp.models.transformer import TransformerNetwork
 
 SMALL = {"d_model": 16, "n_heads": 2, "d_head": 4, "d_mlp": 32}  # n_heads * d_head != d_model, on purpose
+ALONE = {"d_model": 16, "n_heads": 2, "d_head": 4, "attention_only": True}
 # The bridge's attn.hook_attn_scores is left out: TransformerLens 4.3 fires it after the softmax, on the pattern. The
 # pattern decides instead, and scores are checked against the bridge's own queries and keys.
 BLOCK = (
@@ -41,6 +42,15 @@ def transformer(p: int = 13, n_ctx: int = 3, *, seed: int = 0, **fields: object)
         for name, parameter in model.named_parameters():
             if ".b_" in name and parameter.requires_grad:
                 parameter.normal_(0.0, 0.5, generator=generator)
+    return model
+
+
+def with_random_norms(model: TransformerNetwork) -> TransformerNetwork:
+    """The model with gains and shifts that are not those of the initialisation."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "ln" in name:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
     return model
 
 
@@ -94,6 +104,39 @@ def test_the_bridge_computes_what_the_model_computes(n_layers, attention, activa
         unembed_biases=biases,
     )
     assert_same_activations(model, all_pairs(13))
+
+
+@pytest.mark.parametrize("n_layers", [1, 2])
+@pytest.mark.parametrize("activation", ["relu", "gelu_new", "silu"])
+def test_the_bridge_has_layer_norm_and_the_activations_under_their_names(activation, n_layers):
+    fields = {"n_layers": n_layers, "activation": activation, "mlp_biases": "trainable"}
+    assert_same_activations(with_random_norms(transformer(**SMALL, **fields, normalization="pre")), all_pairs(13))
+
+
+@pytest.mark.parametrize("normalization", ["none", "pre"])
+def test_the_bridge_has_layers_of_attention_alone(normalization):
+    fields = {"n_layers": 2, "normalization": normalization, "attention_biases": "trainable"}
+    model = with_random_norms(transformer(**ALONE, **fields))
+    without_mlp = [name for name in names(2) if "mlp" not in name and "resid_mid" not in name]
+    with torch.inference_mode():
+        logits, cache = model.run_with_cache(all_pairs(13))
+        lens_logits, lens_cache = to_bridge(model).run_with_cache(all_pairs(13))
+    assert error(logits, lens_logits) < 1e-5
+    assert max(error(cache[name], lens_cache[name]) for name in without_mlp) < 1e-5
+    assert not any("mlp" in name for name in (*cache, *model.state_dict()))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"normalization": "post"}, "`normalization` must be none or pre; got post"),
+        ({"activation": "square"}, "bridges for the activations relu, gelu, gelu_new, silu; got square"),
+        ({"attention_rate": 0.5}, "`attention_rate` must be 1; got 0.5"),
+    ],
+)
+def test_transformers_that_the_lens_does_not_have_are_refused(fields, message):
+    with pytest.raises(NotAvailableError, match=message):
+        to_bridge(transformer(**SMALL, **fields))
 
 
 def test_parity_at_full_size():
@@ -236,6 +279,16 @@ def test_a_state_dict_makes_the_round_trip(n_layers, biases, n_ctx):
     assert torch.equal(rebuilt(all_pairs(13, n_ctx)), model(all_pairs(13, n_ctx)))
 
 
+@pytest.mark.parametrize("fields", [SMALL | {"normalization": "pre"}, ALONE, ALONE | {"normalization": "pre"}])
+def test_layer_norm_and_attention_alone_make_the_round_trip(fields):
+    model = with_random_norms(transformer(**fields, n_layers=2, attention_biases="frozen"))
+    imported = from_state_dict(model.state_dict())
+    assert imported[:4] == (model.config, model.d_vocab, 3, 13)
+    rebuilt = build_model(*imported[:4], generator=torch.Generator())
+    rebuilt.load_state_dict(imported.state, strict=True)
+    assert torch.equal(rebuilt(all_pairs(13)), model(all_pairs(13)))
+
+
 def test_a_hooked_transformers_state_dict_becomes_a_model_with_the_same_logits():
     model = transformer(**SMALL, n_layers=2, mlp_biases="trainable", activation="gelu", attention="bidirectional")
     imported = from_state_dict(hooked_transformer_state(model), activation="gelu", attention="bidirectional")
@@ -263,8 +316,8 @@ def test_one_trained_bias_in_any_layer_makes_the_kind_trainable():
         ("unembed.W_U", (15, 13), r"`unembed.W_U` must have shape \(16, 13\), .*; got \(15, 13\)"),
         ("blocks.1.mlp.W_out", None, "it lacks blocks.1.mlp.W_out"),
         ("blocks.1.attn.b_O", (16,), r"it lacks blocks.0.attn.b_K, .*blocks.1.attn.b_V"),
-        ("blocks.0.ln1.w", (16,), "must have no LayerNorm, .*; got `blocks.0.ln1.w`"),
-        ("ln_final.b", (16,), "must have no LayerNorm, .*; got `ln_final.b`"),
+        ("blocks.0.ln1.w", (16,), r"it lacks blocks.0.ln1.b, blocks.0.ln2.b, .*, ln_final.b, ln_final.w"),
+        ("ln_final.b", (15,), r"`ln_final.b` must have shape \(16,\), .*; got \(15,\)"),
         ("embed.W_F", (1,), "`embed.W_F` is no parameter of a HookedTransformer. Did you mean `embed.W_E`"),
     ],
 )

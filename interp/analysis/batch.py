@@ -216,7 +216,7 @@ class CheckpointBatch:
     @cached_property
     def attention_scores(self) -> Float[Tensor, "step head n"]:
         """Score that '=' gives to each number at the first position, per head of a one-layer transformer."""
-        self._require("attention_scores", "attention")
+        self._require("attention_scores", "token scores")
         names = (*self.context.network.embeddings, "pos_embed.W_pos", "blocks.0.attn.W_Q", "blocks.0.attn.W_K")
         biases: dict[str, Any] = {name: self.weights.get(f"blocks.0.attn.{name}") for name in ("b_Q", "b_K")}
         scores = circuits.attention_scores(*(self.weights[name] for name in names), **biases)

@@ -218,7 +218,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
             Measure("attention_score_power", lambda b: circuits.attention_score_power(b.attention_scores),
                     "power of the scores that '=' gives to the numbers, by head and frequency (Nanda et al., 2023)",
                     dims=("step", "head", "frequency"), inputs="weights",
-                    requires=("attention", "operands are residues")),
+                    requires=("token scores", "operands are residues")),
             Measure("neuron_logit_power", lambda b: spectra.embedding_power(b.W_L.mT),
                     "squared norm of W_L = W_out W_U at each frequency (Nanda et al., 2023)",
                     dims=_F, **_NEURON_LOGITS),

@@ -159,6 +159,11 @@ class RunContext:
         """Whether the model has one layer of attention and reads its answer at '='."""
         return bool(self.network.pattern) and self.traj.config.task.encoding == "direct"
 
+    @property
+    def has_token_scores(self) -> bool:
+        """Whether attention scores are sums of terms of one token each: no LayerNorm stands in front of them."""
+        return self.has_attention and self.network.attends_to_sums
+
     # --- axes ---------------------------------------------------------------------------------------------------------
 
     def labels_of(self, dim: str, size: int) -> np.ndarray:

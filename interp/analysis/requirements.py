@@ -133,6 +133,12 @@ _TABLE = (
         "is defined for a transformer of one layer that reads its answer at '='",
         implies=("operand pairs",),
     ),
+    Requirement(
+        "token scores",
+        lambda c: c.has_token_scores,
+        "needs attention that reads embeddings as they are, without a LayerNorm in front",
+        implies=("attention",),
+    ),
 )
 
 REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType({item.name: item for item in _TABLE})

@@ -6,8 +6,11 @@ from typing import Literal
 from interp.config.base import added_field
 from interp.config.declared import Encoding, ModelConfig
 
-__all__ = ["Decoder", "FeedForward", "Logistic", "Recurrent", "Transformer"]
+__all__ = ["Activation", "Decoder", "FeedForward", "Logistic", "Recurrent", "Transformer"]
 
+Activation = Literal["relu", "gelu", "gelu_new", "silu", "tanh", "sigmoid", "softplus", "square", "identity"]
+"""Non-linearity of a hidden layer: gelu has the error function, gelu_new the tanh in its place; square is x^2; identity
+is none."""
 Biases = Literal["trainable", "frozen", "absent"]
 Init = Literal["tl", "nanda", "torch"]
 _NUMBERS: tuple[Encoding, ...] = ("direct", "bits")
@@ -18,7 +21,7 @@ _NUMBERS_RULE = "A model that reads its tokens as numbers needs tokens that are"
 class Transformer(ModelConfig):
     """Decoder without LayerNorm, learned positions, untied ("Progress measures for grokking", Nanda et al., 2023, 3).
 
-    Parameter names are HookedTransformer's.
+    `normalization` adds LayerNorm, `attention_only` leaves out the MLPs. Parameter names are HookedTransformer's.
     """
 
     n_layers: int = 1
@@ -26,7 +29,13 @@ class Transformer(ModelConfig):
     n_heads: int = 4
     d_head: int = 32
     d_mlp: int = 512
-    activation: Literal["relu", "gelu"] = "relu"
+    activation: Activation = "relu"
+    normalization: Literal["none", "pre", "post"] = added_field("none")
+    """LayerNorm, with gain and shift. pre: in front of attention, of the MLP and of the unembedding, as in GPT-2 and
+    HookedTransformer's LN; post: of the stream behind attention and behind the MLP, as in Vaswani et al. (2017)."""
+    attention_only: bool = added_field(False)
+    """Whether layers have no MLP ("A Mathematical Framework for Transformer Circuits", Elhage et al., 2021); d_mlp,
+    activation and mlp_biases are then left as they are by default."""
     attention: Literal["causal", "bidirectional"] = "causal"
     """Positions that a position attends to; for the last position of one layer both settings agree."""
     attention_rate: float = added_field(1.0)
@@ -42,6 +51,9 @@ class Transformer(ModelConfig):
     def _rules(self) -> None:
         for name in ("n_layers", "d_model", "n_heads", "d_head", "d_mlp"):
             self._require(name, getattr(self, name) >= 1, ">= 1")
+        for name, default in (("d_mlp", 512), ("activation", "relu"), ("mlp_biases", "absent")):
+            unused = f"left at {default} with attention_only, where there is no MLP"
+            self._require(name, not self.attention_only or getattr(self, name) == default, unused)
         self._require("attention_rate", 0 <= self.attention_rate <= 1, "in [0, 1]")
 
     @property
@@ -63,7 +75,7 @@ class Decoder(ModelConfig):
     n_heads: int = 4
     """Heads, each d_model / n_heads wide."""
     d_mlp: int = 512
-    activation: Literal["relu", "gelu"] = "relu"
+    activation: Activation = "relu"
 
     def _rules(self) -> None:
         for name in ("n_layers", "d_model", "n_heads", "d_mlp"):
@@ -91,7 +103,7 @@ class FeedForward(ModelConfig):
     """Width of an embedding; one-hot inputs and numbers have none."""
     d_hidden: tuple[int, ...] = (128,)
     """Widths of the hidden layers, first to last; none where products are read out at once."""
-    activation: Literal["relu", "gelu"] = "relu"
+    activation: Activation = "relu"
     biases: Biases = "trainable"
     init: Literal[Init, "fan-in"] = "torch"
     """Initialisation as of a `Transformer`; fan-in: embeddings N(0, 1/d_model), weights N(0, 1/d_in)."""

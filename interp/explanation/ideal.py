@@ -90,7 +90,7 @@ class IdealNetwork(Network):
     harmonics: Tensor
     answers: Tensor
 
-    has_neurons: ClassVar[bool] = True
+    has_neurons: bool = True
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         {"beta": ("neuron",), **dict.fromkeys(ARRAYS[1:], ("neuron", "coefficient"))}
     )

@@ -25,10 +25,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interp.models.base import Activations, NeuronNetwork
+from interp.models.base import Activations, Answer, NeuronNetwork
 from interp.models.prefixes import Level
 
-__all__ = ["Attention", "AttentionNetwork", "plus"]
+__all__ = ["Attention", "AttentionNetwork", "answer_behind_norm", "map_through_norm", "normalised", "plus"]
+
+EPS = 1e-5
+"""Number that torch's LayerNorm adds to the variance."""
 
 _STREAM, _HEADS, _PATTERN, _NEURONS = (
     ("pos", "d_model"),
@@ -54,11 +57,14 @@ class AttentionNetwork(NeuronNetwork):
     activation_axes: ClassVar[Mapping[str, tuple[str, ...]]] = _ACTIVATION_AXES
     has_block_biases: ClassVar[bool] = True
     """Whether blocks have a place for the biases b_O and b_out, which may hold None."""
+    has_mlps: bool = True
+    """Whether blocks have an MLP behind their attention."""
 
     @property
     def branches(self) -> tuple[tuple[str, ...], ...]:
         """See `Network.branches`."""
-        return _branches(len(self.blocks))
+        found = _branches(len(self.blocks))
+        return found if self.has_mlps else found[::2]
 
     @property
     def readers(self) -> Mapping[str, tuple[str, str]]:
@@ -67,18 +73,19 @@ class AttentionNetwork(NeuronNetwork):
         for at in (f"blocks.{layer}." for layer in range(len(self.blocks))):
             b_O, b_out = (at + "attn.b_O", at + "mlp.b_out") if self.has_block_biases else ("", "")
             found[at + "attn.hook_z"] = (at + "attn.W_O", b_O)
-            found[at + "mlp.hook_post"] = (at + "mlp.W_out", b_out)
+            if self.has_mlps:
+                found[at + "mlp.hook_post"] = (at + "mlp.W_out", b_out)
         return found
 
     @property
     def pre_activations(self) -> str:
         """See `Network.pre_activations`."""
-        return f"blocks.{len(self.blocks) - 1}.mlp.hook_pre"
+        return f"blocks.{len(self.blocks) - 1}.mlp.hook_pre" if self.has_mlps else ""
 
     @property
     def hidden_activations(self) -> str:
         """See `Network.hidden_activations`."""
-        return f"blocks.{len(self.blocks) - 1}.mlp.hook_post"
+        return f"blocks.{len(self.blocks) - 1}.mlp.hook_post" if self.has_mlps else ""
 
 
 @dataclass(frozen=True)
@@ -129,31 +136,39 @@ class Attention:
         blocks: Sequence[Any] | nn.ModuleList,
         mid: Callable[[Any, Tensor, Tensor], Tensor],
         post: Callable[[Any, Tensor], Tensor],
+        read: Callable[[Any, Tensor], Tensor] | None = None,
     ) -> Float[Tensor, "batch positions d_model"]:
         """The fast pass: the stream between attention and MLP of the last block, at the last positions.
 
         `embeddings` are those of the tokens and of the positions, `mid(block, x, z)` is the stream behind the attention
-        of a block and `post(block, mid)` that behind its MLP. More than one level is right where attention is causal or
-        the only layer is the first, whose keys and values know of one position each.
+        of a block and `post(block, mid)` that behind its MLP. `read(block, x)` is what queries, keys and values are
+        made of, a LayerNorm of the stream; None: the stream itself, of which tables are made. More than one level is
+        right where attention is causal or the only layer is the first, whose keys and values know of one position each.
         """
         *before, last = levels
         while len(last.tokens) < positions:
             last = last.continuing(before.pop())
         levels = (*before, last)
         (Q, b_Q), (KV, b_KV) = _joined(blocks[0].attn, "Q"), _joined(blocks[0].attn, "KV")
-        by_token, by_position = (
-            torch.cat([x, F.linear(x, Q, q), F.linear(x, KV, kv)], dim=1)
-            for x, q, kv in zip(embeddings, (None, b_Q), (None, b_KV))
-        )
-        sizes = embeddings[0].shape[1], len(Q), len(KV)
-        first = [_stacked(level, by_token, by_position).split(sizes, dim=2) for level in levels]
-        streams, queries, keys_values = ([parts[i] for parts in first] for i in range(3))
+        if read is None:
+            by_token, by_position = (
+                torch.cat([x, F.linear(x, Q, q), F.linear(x, KV, kv)], dim=1)
+                for x, q, kv in zip(embeddings, (None, b_Q), (None, b_KV))
+            )
+            sizes = embeddings[0].shape[1], len(Q), len(KV)
+            first = [_stacked(level, by_token, by_position).split(sizes, dim=2) for level in levels]
+            streams, queries, keys_values = ([parts[i] for parts in first] for i in range(3))
+        else:
+            streams = [_stacked(level, *embeddings) for level in levels]
+            entering = [read(blocks[0], x) for x in streams]
+            queries, keys_values = ([F.linear(x, *joined) for x in entering] for joined in ((Q, b_Q), (KV, b_KV)))
         for block, following in itertools.pairwise(blocks):
             mixtures = [self._mixture(q, kv) for q, kv in zip(queries, _seen(levels, keys_values))]
             streams = [post(block, mid(block, x, z)) for x, z in zip(streams, mixtures)]
-            asking = [streams[-1][:, -positions:]] if following is blocks[-1] else streams
+            entering = streams if read is None else [read(following, x) for x in streams]
+            asking = [entering[-1][:, -positions:]] if following is blocks[-1] else entering
             queries = [F.linear(x, *_joined(following.attn, "Q")) for x in asking]
-            keys_values = [F.linear(x, *_joined(following.attn, "KV")) for x in streams]
+            keys_values = [F.linear(x, *_joined(following.attn, "KV")) for x in entering]
         z = self._mixture(queries[-1][:, -positions:], _seen(levels, keys_values)[-1])
         return mid(blocks[-1], streams[-1][:, -positions:], z)
 
@@ -191,6 +206,39 @@ def _branches(n_layers: int) -> tuple[tuple[str, ...], ...]:
     return tuple(
         tuple(f"blocks.{layer}.{name}" for name in branch) for layer in range(n_layers) for branch in (attention, mlp)
     )
+
+
+def normalised(x: Float[Tensor, "*n d_model"], ln: Any) -> Float[Tensor, "*n d_model"]:
+    """LayerNorm of the stream, with the gain `ln.w` and the shift `ln.b`."""
+    return F.layer_norm(x, ln.w.shape, ln.w, ln.b, EPS)
+
+
+def answer_behind_norm(
+    mid: Float[Tensor, "batch d_model"],
+    neurons: Float[Tensor, "batch neuron"],
+    W_out: Float[Tensor, "neuron d_model"],
+    ln: Any,
+    W_U: Float[Tensor, "d_model d_vocab_out"],
+    b_U: Float[Tensor, " d_vocab_out"] | None = None,
+) -> Answer:
+    """`Answer` of LN(mid + neurons W_out) W_U + b_U: LN divides by a scale s of each input and is linear otherwise.
+
+    The neurons of the answer are neurons / s, as the logits see them, and W_L = (W_out without its mean over the
+    stream) diag(gain) W_U.
+    """
+    W_L = map_through_norm(W_out, ln, W_U)
+    x = torch.addmm(mid, neurons, W_out)
+    scale = (x.var(dim=1, correction=0, keepdim=True) + EPS).sqrt()
+    residual = plus(((mid - mid.mean(dim=1, keepdim=True)) / scale * ln.w + ln.b) @ W_U, b_U)
+    neurons = neurons / scale
+    return Answer(torch.addmm(residual, neurons, W_L), neurons, W_L, residual)
+
+
+def map_through_norm(
+    W_out: Float[Tensor, "neuron d_model"], ln: Any, W_U: Float[Tensor, "d_model d_vocab_out"]
+) -> Float[Tensor, "neuron d_vocab_out"]:
+    """W_L of neurons that a LayerNorm follows, up to its scale."""
+    return (W_out - W_out.mean(dim=1, keepdim=True)) * ln.w @ W_U
 
 
 def plus(x: Float[Tensor, "*n"], bias: Tensor | None) -> Float[Tensor, "*n"]:

@@ -143,7 +143,7 @@ class Network(nn.Module, ABC):
     """Names of the axes of parameters, by a parameter's name; in blocks without `blocks.i.` in front."""
     read_out: ClassVar[str] = ""
     """Name of the matrix [stream, d_vocab_out] that gives the logits; empty where no parameter is one."""
-    has_neurons: ClassVar[bool] = False
+    has_neurons: bool = False
     """Whether `answer` tells the neurons of the last hidden layer, and `neuron_logit_map` their way to the logits."""
     activation_axes: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
     """Names of the axes of activations behind the batch, by name; in blocks without `blocks.i.` in front.
@@ -171,7 +171,7 @@ class Network(nn.Module, ABC):
         """
         return {}
 
-    has_tables: ClassVar[bool] = False
+    has_tables: bool = False
     """Whether `pair_tables` tells the network as tables with a row per token, or why this one cannot."""
 
     @property
@@ -191,6 +191,10 @@ class Network(nn.Module, ABC):
         A network that names one has HookedTransformer's parameters: `blocks.0.attn.W_Q`, `W_K`, `pos_embed.W_pos`.
         """
         return ""
+
+    attends_to_sums: bool = True
+    """Whether queries and keys of the first layer read the sum of the embeddings of token and position as it is, and
+    not a LayerNorm of it."""
 
     @property
     def embedded(self) -> str:
@@ -393,7 +397,7 @@ class NeuronNetwork(Network):
     unembed: Any
 
     read_out: ClassVar[str] = "unembed.W_U"
-    has_neurons: ClassVar[bool] = True
+    has_neurons: bool = True
 
     @property
     def embeddings(self) -> tuple[str, ...]:
@@ -472,8 +476,32 @@ def draw(
 
 
 def activate(kind: str, x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """The non-linearity of a hidden layer."""
-    return F.relu(x) if kind == "relu" else F.gelu(x)
+    """The non-linearity of a hidden layer, by its name in `interp.config.models.Activation`.
+
+    Example:
+        >>> activate("square", torch.tensor([-3.0, 2.0])).tolist()
+        [9.0, 4.0]
+    """
+    match kind:
+        case "relu":
+            return F.relu(x)
+        case "gelu":
+            return F.gelu(x)
+        case "gelu_new":
+            return F.gelu(x, approximate="tanh")
+        case "silu":
+            return F.silu(x)
+        case "tanh":
+            return x.tanh()
+        case "sigmoid":
+            return x.sigmoid()
+        case "softplus":
+            return F.softplus(x)
+        case "square":
+            return x.square()
+        case "identity":
+            return x
+    raise AssertionError(kind)  # a config admits no other
 
 
 def numbers_of_tokens(d_vocab: int, scalars: str, like: Tensor) -> Float[Tensor, " token"]:

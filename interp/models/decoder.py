@@ -25,17 +25,13 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from interp.config import Decoder
-from interp.models.attention import Attention, AttentionNetwork
+from interp.models.attention import Attention, AttentionNetwork, answer_behind_norm, map_through_norm, normalised
 from interp.models.base import Activations, Answer, Batch, Parameters, activate, draw
 from interp.models.prefixes import PrefixBatch, prefix_batch
 
 __all__ = ["DecoderNetwork"]
-
-EPS = 1e-5
-"""Number that torch's LayerNorm adds to the variance."""
 
 
 class DecoderNetwork(AttentionNetwork):
@@ -118,10 +114,10 @@ class DecoderNetwork(AttentionNetwork):
             at, mlp = f"blocks.{layer}.", block.mlp
             x = keep(at + "hook_resid_pre", x)
             written = self.attention.output(x, block.attn, activations, at)
-            x = keep(at + "hook_resid_mid", _normalised(x + written, block.ln1))
+            x = keep(at + "hook_resid_mid", normalised(x + written, block.ln1))
             post = keep(at + "mlp.hook_post", activate(self.config.activation, keep(at + "mlp.hook_pre", x @ mlp.W_in)))
             written = keep(at + "hook_mlp_out", post @ mlp.W_out)
-            x = keep(at + "hook_resid_post", _normalised(x + written, block.ln2))
+            x = keep(at + "hook_resid_post", normalised(x + written, block.ln2))
         return x @ self.unembed.W_U
 
     # --- the fast pass ------------------------------------------------------------------------------------------------
@@ -135,7 +131,7 @@ class DecoderNetwork(AttentionNetwork):
         mid = self._last_mid(batch, positions)
         neurons = self._neurons(self.blocks[-1], mid)
         x = torch.addmm(mid.flatten(0, 1), neurons.flatten(0, 1), self.blocks[-1].mlp.W_out)
-        return (_normalised(x, self.blocks[-1].ln2) @ self.unembed.W_U).unflatten(0, mid.shape[:2])
+        return (normalised(x, self.blocks[-1].ln2) @ self.unembed.W_U).unflatten(0, mid.shape[:2])
 
     def answer_logits(self, batch: Batch) -> Float[Tensor, "batch d_vocab_out"]:
         """See `Network.answer_logits`."""
@@ -143,19 +139,12 @@ class DecoderNetwork(AttentionNetwork):
 
     def answer(self, batch: Batch) -> Answer:
         """See `Network.answer`; the neurons are divided by the scale of the last LayerNorm."""
-        ln = self.blocks[-1].ln2
-        mid = self._last_mid(batch, 1)[:, 0]
-        neurons, W_L = self._neurons(self.blocks[-1], mid), self.neuron_logit_map()
-        x = torch.addmm(mid, neurons, self.blocks[-1].mlp.W_out)
-        scale = (x.var(dim=1, correction=0, keepdim=True) + EPS).sqrt()
-        residual = ((mid - mid.mean(dim=1, keepdim=True)) / scale * ln.w + ln.b) @ self.unembed.W_U
-        neurons = neurons / scale
-        return Answer(torch.addmm(residual, neurons, W_L), neurons, W_L, residual)
+        block, mid = self.blocks[-1], self._last_mid(batch, 1)[:, 0]
+        return answer_behind_norm(mid, self._neurons(block, mid), block.mlp.W_out, block.ln2, self.unembed.W_U)
 
     def neuron_logit_map(self) -> Float[Tensor, "neuron d_vocab_out"]:
         """See `Network.neuron_logit_map`; up to the scale of the last LayerNorm."""
-        W_out = self.blocks[-1].mlp.W_out
-        return (W_out - W_out.mean(dim=1, keepdim=True)) * self.blocks[-1].ln2.w @ self.unembed.W_U
+        return map_through_norm(self.blocks[-1].mlp.W_out, self.blocks[-1].ln2, self.unembed.W_U)
 
     def _last_mid(self, batch: Batch, positions: int) -> Float[Tensor, "batch positions d_model"]:
         """x_mid of the last layer, at the last positions."""
@@ -166,10 +155,10 @@ class DecoderNetwork(AttentionNetwork):
     def _mid(
         self, block: Any, x: Float[Tensor, "row pos d_model"], z: Float[Tensor, "row pos z"]
     ) -> Float[Tensor, "row pos d_model"]:
-        return _normalised(x + z @ block.attn.W_O.flatten(0, 1), block.ln1)
+        return normalised(x + z @ block.attn.W_O.flatten(0, 1), block.ln1)
 
     def _post(self, block: Any, mid: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
-        return _normalised(mid + self._neurons(block, mid) @ block.mlp.W_out, block.ln2)
+        return normalised(mid + self._neurons(block, mid) @ block.mlp.W_out, block.ln2)
 
     def _neurons(self, block: Any, mid: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row neuron"]:
         return activate(self.config.activation, mid @ block.mlp.W_in)
@@ -180,7 +169,3 @@ def _waves(n_ctx: int, d_model: int) -> Float[Tensor, "pos d_model"]:
     even = torch.arange(d_model, dtype=torch.float64) // 2 * 2
     angle = torch.arange(n_ctx, dtype=torch.float64)[:, None] / 10_000 ** (even / d_model)
     return torch.where(torch.arange(d_model) % 2 == 0, angle.sin(), angle.cos()).to(torch.get_default_dtype())
-
-
-def _normalised(x: Float[Tensor, "*n d_model"], ln: Any) -> Float[Tensor, "*n d_model"]:
-    return F.layer_norm(x, ln.w.shape, ln.w, ln.b, EPS)

@@ -39,7 +39,7 @@ from interp.models.base import (
     look_up,
     numbers_of_tokens,
 )
-from interp.models.tables import PairTables, dot_error, operand_tokens, sum_tables
+from interp.models.tables import TABLED, PairTables, dot_error, operand_tokens, sum_tables
 
 __all__ = ["FeedForwardNetwork"]
 
@@ -58,7 +58,6 @@ class FeedForwardNetwork(NeuronNetwork):
         True
     """
 
-    has_tables: ClassVar[bool] = True
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         {
             "embed.W_E": ("token", "d_model"),
@@ -85,6 +84,7 @@ class FeedForwardNetwork(NeuronNetwork):
         if n_ctx != 2 and config.embedding != "scalars":
             raise ConfigError(f"A FeedForward model reads two operands at two positions; the task has {n_ctx}.")
         self.config, self.d_vocab, self.n_ctx, self.d_vocab_out = config, d_vocab, n_ctx, d_vocab_out
+        self.has_tables = config.activation in TABLED
         scale = {"tl": 0.8, "nanda": 1.0, "fan-in": 1.0, "torch": math.nan}[config.init] / math.sqrt(config.d_model)
 
         def table() -> nn.Parameter:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from interp.config import Transformer
+from interp.config.models import Activation
 from interp.errors import ForeignFormatError, did_you_mean
 from interp.models.base import Network
 
@@ -51,7 +52,8 @@ def to_bridge(model: Network) -> "transformer_lens.model_bridge.TransformerBridg
     random generators are left as they were. Needs no network.
 
     Raises:
-        NotAvailableError: for a model that is no transformer, or whose attention rate is not 1.
+        NotAvailableError: for a model that is no transformer, or one that TransformerLens does not have: an attention
+            rate that is not 1, LayerNorm behind the parts, an activation without a name there.
 
     Example:
         >>> from interp.models.transformer import TransformerNetwork
@@ -71,13 +73,12 @@ def to_bridge(model: Network) -> "transformer_lens.model_bridge.TransformerBridg
 
         bridge_config = TransformerBridgeConfig(
             **settings,
-            normalization_type=None,
             init_weights=False,
             device=str(weight.device),
             dtype=weight.dtype,
         )
         bridge = boot_native(bridge_config, device=weight.device, dtype=weight.dtype)
-        shapes = _shapes(**{name: settings[name] for name in _SIZES})
+        shapes = _shapes(**{name: settings[name] for name in _SIZES}, normed=settings["normalization_type"] is not None)
         biases = {name: weight.new_zeros(shape) for name, shape in shapes.items() if _bias_group(name)}
         bridge.load_state_dict(convert_tl_checkpoint(biases | model.state_dict(), bridge_config), strict=True)
         trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -85,7 +86,7 @@ def to_bridge(model: Network) -> "transformer_lens.model_bridge.TransformerBridg
             if f"blocks.{layer}.attn.b_Q" not in trained:
                 for linear in (block.attn.q, block.attn.k, block.attn.v, block.attn.o):
                     linear.bias.requires_grad_(False)
-            if f"blocks.{layer}.mlp.b_in" not in trained:
+            if settings["d_mlp"] and f"blocks.{layer}.mlp.b_in" not in trained:
                 for name in ("in", "out"):
                     getattr(block.mlp, name).bias.requires_grad_(False)
         return bridge.eval()
@@ -94,13 +95,14 @@ def to_bridge(model: Network) -> "transformer_lens.model_bridge.TransformerBridg
 def from_state_dict(
     state_dict: Mapping[str, Tensor],
     *,
-    activation: Literal["relu", "gelu"] = "relu",
+    activation: Activation = "relu",
     attention: Literal["causal", "bidirectional"] = "causal",
     attention_rate: float = 1.0,
 ) -> Imported:
     """The model that a HookedTransformer state dict belongs to, read off its shapes, and its parameters.
 
-    Shapes say neither the non-linearity nor which positions attend to which and how: say so. The buffers `attn.mask`
+    Shapes say neither the non-linearity nor which positions attend to which and how: say so. LayerNorms with gain and
+    shift are those of `normalization` pre; without any `mlp` the layers are attention alone. The buffers `attn.mask`
     and `attn.IGNORE` are dropped. Biases of a kind (attention, MLP, unembedding) are `frozen` where all of them are
     zero and `trainable` elsewhere; of a trajectory pass the last state, since trained biases may start at zero.
 
@@ -116,15 +118,13 @@ def from_state_dict(
         True
     """
     state = {name: x for name, x in state_dict.items() if not name.endswith((".attn.mask", ".attn.IGNORE"))}
-    if normed := [name for name in state if re.search(r"(^|\.)ln(1|2|_final)\.", name)]:
-        raise ForeignFormatError(
-            f"The state dict must have no LayerNorm, which this transformer lacks; got `{normed[0]}`."
-        )
+    normed = any(re.search(r"(^|\.)ln(1|2|_final)\.", name) for name in state)
+    has_mlps = any(".mlp." in name for name in state)
 
     d_vocab, d_model = _sizes(state, "embed.W_E", "d_vocab", "d_model")
     n_ctx, _ = _sizes(state, "pos_embed.W_pos", "n_ctx", "d_model")
     n_heads, _, d_head = _sizes(state, "blocks.0.attn.W_Q", "n_heads", "d_model", "d_head")
-    _, d_mlp = _sizes(state, "blocks.0.mlp.W_in", "d_model", "d_mlp")
+    _, d_mlp = _sizes(state, "blocks.0.mlp.W_in", "d_model", "d_mlp") if has_mlps else (d_model, 0)
     _, d_vocab_out = _sizes(state, "unembed.W_U", "d_model", "d_vocab_out")
     biases: dict[str, Literal["trainable", "frozen", "absent"]] = dict.fromkeys(_GROUPS, "absent")
     for name, x in state.items():
@@ -140,8 +140,9 @@ def from_state_dict(
         d_model=d_model,
         n_heads=n_heads,
         d_head=d_head,
-        d_mlp=d_mlp,
+        **({"d_mlp": d_mlp} if has_mlps else {"attention_only": True}),
         activation=activation,
+        normalization="pre" if normed else "none",
         attention=attention,
         attention_rate=attention_rate,
         attention_biases=biases["attention"],
@@ -149,7 +150,7 @@ def from_state_dict(
         unembed_biases=biases["unembed"],
     )
 
-    sizes = _shapes(config.n_layers, d_model, n_heads, d_head, d_mlp, d_vocab, n_ctx, d_vocab_out)
+    sizes = _shapes(config.n_layers, d_model, n_heads, d_head, d_mlp, d_vocab, n_ctx, d_vocab_out, normed)
     shapes = {name: shape for name, shape in sizes.items() if biases.get(_bias_group(name) or "") != "absent"}
     for name, x in state.items():
         if name not in shapes:
@@ -175,24 +176,33 @@ _SIZES = ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "d_vocab", "n_ctx
 
 
 def _shapes(
-    n_layers: int, d_model: int, n_heads: int, d_head: int, d_mlp: int, d_vocab: int, n_ctx: int, d_vocab_out: int
+    n_layers: int,
+    d_model: int,
+    n_heads: int,
+    d_head: int,
+    d_mlp: int,
+    d_vocab: int,
+    n_ctx: int,
+    d_vocab_out: int,
+    normed: bool,
 ) -> dict[str, tuple[int, ...]]:
-    """Every parameter of a HookedTransformer without LayerNorm, all biases included."""
+    """Every parameter of a HookedTransformer, all biases included; `normed`: with LayerNorm; d_mlp 0: without MLP."""
     d, heads = d_model, n_heads
+    norms = ("ln1", "ln2") if d_mlp else ("ln1",)
+    mlp = {"mlp.W_in": (d, d_mlp), "mlp.b_in": (d_mlp,), "mlp.W_out": (d_mlp, d), "mlp.b_out": (d,)}
     block = {
         **{f"attn.W_{name}": (heads, d, d_head) for name in "QKV"},
         "attn.W_O": (heads, d_head, d),
         **{f"attn.b_{name}": (heads, d_head) for name in "QKV"},
         "attn.b_O": (d,),
-        "mlp.W_in": (d, d_mlp),
-        "mlp.b_in": (d_mlp,),
-        "mlp.W_out": (d_mlp, d),
-        "mlp.b_out": (d,),
+        **(mlp if d_mlp else {}),
+        **({f"{ln}.{name}": (d,) for ln in norms for name in "wb"} if normed else {}),
     }
     return {
         "embed.W_E": (d_vocab, d),
         "pos_embed.W_pos": (n_ctx, d),
         **{f"blocks.{layer}.{name}": shape for layer in range(n_layers) for name, shape in block.items()},
+        **({f"ln_final.{name}": (d,) for name in "wb"} if normed else {}),
         "unembed.W_U": (d, d_vocab_out),
         "unembed.b_U": (d_vocab_out,),
     }

@@ -24,8 +24,10 @@ from torch import Tensor
 
 from interp.errors import NotAvailableError
 
-__all__ = ["PairTables", "activated", "attention_tables", "dot_error", "operand_tokens", "sum_tables"]
+__all__ = ["TABLED", "PairTables", "activated", "attention_tables", "dot_error", "operand_tokens", "sum_tables"]
 
+TABLED = ("relu", "gelu")
+"""Non-linearities whose rounding is bounded, so that networks have tables."""
 UNIT = 2.0**-53
 """Unit roundoff of float64."""
 Attention = tuple[Float[np.ndarray, "p p H"], Float[np.ndarray, "p p H"]]
@@ -197,7 +199,12 @@ def sum_tables(
     d_z: int,
     rounding: Mapping[str, float],
 ) -> PairTables:
-    """Tables of a hidden layer x = bias + rows[0][a] + rows[1][b] and its read-out W_L, b_U; None stands for 0."""
+    """Tables of a hidden layer x = bias + rows[0][a] + rows[1][b] and its read-out W_L, b_U; None stands for 0.
+
+    Raises:
+        NotAvailableError: the activation is another than relu or gelu.
+    """
+    _require_tabled(activation)
     neurons, C = W_L.shape
     nothing = np.zeros((len(rows[0]), 1, C))
     return PairTables(
@@ -237,7 +244,11 @@ def attention_tables(
         attn, mlp, unembed: modules with HookedTransformer's parameters; biases may be None.
         activation: relu or gelu.
         rate: r of an attention of r softmax + 1 - r.
+
+    Raises:
+        NotAvailableError: the activation is another than relu or gelu.
     """
+    _require_tabled(activation)
     values = _attended(x.detach().double(), operands, rest, attn, mlp, unembed, rate, sizes=False)
     sizes = _attended(x.detach().double().abs(), operands, rest, attn, mlp, unembed, rate, sizes=True)
     heads, d_model, d_head = attn.W_Q.shape
@@ -249,6 +260,14 @@ def attention_tables(
         weights = float(np.expm1(4 * rounding["scores"]))
         rounding |= {name: error + weights * error / gamma for name, error in rounding.items() if name in _WITH_MEAN}
     return PairTables(activation=activation, rate=rate, d_z=heads * d_head, rounding=rounding, **values)
+
+
+def _require_tabled(activation: str) -> None:
+    if activation not in TABLED:
+        raise NotAvailableError(
+            f"Tables of pairs need an activation whose rounding is bounded, {' or '.join(TABLED)}; this network has "
+            f"{activation}."
+        )
 
 
 def _attended(

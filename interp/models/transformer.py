@@ -7,6 +7,10 @@ With residual stream x, heads h and one layer, at the last position:
     x_mid      = x_last + sum_h z_h W_O^h + b_O
     logits     = (x_mid + act(x_mid W_in + b_in) W_out + b_out) W_U + b_U
 
+Without an MLP (`attention_only`) the logits are those of x_mid. LayerNorm stands in front of each reader of the stream
+(`pre`: `ln1` of attention, `ln2` of the MLP, `ln_final` of W_U) or behind each writer (`post`: `ln1` of x_mid, `ln2` of
+the sum with the MLP). Neurons are then told as the logits see them, divided by the scale of the last LayerNorm.
+
 An attention rate r < 1 puts r softmax_i + (1 - r) in the place of softmax_i, at every position that may be attended to
 ("The Clock and the Pizza", Zhong et al., 2023, https://arxiv.org/abs/2306.17844).
 
@@ -15,8 +19,8 @@ token each: the fast pass computes them in tables with one row per token, and pe
 Products of weights are taken before they meet the batch (z W_O W_in, act W_out W_U, z W_O W_U), so that no pair ever
 passes through the residual stream. It is the same function: only the order of additions differs.
 
-That is for `a b =` and one layer. Of deeper models and longer inputs the fast pass computes the stream once per prefix
-where attention is causal, and of the last layer the last position alone (see `interp.models.attention`).
+That is for `a b =`, one layer and an MLP without LayerNorm. Of all others the fast pass computes the stream once per
+prefix where attention is causal, and of the last layer the last position alone (see `interp.models.attention`).
 """
 
 import math
@@ -31,7 +35,14 @@ from torch.nn import functional as F
 
 from interp.config import Transformer
 from interp.errors import NotAvailableError
-from interp.models.attention import Attention, AttentionNetwork, plus
+from interp.models.attention import (
+    Attention,
+    AttentionNetwork,
+    answer_behind_norm,
+    map_through_norm,
+    normalised,
+    plus,
+)
 from interp.models.base import (
     Activations,
     Answer,
@@ -43,9 +54,12 @@ from interp.models.base import (
     look_up,
 )
 from interp.models.prefixes import PrefixBatch, prefix_batch, whole_batch
-from interp.models.tables import PairTables, attention_tables, operand_tokens
+from interp.models.tables import TABLED, PairTables, attention_tables, operand_tokens
 
 __all__ = ["TransformerNetwork"]
+
+LENS_ACTIVATIONS = ("relu", "gelu", "gelu_new", "silu")
+"""Activations that TransformerLens has under these names."""
 
 
 class TransformerNetwork(AttentionNetwork):
@@ -60,7 +74,6 @@ class TransformerNetwork(AttentionNetwork):
         True
     """
 
-    has_tables: ClassVar[bool] = True
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         {
             "embed.W_E": ("token", "d_model"),
@@ -77,6 +90,7 @@ class TransformerNetwork(AttentionNetwork):
             "mlp.b_in": ("neuron",),
             "mlp.W_out": ("neuron", "d_model"),
             "mlp.b_out": ("d_model",),
+            **{f"{ln}.{name}": ("d_model",) for ln in ("ln1", "ln2", "ln_final") for name in "wb"},
             "unembed.W_U": ("d_model", "d_vocab_out"),
             "unembed.b_U": ("d_vocab_out",),
         }
@@ -87,8 +101,12 @@ class TransformerNetwork(AttentionNetwork):
     ) -> None:
         super().__init__()
         self.pos_embed: Any
+        self.ln_final: Any
         self.config, self.d_vocab, self.n_ctx, self.d_vocab_out = config, d_vocab, n_ctx, d_vocab_out
         d, heads, d_head, d_mlp = config.d_model, config.n_heads, config.d_head, config.d_mlp
+        self.has_mlps = self.has_neurons = not config.attention_only
+        self.has_tables = self.has_mlps and config.normalization == "none" and config.activation in TABLED
+        self.attends_to_sums = config.normalization != "pre"
         self.attention = Attention(heads, d_head, causal=config.attention == "causal", rate=config.attention_rate)
 
         def embedding(*shape: int) -> nn.Parameter:
@@ -106,6 +124,9 @@ class TransformerNetwork(AttentionNetwork):
                 return nn.Parameter(torch.zeros(shape), requires_grad=kind == "trainable")
             return draw(shape, generator, bound=1 / math.sqrt(fan_in))
 
+        def norm() -> Parameters:
+            return Parameters(w=nn.Parameter(torch.ones(d)), b=nn.Parameter(torch.zeros(d)))
+
         scale = {"tl": 0.8, "nanda": 1.0, "torch": math.nan}[config.init] / math.sqrt(d)
         self.embed = Parameters(W_E=embedding(d_vocab, d))
         self.pos_embed = Parameters(W_pos=embedding(n_ctx, d))
@@ -122,13 +143,20 @@ class TransformerNetwork(AttentionNetwork):
                 b_V=bias(config.attention_biases, heads, d_head, fan_in=d),
                 b_O=bias(config.attention_biases, d, fan_in=heads * d_head),
             )
-            block.mlp = Parameters(
-                W_in=linear(d, d_mlp, fan_in=d),
-                b_in=bias(config.mlp_biases, d_mlp, fan_in=d),
-                W_out=linear(d_mlp, d, fan_in=d_mlp),
-                b_out=bias(config.mlp_biases, d, fan_in=d_mlp),
-            )
+            if config.normalization != "none":
+                block.ln1 = norm()
+            if self.has_mlps:
+                block.mlp = Parameters(
+                    W_in=linear(d, d_mlp, fan_in=d),
+                    b_in=bias(config.mlp_biases, d_mlp, fan_in=d),
+                    W_out=linear(d_mlp, d, fan_in=d_mlp),
+                    b_out=bias(config.mlp_biases, d, fan_in=d_mlp),
+                )
+                if config.normalization != "none":
+                    block.ln2 = norm()
             self.blocks.append(block)
+        if config.normalization == "pre":
+            self.ln_final = norm()
         W_U = (
             draw((d, d_vocab_out), generator, std=1 / math.sqrt(d_vocab_out))
             if config.init == "nanda"
@@ -149,17 +177,29 @@ class TransformerNetwork(AttentionNetwork):
                 "TransformerLens has no attention that is not a softmax: `attention_rate` must be 1; "
                 f"got {config.attention_rate}. `run_with_cache` gives the activations under the same names."
             )
+        if config.normalization == "post":
+            raise NotAvailableError(
+                "TransformerLens has no LayerNorm behind attention and MLP: `normalization` must be none or pre; got "
+                "post. `run_with_cache` gives the activations under the same names."
+            )
+        if config.activation not in LENS_ACTIVATIONS:
+            raise NotAvailableError(
+                f"TransformerLens has bridges for the activations {', '.join(LENS_ACTIVATIONS)}; got "
+                f"{config.activation}. `run_with_cache` gives the activations under the same names."
+            )
         return {
             "n_layers": config.n_layers,
             "d_model": config.d_model,
             "n_heads": config.n_heads,
             "d_head": config.d_head,
-            "d_mlp": config.d_mlp,
+            "d_mlp": config.d_mlp if self.has_mlps else 0,
             "n_ctx": self.n_ctx,
             "d_vocab": self.d_vocab,
             "d_vocab_out": self.d_vocab_out,
             "act_fn": config.activation,
             "attention_dir": config.attention,
+            "normalization_type": "LN" if config.normalization == "pre" else None,
+            "attn_only": not self.has_mlps,
         }
 
     # --- the plain pass -----------------------------------------------------------------------------------------------
@@ -172,21 +212,25 @@ class TransformerNetwork(AttentionNetwork):
         embedded = keep("hook_embed", self.embed.W_E[tokens])
         x = embedded + keep("hook_pos_embed", self.pos_embed.W_pos[:n_ctx].expand(len(tokens), -1, -1))
         for layer, block in enumerate(self.blocks):
-            at, mlp = f"blocks.{layer}.", block.mlp
+            at = f"blocks.{layer}."
             x = keep(at + "hook_resid_pre", x)
-            x = keep(at + "hook_resid_mid", x + self.attention.output(x, block.attn, activations, at))
-            pre = keep(at + "mlp.hook_pre", plus(x @ mlp.W_in, mlp.b_in))
-            post = keep(at + "mlp.hook_post", activate(self.config.activation, pre))
-            x = keep(at + "hook_resid_post", x + keep(at + "hook_mlp_out", plus(post @ mlp.W_out, mlp.b_out)))
-        return plus(x @ self.unembed.W_U, self.unembed.b_U)
+            x = self._behind(block, "ln1", x + self.attention.output(self._read(block, x), block.attn, activations, at))
+            if self.has_mlps:
+                mlp, x = block.mlp, keep(at + "hook_resid_mid", x)
+                pre = keep(at + "mlp.hook_pre", plus(self._in_front(block, "ln2", x) @ mlp.W_in, mlp.b_in))
+                post = keep(at + "mlp.hook_post", activate(self.config.activation, pre))
+                x = self._behind(block, "ln2", x + keep(at + "hook_mlp_out", plus(post @ mlp.W_out, mlp.b_out)))
+            x = keep(at + "hook_resid_post", x)
+        return plus(self._in_front(self, "ln_final", x) @ self.unembed.W_U, self.unembed.b_U)
 
     # --- the fast pass ------------------------------------------------------------------------------------------------
 
     def prepare(self, tokens: Int[Tensor, "batch pos"]) -> Batch:
-        """See `Network.prepare`; a single layer reads `a b =` from tables, everything else by prefixes."""
+        """See `Network.prepare`; one plain layer reads `a b =` from tables, everything else by prefixes."""
         batch = super().prepare(tokens)
         equals = self.d_vocab - 1  # bits have no '=', and may end in 1
-        if len(self.blocks) == 1 and self.n_ctx == 3 and equals > 1 and bool((tokens[:, -1] == equals).all()):
+        is_plain = len(self.blocks) == 1 and self.has_mlps and self.config.normalization == "none"
+        if is_plain and self.n_ctx == 3 and equals > 1 and bool((tokens[:, -1] == equals).all()):
             return batch
         # in the first layer keys and values depend on one token each, whichever positions attend to them
         may_share = self.attention.causal or len(self.blocks) == 1
@@ -196,7 +240,7 @@ class TransformerNetwork(AttentionNetwork):
         """See `Network.last_logits`."""
         if not isinstance(batch, PrefixBatch):
             return super().last_logits(batch, positions)
-        x = self._post(self.blocks[-1], self._last_mid(batch, positions))
+        x = self._in_front(self, "ln_final", self._post(self.blocks[-1], self._last_mid(batch, positions)))
         return F.linear(x, self.unembed.W_U.T, self.unembed.b_U)
 
     def answer_logits(self, batch: Batch) -> Float[Tensor, "batch d_vocab_out"]:
@@ -211,6 +255,11 @@ class TransformerNetwork(AttentionNetwork):
 
     def answer(self, batch: Batch) -> Answer:
         """See `Network.answer`."""
+        self._require_neurons()
+        if self._last_norm is not None:
+            block, mid = self.blocks[-1], self._last_mid(batch, 1)[:, 0]
+            written, b_out = (self._neurons(block, mid), block.mlp.W_out), block.mlp.b_out
+            return answer_behind_norm(plus(mid, b_out), *written, self._last_norm, self.unembed.W_U, self.unembed.b_U)
         W_L = self.neuron_logit_map()
         if not isinstance(batch, PrefixBatch):
             z = self._mixture(batch)
@@ -224,11 +273,35 @@ class TransformerNetwork(AttentionNetwork):
         return Answer(torch.addmm(residual, neurons, W_L), neurons, W_L, residual)
 
     def neuron_logit_map(self) -> Float[Tensor, "neuron d_vocab_out"]:
-        """See `Network.neuron_logit_map`."""
+        """See `Network.neuron_logit_map`; up to the scale of a LayerNorm in front of the logits."""
+        self._require_neurons()
+        if self._last_norm is not None:
+            return map_through_norm(self.blocks[-1].mlp.W_out, self._last_norm, self.unembed.W_U)
         return self.blocks[-1].mlp.W_out @ self.unembed.W_U
 
+    def _require_neurons(self) -> None:
+        if not self.has_mlps:
+            raise NotAvailableError("A transformer of attention alone (`attention_only`) has no neurons.")
+
+    @property
+    def _last_norm(self) -> Any:
+        """LayerNorm between the last MLP and the unembedding; None without one."""
+        match self.config.normalization:
+            case "pre":
+                return self.ln_final
+            case "post":
+                return self.blocks[-1].ln2
+        return None
+
     def pair_tables(self, tokens: Int[Tensor, "pair pos"]) -> PairTables:
-        """See `Network.pair_tables`; for one layer."""
+        """See `Network.pair_tables`; for one layer with an MLP and without LayerNorm."""
+        if not self.has_mlps:
+            raise NotAvailableError("Tables of pairs need a hidden layer; this transformer has attention alone.")
+        if self.config.normalization != "none":
+            raise NotAvailableError(
+                "Tables of pairs need pre-activations that are sums of terms of one token each; the LayerNorm of this "
+                f"transformer (`normalization` {self.config.normalization}) divides by a scale of each pair."
+            )
         if len(self.blocks) > 1:
             raise NotAvailableError(f"Tables of pairs need a single layer; this transformer has {len(self.blocks)}.")
         first, second, rest = operand_tokens(tokens)
@@ -251,18 +324,34 @@ class TransformerNetwork(AttentionNetwork):
         """x_mid of the last layer, at the last positions."""
         assert isinstance(batch, PrefixBatch)
         embeddings = self.embed.W_E, self.pos_embed.W_pos
-        return self.attention.last_mid(batch.levels, positions, embeddings, self.blocks, self._mid, self._post)
+        read = self._read if self.config.normalization == "pre" else None
+        return self.attention.last_mid(batch.levels, positions, embeddings, self.blocks, self._mid, self._post, read)
+
+    def _in_front(self, module: Any, ln: str, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
+        """The stream as a reader sees it, behind its LayerNorm where `normalization` is pre."""
+        return normalised(x, getattr(module, ln)) if self.config.normalization == "pre" else x
+
+    def _behind(self, block: Any, ln: str, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
+        """The stream behind a writer, and its LayerNorm where `normalization` is post."""
+        return normalised(x, getattr(block, ln)) if self.config.normalization == "post" else x
+
+    def _read(self, block: Any, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
+        return self._in_front(block, "ln1", x)
 
     def _mid(
         self, block: Any, x: Float[Tensor, "row pos d_model"], z: Float[Tensor, "row pos z"]
     ) -> Float[Tensor, "row pos d_model"]:
-        return x + F.linear(z, block.attn.W_O.flatten(0, 1).T, block.attn.b_O)
+        return self._behind(block, "ln1", x + F.linear(z, block.attn.W_O.flatten(0, 1).T, block.attn.b_O))
 
     def _post(self, block: Any, mid: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
-        return mid + F.linear(self._neurons(block, mid), block.mlp.W_out.T, block.mlp.b_out)
+        if not self.has_mlps:
+            return mid
+        written = F.linear(self._neurons(block, mid), block.mlp.W_out.T, block.mlp.b_out)
+        return self._behind(block, "ln2", mid + written)
 
     def _neurons(self, block: Any, mid: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row neuron"]:
-        return activate(self.config.activation, F.linear(mid, block.mlp.W_in.T, block.mlp.b_in))
+        read = self._in_front(block, "ln2", mid)
+        return activate(self.config.activation, F.linear(read, block.mlp.W_in.T, block.mlp.b_in))
 
     # from tables
 
