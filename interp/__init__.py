@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from interp.milestones import comparison
     from interp.milestones.comparison import compare
     from interp.reporting.page import report
-    from interp.training.api import replay, resume, train, train_many
+    from interp.training.api import branch, replay, resume, train, train_many
     from interp.training.observers import Observer
     from interp.trajectory import Trajectory, load
 
@@ -58,6 +58,7 @@ __all__ = [
     "Trajectory",
     "analysis",
     "benchmarks",
+    "branch",
     "compare",
     "comparison",
     "config",
@@ -98,6 +99,7 @@ _HOMES = {
     "Observer": "interp.training.observers",
     "RunConfig": "interp.config",
     "Trajectory": "interp.trajectory",
+    "branch": "interp.training.api",
     "compare": "interp.milestones.comparison",
     "explain": "interp.explanation.explaining",
     "import_checkpoints": "interp.importers",

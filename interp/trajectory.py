@@ -301,7 +301,7 @@ class Trajectory:
         if not run.get("schedule") or last > LONGEST:
             return np.array([last])
         try:
-            return np.array(parse_schedule(run["schedule"]).steps(last), np.int64)
+            return self._from_first(parse_schedule(run["schedule"]).steps(last))
         except ConfigError as error:
             raise CorruptRunError(f"{self.folder / 'run.json'} is damaged: {error}") from error
 
@@ -313,7 +313,14 @@ class Trajectory:
             return np.empty(0, np.int64)
         if "replay" in run:
             return np.arange(start, stop + 1)
-        return np.array((self.config.log.test | self.config.log.train).steps(last), np.int64)
+        logged = np.array((self.config.log.test | self.config.log.train).steps(last), np.int64)
+        return logged[logged >= self.config.first_step]
+
+    def _from_first(self, scheduled: Sequence[int]) -> np.ndarray:
+        """Steps of a schedule that the run itself makes, with those that are stored in any case."""
+        return np.array(
+            sorted({*self.config.anchors, *(s for s in scheduled if s >= self.config.first_step)}), np.int64
+        )
 
     def _shortfall(self, what: Literal["weights", "metrics"]) -> list[str]:
         """Sentence about a complete run that lacks weights or metrics of its schedule."""
@@ -421,7 +428,7 @@ class Trajectory:
         stored = self.full_state_steps
         gaps: dict[str, int] = {what: step for what in WHATS if (step := self.first_missing(what)) is not None}
         if self.config.steps <= LONGEST and (
-            missing := set(self.config.save.state.steps(self.config.steps)) - {*stored}
+            missing := {*self._from_first(self.config.save.state.steps(self.config.steps)).tolist()} - {*stored}
         ):
             gaps["full state"] = min(missing)  # of those that are kept for replays
         end = min(gaps.values(), default=self.config.steps)

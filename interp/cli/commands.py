@@ -161,6 +161,67 @@ class Replay:
 
 
 @dataclass
+class Branch:
+    """Let a run go another way from a step on: a new run that shares the parent's bits up to there.
+
+    For example: interp branch RUN --step 9000 optimizer.weight_decay=0, or task.train_fraction=0.2 for fewer pairs.
+    What is in force at that step stays unless it is changed; shapes of parameters and the kind of optimiser must stay.
+    """
+
+    run: Run
+    changes: Positional[
+        Annotated[
+            tuple[str, ...],
+            arg(metavar="[FIELD=VALUE ...]", help="fields of the config that change; none: the branch is the parent"),
+        ]
+    ] = ()
+    step: Annotated[int | None, arg(metavar="INT", help="step of the fork; must be given")] = None
+    steps: Annotated[
+        int | None, arg(metavar="INT", help="last step, counted as the parent's; the parent's if not given")
+    ] = None
+    root: Annotated[Path | None, arg(help="folder that holds the branch; that of the parent if not given")] = None
+    device: Device = None
+    threads: Threads = None
+    existing: Annotated[Literal["resume", "overwrite", "error"], arg(help="what to do if it is there already")] = (
+        "resume"
+    )
+    unproven: Unproven = False
+
+    def __call__(self) -> None:
+        """Branch, and print the proof of the fork and the outcome."""
+        from interp.training.api import branch
+        from interp.trajectory import load
+
+        if self.step is None:
+            raise ConfigError("`--step` must name the step of the fork, as in `interp branch RUN --step 9000`.")
+        changes: dict[str, Any] = {}
+        for words in self.changes:
+            name, equals, value = words.partition("=")
+            if not (name and equals):
+                raise ConfigError(f"A change must be FIELD=VALUE, such as optimizer.weight_decay=0; got {words}.")
+            changes[name.replace("-", "_")] = read_value(value)
+        traj = branch(
+            load(self.run),
+            self.step,
+            changes,
+            self.steps,
+            root=self.root,
+            device=self.device,
+            progress=True,
+            existing=self.existing,
+            threads=self.threads,
+            unproven=self.unproven,
+        )
+        origin, proven = traj.run["origin"], traj.run["origin"]["proven"]
+        how = f"computed again from step {first}" if (first := origin["from_state"]) < self.step else "as stored"
+        print(f"Branch:    of {self.run} at step {self.step}, whose full state is {how}")
+        at = f"{len(proven)} of the parent's checkpoints, the last of step {proven[-1]}" if proven else ""
+        print(f"Proven:    {f'bitwise equal to {at}' if at else 'by nothing: the parent has no checkpoint there'}")
+        print_outcome(traj)
+        print(f"Report:    interp report {traj.folder}")
+
+
+@dataclass
 class Import:
     """Turn other people's checkpoints into a run: TransformerLens, Nanda et al., pizza, simple-grokking, rep-theory."""
 
@@ -646,6 +707,7 @@ COMMANDS: Mapping[str, Any] = MappingProxyType(
         "train": Train,
         "resume": Resume,
         "replay": Replay,
+        "branch": Branch,
         "import": Import,
         "measure": Measure,
         "compare": Compare,

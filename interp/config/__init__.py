@@ -14,6 +14,7 @@ True
 from interp.config.declared import ModelConfig, TaskConfig
 from interp.config.models import Decoder, FeedForward, Logistic, Recurrent, Transformer
 from interp.config.optimizers import SGD, Adam, AdamW, Interventions, Muon
+from interp.config.origins import Branch
 from interp.config.run import Log, RunConfig, Save
 from interp.config.tasks import Gaussian, Group, Modular, Parity, Sums, Symbolic
 
@@ -21,6 +22,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Branch",
     "Decoder",
     "FeedForward",
     "Gaussian",

@@ -30,6 +30,8 @@ class _Optimizer(Record):
 
     decay = "to_zero"
     """Form of weight decay: a field of AdamW alone."""
+    memory = ""
+    """Kind of the state that is kept from update to update; a branch goes on with one of its own kind only."""
 
     @property
     def relative_lr(self) -> float:
@@ -51,6 +53,8 @@ class Adam(_Optimizer):
 
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+
+    memory = "moments of Adam"
 
     def _rules(self) -> None:
         super()._rules()
@@ -75,6 +79,8 @@ class SGD(_Optimizer):
     lr: float = 1e-1
     momentum: float = 0.0
 
+    memory = "momentum"
+
     def _rules(self) -> None:
         super()._rules()
         self._require("momentum", 0 <= self.momentum < 1, "in [0, 1)")
@@ -96,6 +102,8 @@ class Muon(_Optimizer):
     """Learning rate of AdamW's part: embeddings, unembedding, biases. Warm-up and annealing act on both rates."""
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-10
+
+    memory = "momentum of Muon"
 
     @property
     def relative_lr(self) -> float:

@@ -10,6 +10,7 @@ from interp.config.declared import ModelConfig, TaskConfig
 from interp.config.events import Event, parse_event
 from interp.config.models import Transformer
 from interp.config.optimizers import SGD, Adam, AdamW, Interventions, Muon
+from interp.config.origins import Branch
 from interp.config.schedule import Every, Schedule
 from interp.config.tasks import Modular
 from interp.errors import ConfigError
@@ -57,9 +58,12 @@ class RunConfig(Record):
     events: tuple[str, ...] = added_field(())
     """Changes of `optimizer` and `interventions` in the course of the run: "step 200: optimizer.weight_decay=0",
     "epoch 60: ...", "test_accuracy>=0.99: ..." (see `interp.config.events`)."""
+    origin: Branch | None = added_field(None)
+    """Stored weights of another run with which this one begins; None: initial weights of its own, at step 0."""
 
     def _rules(self) -> None:
-        self._require("steps", self.steps >= 1, ">= 1")
+        least = self.first_step + 1
+        self._require("steps", self.steps >= least, f">= {least}" + (", beyond the fork" if least > 1 else ""))
         self._require("seed", 0 <= self.seed < 2**63, "in 0 .. 2^63-1")
         object.__setattr__(self, "events", tuple(map(self._canonical, self.events)))  # equal events have equal JSON
         for part in (self.task, self.model):
@@ -124,6 +128,24 @@ class RunConfig(Record):
         return {part: getattr(self, part).replace(values) for part, values in changes.items()}
 
     @property
+    def first_step(self) -> int:
+        """Step at which the run begins: 0, or that of the fork."""
+        return 0 if self.origin is None else self.origin.first_step
+
+    @property
+    def anchors(self) -> tuple[int, ...]:
+        """Steps whose weights and full state are stored whatever the schedules say: the first one after an origin."""
+        return () if self.origin is None else (self.first_step,)
+
+    @property
+    def stages(self) -> tuple["RunConfig", ...]:
+        """The config as the run begins, and after each of its events, in the order in which they are written."""
+        stages = [self]
+        for event in self.events:
+            stages.append(stages[-1].after(parse_event(event)))
+        return tuple(stages)
+
+    @property
     def draws(self) -> tuple[str, ...]:
         """Draws that `seed` decides; without any, runs of all seeds are one and the same run.
 
@@ -132,11 +154,9 @@ class RunConfig(Record):
         >>> RunConfig().replace({"optimizer.batch_size": 64, "interventions.update_noise": 0.1}).draws
         ('initial weights', 'minibatches', 'update noise')
         """
-        stages = [self]
-        for event in self.events:
-            stages.append(stages[-1].after(parse_event(event)))
+        stages = self.stages
         drawn = {
-            "initial weights": self.model.draws_weights,
+            "initial weights": self.model.draws_weights and self.origin is None,
             "minibatches": self.optimizer.batch_size is not None,
             "dropout": self.model.dropout > 0,
             "update noise": any(stage.interventions.update_noise for stage in stages),

@@ -102,6 +102,19 @@ def _is_import(value: Any) -> bool:
     )
 
 
+def _is_origin(value: Any) -> bool:
+    """Whether this says how a run began with weights of another: their digest, and what is proven and was changed."""
+    if not _is_object(value) or not _is_text(value.get("digest")):
+        return False
+    proven, changes = value.get("proven", []), value.get("changes", [])
+    return (
+        type(proven) is list
+        and all(map(_is_step, [*proven, value.get("from_state", 0)]))
+        and type(changes) is list
+        and all(map(_is_text, changes))
+    )
+
+
 PLAIN = re.compile(r"(?!\.)[\w.+-]+")
 HEXADECIMAL = re.compile(r"([0-9a-f]{2})*")
 ENTRIES: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
@@ -113,6 +126,7 @@ ENTRIES: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
         "events": (_are_events, "a list of pairs of a step and a text"),
         "examples": (_is_text, "a text"),
         "import": (_is_import, "an object, with masks in hexadecimal where it holds a split"),
+        "origin": (_is_origin, "an object with a `digest`, steps that are `proven` and texts of `changes`"),
         "provenance": (_is_provenance, f"an object, with `threads` of 1 to {MOST_THREADS} and a `device`, or without"),
         "replay": (_is_stretch, "an object with `of`, `start`, `stop`, `every` and `from_state`"),
         "schedule": (_is_text, "a text"),

@@ -9,10 +9,13 @@ that happened, so that a run is resumed and replayed with the hyper-parameters t
 import contextlib
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
+
+import torch
 
 from interp.config import RunConfig, recipes
 from interp.config.schedule import Schedule
@@ -36,8 +39,17 @@ from interp.training.ensemble import require_equal_inputs, require_equal_shape
 from interp.training.environment import choose_device, provenance, run_environment
 from interp.training.folders import Beginnings, delete_never_begun
 from interp.training.loop import Member, Plan, RunInterrupted, Stretch, WholeRun, advance, build_step
-from interp.training.members import members_of, position_among, refuse_imported, restored_states
+from interp.training.members import members_of, new_state, position_among, refuse_imported, restored_states
 from interp.training.observers import Observer, check_observers
+from interp.training.origins import (
+    Beginning,
+    beside,
+    branch_config,
+    changes_in_words,
+    draws_initial_weights,
+    read_origin,
+    require_digest,
+)
 from interp.training.recording import (
     Completion,
     DivergenceCheck,
@@ -51,7 +63,7 @@ from interp.training.recording import (
 from interp.training.state import TrainState
 from interp.trajectory import Trajectory, as_trajectory
 
-__all__ = ["RunInterrupted", "replay", "resume", "train", "train_many"]
+__all__ = ["RunInterrupted", "branch", "replay", "resume", "train", "train_many"]
 
 
 def train(
@@ -91,7 +103,8 @@ def train(
     folder = Path(root) / config.run_id
     if _continues(folder, existing):
         return resume(folder, device=device, progress=progress, threads=threads, observers=observers)
-    _start([config], Path(root), device, progress, existing, threads, observers)
+    begin = None if config.origin is None else _from(beside(folder, config), config)
+    _start([config], Path(root), device, progress, existing, threads, observers, begin)
     return Trajectory(folder)
 
 
@@ -128,6 +141,8 @@ def train_many(
         raise InvalidArgumentError("`configs` must hold at least one run; got none.")
     chosen = [recipes.get(config) if isinstance(config, str) else config for config in configs]
     require_equal_shape(chosen)
+    if len(chosen) > 1 and any(config.origin is not None for config in chosen):
+        raise ConfigError("Runs that begin with stored weights of another run (`origin`) are trained one by one.")
     if len({config.run_id for config in chosen}) < len(chosen):
         raise ConfigError("Runs that are trained together must be different; two configs are the same.")
     folders = [Path(root) / config.run_id for config in chosen]
@@ -141,7 +156,8 @@ def train_many(
             except DivergedError as error:
                 lost.append(error)
     fresh = [config for config, is_stored in zip(chosen, stored) if not is_stored]
-    _start(fresh, Path(root), device, progress, existing, threads, observers)
+    begin = _from(beside(folders[0], fresh[0]), fresh[0]) if fresh and fresh[0].origin is not None else None
+    _start(fresh, Path(root), device, progress, existing, threads, observers, begin)
     if lost:
         raise lost[0]
     return [Trajectory(folder) for folder in folders]
@@ -179,8 +195,21 @@ def resume(
         ReproducibilityWarning: the processor's kernels, torch, the number of threads or another condition of bits is
             not that of the beginning; run.json notes each continuation, and `interp verify` tells of it.
     """
+    return _resume(Path(path), device, progress, threads, observers, unproven)
+
+
+def _resume(
+    path: Path,
+    device: str | None,
+    progress: bool,
+    threads: int | None,
+    observers: Sequence[Observer],
+    unproven: bool = False,
+    source: Trajectory | None = None,
+) -> Trajectory:
+    """See `resume`; `source` is the run with whose weights this one begins, where it is not beside it."""
     check_observers(observers)
-    traj = Trajectory(Path(path))
+    traj = Trajectory(path)
     refuse_imported(traj)
     if traj.diverged is not None:
         raise divergence(traj)
@@ -201,8 +230,13 @@ def resume(
         now = provenance(place)
         differs = differences_in_words(differences(conditions(traj.run), conditions({"provenance": now})))
         first = _resume_step([member.refresh() for member in members if member.diverged is None], unproven, differs)
-        _warn_of_other_conditions(f"{traj.folder.name} goes on", now, [conditions(traj.run)])
-        states = [TrainState(member.config, place) for member in members]
+        _warn_of_other_conditions(f"{traj.folder.name} goes on", now, [conditions(traj.run)], stacklevel=4)
+        states = [new_state(member, place) for member in members]
+        begins = traj.config.first_step
+        if first is None and traj.config.origin is not None:
+            beginning = read_origin(traj.config, source or beside(traj.folder, traj.config), place, unproven=True)
+            require_digest(traj.folder, traj.run["origin"], beginning)
+            states[0].begin(beginning.arrays)
         running = []  # a run that has diverged runs along for its shape alone, from wherever
         for state, member, writer in zip(states, members, writers):
             if member.diverged is not None:
@@ -210,13 +244,84 @@ def resume(
                 continue
             if first is not None:
                 state.restore(member.full_state(first), first, member.events)
-            writer.truncate_after(first or 0)
-            record_continuation(writer, first or 0, now)
-            record_events(state.agenda, writer, first or 0)
+            start = begins if first is None else first
+            writer.truncate_after(start)
+            record_continuation(writer, start, now)
+            record_events(state.agenda, writer, start)
             running.append(_recorded(state, writer))
-        plan = WholeRun(first or 0, traj.config.steps, traj.config, _schedule(states[0]))
+        plan = WholeRun(begins if first is None else first, traj.config.steps, traj.config, _schedule(states[0]))
         advance(_with_bar(running, plan, progress), plan, observers)
     return Trajectory(traj.folder)
+
+
+def branch(
+    traj: Trajectory | str | Path,
+    step: int,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+    steps: int | None = None,
+    *,
+    root: str | Path | None = None,
+    device: str | None = None,
+    progress: bool = False,
+    existing: Literal["resume", "overwrite", "error"] = "resume",
+    threads: int | None = None,
+    observers: Sequence[Observer] = (),
+    unproven: bool = False,
+) -> Trajectory:
+    """Train a branch of a run: a new run that shares the parent's bits up to `step`, and then goes its own way.
+
+    The branch begins with the parent's full state of `step`, whose weights must be those of the parent's checkpoint;
+    where no full state is stored there, the steps from the nearest earlier one are made again. Its folder has the
+    steps from the fork on; `config.origin` names parent and step, `run["origin"]` the digest of that full state and
+    the checkpoints that prove it. Without `changes` the branch is bitwise the parent (on the same device and number of
+    threads; a member of an ensemble goes on alone, and so with its own rounding).
+
+    What is in force at the fork stays, events that are still to come included, unless it is changed. A branch can
+    have another split (`task.train_fraction`, `task.seed`), another task of equal shapes, another `seed` of its draws;
+    epochs and batches count from step 0, as if the run had been so from its beginning.
+
+    Arguments:
+        traj: the parent, or its folder; it may be unfinished, diverged later, or a branch itself.
+        step: step of the fork, from the parent's first to its last stored one.
+        changes: fields of the config by dotted path, such as `{"optimizer.weight_decay": 0}`.
+        steps: last step of the branch, counted from the parent's beginning; None: that of the parent.
+        root: folder that holds the branch; None: that of the parent.
+        device, threads: as the parent began, unless given.
+        progress, existing, observers: as `train`.
+        unproven: begin also where no checkpoint of the parent can prove the fork.
+
+    Raises:
+        InvalidArgumentError: the parent did not make this step.
+        ConfigError: the changes break a rule, alter the shape of a parameter, or the kind of the optimiser's memory.
+        NotAvailableError: the parent was imported, or holds no full state at or before `step`.
+        CorruptRunError: the full state is not that of the parent's checkpoint, or does not lead to it.
+        RunExistsError, RunLockedError, DivergedError, RunInterrupted, ObserverError: as `train`.
+
+    Example:
+        >>> import tempfile
+        >>> from interp.config import recipes
+        >>> small = {"task.p": 5, "steps": 6, "model.d_model": 16, "save.state": "every(2)", "save.weights": "every(1)"}
+        >>> parent = train(recipes.get("kitouni-circle").replace(small), root=tempfile.mkdtemp(), device="cpu")
+        >>> free = branch(parent, step=3, changes={"optimizer.weight_decay": 0}, steps=8)
+        >>> free.steps.tolist(), free.config.origin.step, free.run["origin"]["proven"]
+        ([3, 4, 5, 6, 7, 8], 3, [2, 3])
+        >>> same = branch(parent, step=3)
+        >>> same.fingerprints() == parent.fingerprints()[3:], free.fingerprints()[0] == parent.fingerprints()[3]
+        (True, True)
+    """
+    check_observers(observers)
+    traj = as_trajectory(traj)
+    asked = {**changes, **({} if steps is None else {"steps": steps})}
+    config = branch_config(traj, step, asked)
+    folder = (traj.folder.parent if root is None else Path(root)) / config.run_id
+    began = traj.provenance
+    device, threads = device or began.get("device"), threads or began.get("threads")
+    if _continues(folder, existing):
+        return _resume(folder, device, progress, threads, observers, unproven, traj)
+    traj.require_same_examples()
+    begin = _from(traj, config, changes_in_words(config, asked), unproven)
+    _start([config], folder.parent, device, progress, existing, threads, observers, begin)
+    return Trajectory(folder)
 
 
 def replay(
@@ -322,19 +427,28 @@ def _start(
     existing: str,
     threads: int | None,
     observers: Sequence[Observer],
+    begin: Callable[[torch.device], Beginning] | None = None,
 ) -> None:
-    """Train from the initial weights; a run to be overwritten is deleted once everything is ready to replace it."""
+    """Train from the initial weights, or from those that `begin` reads for the only one of `configs`.
+
+    A run to be overwritten is deleted once everything is ready to replace it.
+    """
     if not configs:
         return
     place = choose_device(device)
     with run_environment(place, threads), contextlib.ExitStack() as stack:
         states = [TrainState(config, place) for config in configs]
+        about_origin: dict[str, Any] = {}
+        if begin is not None:
+            beginning = begin(place)
+            states[0].begin(beginning.arrays)
+            about_origin = {"origin": beginning.about}
         if len(states) > 1:
             require_equal_inputs(states)
         update = build_step(states)
         schedule = _schedule(states[0])
         together = {"ensemble": [config.run_id for config in configs]} if len(configs) > 1 else {}
-        about = {"schedule": str(schedule), "provenance": provenance(place), **together}
+        about = {"schedule": str(schedule), "provenance": provenance(place), **together, **about_origin}
         folders = [root / config.run_id for config in configs]
         replaced = [folder for folder in folders if existing == "overwrite" and is_there(folder)]
         for folder in replaced:  # before any of them is deleted
@@ -351,11 +465,35 @@ def _start(
             for state in states
         ]
         running = [_recorded(state, writer) for state, writer in zip(states, writers)]
-        plan = WholeRun(0, configs[0].steps, configs[0], schedule)
+        plan = WholeRun(configs[0].first_step, configs[0].steps, configs[0], schedule)
         advance(_with_bar(running, plan, progress), plan, observers, update)
 
 
-def _warn_of_other_conditions(what: str, now: Mapping[str, Any], then: Sequence[Mapping[str, Any]]) -> None:
+def _from(
+    source: Trajectory, config: RunConfig, changes: Sequence[str] = (), unproven: bool = False
+) -> Callable[[torch.device], Beginning]:
+    """Reader of the weights of `source` with which `config` begins."""
+
+    def begin(place: torch.device) -> Beginning:
+        beginning = read_origin(config, source, place, unproven=unproven)
+        if (first := beginning.about["from_state"]) < config.first_step:
+            then = throughout(source.run, first, config.first_step)
+            _warn_of_other_conditions(f"{source.folder.name} is branched", provenance(place), then, stacklevel=5)
+        return replace(
+            beginning,
+            about={
+                **beginning.about,
+                "changes": list(changes),
+                "draws_initial_weights": draws_initial_weights(config, source),
+            },
+        )
+
+    return begin
+
+
+def _warn_of_other_conditions(
+    what: str, now: Mapping[str, Any], then: Sequence[Mapping[str, Any]], stacklevel: int = 3
+) -> None:
     """Warn where the conditions of the provenance `now` are others than one of `then`."""
     for one in then:
         if differs := differences(one, conditions({"provenance": now})):
@@ -363,14 +501,14 @@ def _warn_of_other_conditions(what: str, now: Mapping[str, Any], then: Sequence[
                 f"{what} under other conditions than it was computed under: {differences_in_words(differs)}. Its last "
                 "bits may come out otherwise, and nothing compares steps that are not stored.",
                 ReproducibilityWarning,
-                stacklevel=3,
+                stacklevel=stacklevel,
             )
             return
 
 
 def _recorded(state: TrainState, writer: RunWriter) -> Member:
     """Member of a loop that is stored, and marked as complete at its last step."""
-    storage = Storage(writer, state.config.save.state)
+    storage = Storage(writer, state.config.save.state, state.config.anchors)
     return Member(state, writer.folder, (DivergenceCheck(writer), storage, Completion(writer)))
 
 
@@ -442,7 +580,7 @@ def _resume_step(members: Sequence[Trajectory], unproven: bool, differs: str) ->
         warnings.warn(
             f"{sentence} The run goes on from step {first or 0} and computes the rest again.",
             DamagedRunWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     return first
 

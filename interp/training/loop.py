@@ -98,11 +98,11 @@ class WholeRun(Plan):
 
     def saves_weights(self, step: int) -> bool:
         """See `Plan.saves_weights`."""
-        return self.weights.at(step, self.last)
+        return step in self.config.anchors or self.weights.at(step, self.last)
 
     def saves_state(self, step: int) -> bool:
         """See `Plan.saves_state`."""
-        return self.config.save.state.at(step, self.last)
+        return step in self.config.anchors or self.config.save.state.at(step, self.last)
 
     def evaluates(self, step: int) -> bool:
         """See `Plan.evaluates`."""

@@ -12,7 +12,7 @@ from interp.training.folders import Beginnings
 from interp.training.state import TrainState
 from interp.trajectory import Trajectory
 
-__all__ = ["members_of", "position_among", "refuse_imported", "restored_states"]
+__all__ = ["members_of", "new_state", "position_among", "refuse_imported", "restored_states"]
 
 
 def members_of(traj: Trajectory) -> list[Trajectory]:
@@ -66,7 +66,7 @@ def restored_states(
         NotAvailableError: a member holds no full state of this step.
         CorruptRunError: a full state is damaged, or belongs elsewhere.
     """
-    states = [TrainState(member.config, device) for member in members]
+    states = [new_state(member, device) for member in members]
     own = members[position_among(members, traj)]
     for state, member in zip(states, members):
         if member.diverged is not None and member is not own:
@@ -79,6 +79,14 @@ def restored_states(
         state.restore(member.full_state(first), first, member.events)
         state.agenda.replay(member.events, first)
     return states
+
+
+def new_state(member: Trajectory, device: torch.device) -> TrainState:
+    """State of a run as it begins, to be restored; one with an origin begins with the full state that it stores."""
+    state = TrainState(member.config, device)
+    if member.config.origin is not None and member.config.first_step in member.full_state_steps:
+        state.begin(member.full_state(member.config.first_step))
+    return state
 
 
 def refuse_imported(traj: Trajectory) -> None:

@@ -1,7 +1,7 @@
 """The package's own observers: storing a run, marking it complete, proving a replay, divergence, the progress bar."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -69,10 +69,11 @@ class Storage(Observer):
     Arguments:
         writer: the run's writer.
         states: steps whose full states are kept; of others, written for safety, only the last two are.
+        anchors: further steps whose full states are kept.
     """
 
-    def __init__(self, writer: RunWriter, states: Schedule) -> None:
-        self._writer, self._states = writer, states
+    def __init__(self, writer: RunWriter, states: Schedule, anchors: Sequence[int] = ()) -> None:
+        self._writer, self._states, self._anchors = writer, states, anchors
 
     def on_event(self, run: ObservedRun, step: int, event: Event) -> None:
         """List the event in run.json."""
@@ -89,7 +90,11 @@ class Storage(Observer):
     def on_state(self, run: ObservedRun, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Write a full state."""
         last = run.config.steps
-        self._writer.save_state(step, arrays, {"step": str(step)}, keep=lambda state: self._states.at(state, last))
+
+        def keep(state: int) -> bool:
+            return state in self._anchors or self._states.at(state, last)
+
+        self._writer.save_state(step, arrays, {"step": str(step)}, keep=keep)
 
     def on_end(self, run: ObservedRun, step: int, error: BaseException | None) -> None:
         """Make everything durable."""

@@ -198,6 +198,33 @@ class TrainState:
         for name, value in self._intervention_states().items():
             value.copy_(torch.from_numpy(arrays[f"intervention/{name}"]))
 
+    def begin(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Begin at the config's `origin`: with the weights of `arrays`, and what it has of the optimiser's state.
+
+        An intervention whose state is there in equal shapes goes on with it; another begins anew, as after an event.
+
+        Raises:
+            ConfigError: the network has parameters of other names or shapes.
+        """
+        weights = {n.removeprefix("model/"): a for n, a in arrays.items() if n.startswith("model/")}
+        moments = {n.removeprefix("optimizer/"): a for n, a in arrays.items() if n.startswith("optimizer/")}
+        own = {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
+        theirs = {name: array.shape for name, array in weights.items()}
+        if own != theirs:
+            name = min(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name))
+            raise ConfigError(
+                f"A run that begins with stored weights must have parameters of their names and shapes: `{name}` is "
+                f"{_shape_in_words(own.get(name))} in the config and {_shape_in_words(theirs.get(name))} in the stored "
+                "run. Leave what decides shapes (`task.p`, the sizes of `model`) as it is."
+            )
+        load_weights(self.model, {name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
+        load_optimizer_arrays(self.optimizer, self.model, moments)
+        for one in self.interventions:
+            found = {name: arrays.get(f"intervention/{name}") for name in one.state}
+            if all(array is not None and array.shape == one.state[name].shape for name, array in found.items()):
+                for name, array in found.items():
+                    one.state[name].copy_(torch.from_numpy(np.array(array)))
+
     def put_back(self, weights: dict[str, np.ndarray], moments: dict[str, np.ndarray]) -> None:
         """Undo updates in place, so that all tensors stay where a captured graph expects them."""
         tensors = {f"intervention/{name}": value for name, value in self._intervention_states().items()}
@@ -243,6 +270,10 @@ class TrainState:
 
     def _intervention_states(self) -> dict[str, Tensor]:
         return {name: value for one in self.interventions for name, value in one.state.items()}
+
+
+def _shape_in_words(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else str(list(shape))
 
 
 class MetricsBuffer:

@@ -1,0 +1,233 @@
+"""Runs that begin with stored weights of another: reading the origin, and proving that it is what the run stores.
+
+A branch at step n begins with the parent's full state of step n: weights, moments of the optimiser, memory of the
+interventions. Where none is stored there, the steps from the nearest earlier one are made again, and compared with
+every checkpoint on the way. From then on the branch is a run like any other: its own folder keeps the full state of the
+fork, so that it is resumed, replayed and branched again without its parent.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from interp.config import RunConfig
+from interp.config.events import AtStep, Event, parse_event
+from interp.config.origins import Branch
+from interp.errors import ConfigError, CorruptRunError, InvalidArgumentError, NotAvailableError, StoreError
+from interp.literals import is_whole, write_value
+from interp.store.opening import is_there
+from interp.training.loop import Member, Stretch, advance
+from interp.training.members import members_of, position_among, refuse_imported, restored_states
+from interp.training.observers import ObservedRun, Observer
+from interp.training.state import TrainState
+from interp.trajectory import Trajectory
+
+__all__ = [
+    "Beginning",
+    "beside",
+    "branch_config",
+    "changes_in_words",
+    "digest_of",
+    "draws_initial_weights",
+    "full_state_of",
+    "read_origin",
+    "require_digest",
+]
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Arrays with which a run begins, named as in a full state, and what its run.json says of them."""
+
+    arrays: Mapping[str, np.ndarray]
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def branch_config(traj: Trajectory, step: int, changes: Mapping[str, Any]) -> RunConfig:
+    """Config of the branch of `traj` at `step`: what is in force there, changed; events to come stay.
+
+    Raises:
+        InvalidArgumentError: `step` is none that the run has made itself.
+        ConfigError: a change breaks a rule, or is one that a branch cannot make.
+        NotAvailableError: the run was imported, or is a replay.
+    """
+    refuse_imported(traj)
+    if "replay" in traj.run:
+        raise NotAvailableError(f"{traj.folder} is a replay; branch the run that it replays.")
+    end = max([*traj.steps.tolist()[-1:], *traj.full_state_steps[-1:]], default=traj.config.first_step)
+    if not is_whole(step) or not traj.config.first_step <= step <= end:
+        raise InvalidArgumentError(
+            f"`step` must be a step of {traj.folder.name}, {traj.config.first_step} <= step <= {end}; got {step!r}."
+        )
+    step = int(step)
+    parent, pending = traj.config, [parse_event(text) for text in traj.config.events]
+    for at, text in traj.events:
+        if at <= step:
+            parent = parent.after(parse_event(text))
+            pending.remove(parse_event(text))
+    origin = {"origin": Branch(run=traj.config.run_id, step=step)}
+    begins = {**origin, "events": tuple(map(str, pending)), "steps": max(parent.steps, step + 1)}
+    if unasked := [path for path in changes if path.partition(".")[0] == "origin"]:
+        raise ConfigError(f"`{unasked[0]}` of a branch is its parent and step; name others by `traj` and `step`.")
+    config = parent.replace(begins).replace(changes)
+    if "steps" not in changes and parent.steps <= step:
+        raise ConfigError(f"`steps` must be the last step of the branch, > {step}: the run ends there; give `steps`.")
+    if config.optimizer.memory != parent.optimizer.memory:
+        raise ConfigError(
+            f"`optimizer` of a branch must go on with the {parent.optimizer.memory} that {traj.folder.name} keeps; got "
+            f"{type(config.optimizer).__name__}."
+        )
+    if late := [event for event in map(parse_event, config.events) if _is_over(event, step)]:
+        raise ConfigError(f"`events` of a branch must lie at its step {step} or later; got `{late[0]}`.")
+    _require_known_initial_weights(config, draws_initial_weights(config, traj))
+    return config
+
+
+def draws_initial_weights(config: RunConfig, traj: Trajectory) -> bool:
+    """Whether the initial weights that `config` draws are those of the run, through all branches, that `traj` is."""
+    drawn = traj.run.get("origin", {}).get("draws_initial_weights", traj.config.origin is None)
+    parent = traj.config
+    same_seed = config.model.init_stream != "split" or config.task == parent.task
+    return bool(drawn) and (config.seed, config.model) == (parent.seed, parent.model) and same_seed
+
+
+def changes_in_words(config: RunConfig, changes: Mapping[str, Any]) -> list[str]:
+    """Changes of a branch, as they are written on the command line."""
+    return [f"{path}={_in_words(config, path)}" for path in sorted(changes)]
+
+
+def read_origin(config: RunConfig, source: Trajectory, device: torch.device, *, unproven: bool = False) -> Beginning:
+    """Full state with which the branch `config` of `source` begins, stored or computed again, and its proof.
+
+    Raises:
+        NotAvailableError: no full state at or before the step; nothing proves it, and `unproven` does not allow that.
+        CorruptRunError: a checkpoint of the run is not what its full state leads to.
+    """
+    assert config.origin is not None
+    if source.config.run_id != config.origin.run:
+        raise StoreError(f"{source.folder} is another run than {config.origin.run}, from which this one begins.")
+    step = config.origin.step
+    full_states = [known for known in source.full_state_steps if known <= step]
+    if not full_states:
+        raise NotAvailableError(f"{source.folder} holds no full state at or before step {step} to branch from.")
+    first, stored = full_states[-1], source.steps.tolist()
+    proves = any(first <= known <= step for known in stored) or (first == step and source.proves_state(step))
+    if not (proves or unproven):
+        raise NotAvailableError(
+            f"{source.folder} stores no checkpoint from its full state at step {first} to step {step}, so that nothing "
+            "proves the fork; branch at a stored step, or allow it with `unproven=True` (on the command line "
+            "--unproven)."
+        )
+    if first == step:
+        arrays, proven = source.full_state(step), []
+        if step in stored:
+            source.require_equal(step, {name: arrays[f"model/{name}"] for name in source.names})
+            proven = [step]
+    else:
+        arrays, proven = _computed_again(source, first, step, device)
+    return Beginning(arrays, {"digest": digest_of(arrays), "from_state": first, "proven": proven})
+
+
+def beside(folder: Path, config: RunConfig) -> Trajectory:
+    """The run from which `config` begins, in the same folder of runs as `folder`.
+
+    Raises:
+        StoreError: it is not there.
+    """
+    assert config.origin is not None
+    place = folder.parent / config.origin.run
+    if not is_there(place / "run.json"):
+        raise StoreError(
+            f"{folder} begins with weights of {config.origin.run}, which is not beside it, and holds no full state of "
+            f"step {config.first_step} yet. Put that run there, or make this one again from it."
+        )
+    return Trajectory(place)
+
+
+def require_digest(folder: Path, about: Mapping[str, Any], beginning: Beginning) -> None:
+    """Demand that the arrays are those with which the run in `folder` began, as its run.json says."""
+    if about.get("digest") != beginning.about["digest"]:
+        raise CorruptRunError(
+            f"The run from which {folder} begins holds other bits than when it began (it was trained again since, or "
+            "under other conditions). Make this run again: overwrite it."
+        )
+
+
+def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of arrays with their names, types and shapes, in hexadecimal.
+
+    Example:
+        >>> a, b = {"w": np.zeros((2, 3))}, {"w": np.zeros((3, 2))}
+        >>> digest_of(a) == digest_of({"w": np.zeros((2, 3))}), digest_of(a) == digest_of(b)
+        (True, False)
+    """
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        found.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape};".encode())
+        found.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return found.hexdigest()
+
+
+def _computed_again(
+    source: Trajectory, first: int, step: int, device: torch.device
+) -> tuple[dict[str, np.ndarray], list[int]]:
+    """Full state of `step`, by the updates from the full state at `first`, and the checkpoints met on the way."""
+    members = members_of(source)
+    states = restored_states(source, members, first, device)
+    own = position_among(members, source)
+    running = [Member(state, member.folder) for state, member in zip(states, members)]
+    proof = _Proof(source)
+    running[own] = Member(states[own], source.folder, (proof,))
+    advance(running, Stretch(first, step, step, 1))
+    return full_state_of(states[own]), proof.proven
+
+
+def full_state_of(state: TrainState) -> dict[str, np.ndarray]:
+    """Full state of a run in training, copied."""
+    return {f"model/{name}": array.copy() for name, array in state.weights().items()} | state.moments()
+
+
+class _Proof(Observer):
+    """Compares every step with the checkpoint that the run stores, where it does."""
+
+    def __init__(self, source: Trajectory) -> None:
+        self._source, self._stored = source, set(source.steps.tolist())
+        self.proven: list[int] = []
+
+    def before_step(self, run: ObservedRun, step: int) -> None:
+        """Compare a step on the way."""
+        if step in self._stored:
+            self._source.require_equal(step, run.weights())
+            self.proven.append(step)
+
+    def on_end(self, run: ObservedRun, step: int, error: BaseException | None) -> None:
+        """Compare the last one."""
+        if error is None:
+            self.before_step(run, step)
+
+
+def _is_over(event: Event, step: int) -> bool:
+    """Whether the time of an event lies before `step`; that of epochs and metrics is not known beforehand."""
+    return isinstance(event.when, AtStep) and event.when.step < step
+
+
+def _require_known_initial_weights(config: RunConfig, drawn: bool) -> None:
+    """Refuse interventions that refer to initial weights where the branch's config does not draw them."""
+    refers = any(one.optimizer.decay == "to_init" or one.interventions.norm is not None for one in config.stages)
+    if refers and not drawn:
+        raise ConfigError(
+            "`optimizer.decay` to_init and `interventions.norm` refer to the initial weights of the first parent, "
+            "which a branch with another `seed` or `model` does not draw; leave these, or switch that off."
+        )
+
+
+def _in_words(config: RunConfig, path: str) -> str:
+    value: Any = config
+    for name in path.split("."):
+        value = getattr(value, name)
+    return write_value(value) if isinstance(value, int | float | str | tuple | None) else str(value)
