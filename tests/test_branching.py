@@ -395,3 +395,102 @@ def test_mistakes_on_the_command_line_are_one_line(parent, capsys, words, messag
     said = capsys.readouterr().err
     assert message in said
     assert said.strip().count("\n") == 0
+
+
+# --- weights of another run -------------------------------------------------------------------------------------------
+
+
+def test_a_run_begins_with_the_weights_of_another_and_a_fresh_optimiser(parent, toy_config, tmp_path):
+    """The oracle is torch's own AdamW from these weights."""
+    import torch
+
+    config = toy_config.replace({"save.weights": "every(1)", "steps": 8})
+    traj = interp.train(config, root=tmp_path, device="cpu", init_from=(parent, 20))
+    assert traj.steps.tolist() == list(range(9))
+    for name in traj.names:
+        assert traj.param(name).sel(0).tobytes() == parent.param(name).sel(20).tobytes()
+    task, model = traj.task, parent.model(20).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1.0, betas=(0.9, 0.98))
+    for _ in range(8):
+        logits = model(task.tokens[task.train])[:, -1]
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits.double(), task.labels[task.train]).backward()
+        optimizer.step()
+    for name, value in model.state_dict().items():
+        assert torch.allclose(traj.state(8)[name], value, atol=3e-6), name
+
+
+def test_its_config_names_run_step_and_digest(parent, toy_config, tmp_path):
+    last = interp.train(toy_config, root=parent.folder.parent, device="cpu", init_from=parent)
+    origin = last.config.origin
+    assert (origin.run, origin.step) == (parent.folder.name, 40)
+    assert origin.digest == digest_of({f"model/{name}": value for name, value in weights(parent, 40).items()})
+    assert last.run["origin"]["digest"] == origin.digest
+    assert last.config.run_id != toy_config.run_id
+    assert RunConfig.from_json(last.config.to_json()) == last.config
+    again = interp.train(last.config, root=parent.folder.parent, device="cpu")  # by the config alone
+    assert again.folder == last.folder
+    elsewhere = interp.train(toy_config, root=tmp_path / "b", device="cpu", init_from=(parent.folder, 40))
+    assert elsewhere.fingerprints() == last.fingerprints()
+
+
+@pytest.mark.parametrize("change", [{}, {"optimizer.decay": "to_init", "interventions.norm": 1.0}])
+@pytest.mark.parametrize("at", [0, 21])
+def test_begun_with_weights_it_is_resumed_without_them(parent, toy_config, tmp_path, at, change):
+    config = toy_config.replace({**change, "save.weights": "steps(12, 24)"})
+    whole = interp.train(config, root=tmp_path / "whole", device="cpu", init_from=(parent, 16))
+    assert whole.steps.tolist() == [0, 12, 24, 40]
+    with pytest.raises(RunInterrupted):
+        interp.train(config, root=tmp_path, device="cpu", init_from=(parent, 16), observers=[Interrupts(at)])
+    shutil.rmtree(parent.folder)
+    resumed = interp.resume(tmp_path / whole.config.run_id)
+    assert_same_weights(resumed, whole, [0, 12, 24, 40])
+    assert interp.replay(resumed, 10, 26).run["replay"]["proven"] == [12, 24]
+
+
+def test_initial_weights_of_such_a_run_are_those_it_began_with(parent, toy_config, tmp_path):
+    def norm(traj, step):
+        return np.sqrt(sum(float((traj.param(name).sel(step).astype(float) ** 2).sum()) for name in traj.names))
+
+    config = toy_config.replace({"interventions.norm": 1.0, "steps": 4})
+    held = interp.train(config, root=tmp_path, device="cpu", init_from=(parent, 40))
+    assert norm(held, 4) == pytest.approx(norm(parent, 40), rel=1e-5)
+    assert norm(held, 4) != pytest.approx(norm(parent, 0), rel=1e-3)
+    with pytest.raises(ConfigError, match="refer to the initial weights"):
+        interp.branch(held, 2)
+
+
+def test_weights_that_do_not_fit_or_are_not_there(parent, toy_config, tmp_path):
+    from interp.errors import UnknownNameError
+
+    with pytest.raises(UnknownNameError, match=r"no checkpoint at step 17 in .*; the nearest are 16 and 20"):
+        interp.train(toy_config, root=tmp_path / "b", init_from=(parent, 17))
+    with pytest.raises(ConfigError, match=r"parameters of their names and shapes: `.*` is \[.*\] in the config"):
+        interp.train(toy_config.replace({"model.d_mlp": 40}), root=tmp_path / "b", init_from=parent)
+    with pytest.raises(InvalidArgumentError, match="begins as a branch of"):
+        interp.train(interp.branch(parent, 16).config, root=tmp_path / "b", init_from=parent)
+    assert not (tmp_path / "b").exists()
+
+
+def test_other_weights_than_the_config_names(parent, toy_config, tmp_path):
+    traj = interp.train(toy_config, root=tmp_path / "b", device="cpu", init_from=(parent, 16))
+    moved = toy_config.replace(
+        {"origin": interp.config.StoredWeights(run=parent.folder.name, step=16, digest="0" * 64)}
+    )
+    with pytest.raises(CorruptRunError, match=r"stores other weights at step 16 than `origin\.digest` names"):
+        interp.train(moved, root=parent.folder.parent)
+    assert traj.config.origin != moved.origin
+
+
+def test_the_flag(parent, capsys, tmp_path):
+    from interp.cli import main
+    from tests.test_cli import toy
+
+    words = [*toy(tmp_path / "b"), "--init-from"]
+    main([*words, f"{parent.folder}@16"])
+    (run,) = interp.trajectory.find_runs(tmp_path / "b")
+    assert interp.load(run).fingerprints()[0] == parent.fingerprints()[4]
+    assert f"Training {run}: " in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*words, f"{parent.folder}@17"])
+    assert "There is no checkpoint at step 17" in capsys.readouterr().err

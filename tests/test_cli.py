@@ -28,6 +28,7 @@ COMMANDS = [
     "resume",
     "replay",
     "import",
+    "branch",
     "measure",
     "compare",
     "report",
@@ -130,7 +131,10 @@ def test_recipes(capsys):
 
 WRONG = {
     "unknown command": (["trian"], r"interp: There is no command `trian`. Did you mean `train`?"),
-    "no such command": (["zzz"], "interp: There is no command `zzz`. Known: compare, demo, explain, import, list"),
+    "no such command": (
+        ["zzz"],
+        "interp: There is no command `zzz`. Known: branch, compare, demo, explain, import, list",
+    ),
     "unknown option": (["--verbose"], "interp: Unrecognized options: --verbose."),
     "import nothing": (["list", "--import"], "interp: `--import` needs the name of a module, such as my_package"),
     "import no module": (["--import", "nowhere_at_all", "list"], "`--import` nowhere_at_all failed: ModuleNotFound"),

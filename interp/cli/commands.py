@@ -81,16 +81,26 @@ class Train:
     existing: Annotated[
         Literal["resume", "overwrite", "error"], arg(help="what to do if a run with this config is there already")
     ] = "resume"
+    init_from: Annotated[
+        str | None,
+        arg(metavar="RUN[@STEP]", help="begin with the weights of another run's step, its last if none is given"),
+    ] = None
 
     def __call__(self) -> None:
         """Train and print the outcome."""
         from interp.training.api import train
 
-        folder = self.root / self.config.run_id
+        source = None if self.init_from is None else _run_at_step(self.init_from)
+        config = self.config
+        if source is not None:
+            from interp.training.origins import begun_with
+
+            config, _ = begun_with(config, source)
+        folder = self.root / config.run_id
         if self.existing == "resume" and (folder / "run.json").exists():
             print_state(folder)
         else:
-            print(f"Training {folder}: {described(self.config)}")
+            print(f"Training {folder}: {described(config)}")
             for event in map(parse_event, self.config.events):
                 if isinstance(event.when, AtStep) and event.when.step >= self.config.steps:
                     print(f"Note: `{event}` changes nothing, since the last step is {self.config.steps}")
@@ -101,6 +111,7 @@ class Train:
             progress=True,
             threads=self.threads,
             existing=self.existing,
+            init_from=source,
         )
         print_outcome(traj)
         print(f"Report:    interp report {traj.folder}")
@@ -735,6 +746,14 @@ def _of_module(name: str) -> Any:
         public = [one for one in offered if not one.startswith("_")]
         raise UnknownNameError(f"`{module}` has no `{attribute}`. {did_you_mean(attribute, public)}")
     return offered[attribute]
+
+
+def _run_at_step(words: str) -> tuple[str, int | None]:
+    """Run and step of RUN or RUN@STEP."""
+    run, at, step = words.rpartition("@")
+    if not at or not step.isdecimal():
+        return words, None
+    return run, int(step)
 
 
 def _require_writable(path: Path | None, *endings: str) -> None:

@@ -14,7 +14,7 @@ True
 from interp.config.declared import ModelConfig, TaskConfig
 from interp.config.models import Decoder, FeedForward, Logistic, Recurrent, Transformer
 from interp.config.optimizers import SGD, Adam, AdamW, Interventions, Muon
-from interp.config.origins import Branch
+from interp.config.origins import Branch, StoredWeights
 from interp.config.run import Log, RunConfig, Save
 from interp.config.tasks import Gaussian, Group, Modular, Parity, Sums, Symbolic
 
@@ -37,6 +37,7 @@ __all__ = [
     "Recurrent",
     "RunConfig",
     "Save",
+    "StoredWeights",
     "Sums",
     "Symbolic",
     "TaskConfig",

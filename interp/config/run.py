@@ -10,7 +10,7 @@ from interp.config.declared import ModelConfig, TaskConfig
 from interp.config.events import Event, parse_event
 from interp.config.models import Transformer
 from interp.config.optimizers import SGD, Adam, AdamW, Interventions, Muon
-from interp.config.origins import Branch
+from interp.config.origins import Branch, StoredWeights
 from interp.config.schedule import Every, Schedule
 from interp.config.tasks import Modular
 from interp.errors import ConfigError
@@ -58,7 +58,7 @@ class RunConfig(Record):
     events: tuple[str, ...] = added_field(())
     """Changes of `optimizer` and `interventions` in the course of the run: "step 200: optimizer.weight_decay=0",
     "epoch 60: ...", "test_accuracy>=0.99: ..." (see `interp.config.events`)."""
-    origin: Branch | None = added_field(None)
+    origin: Branch | StoredWeights | None = added_field(None)
     """Stored weights of another run with which this one begins; None: initial weights of its own, at step 0."""
 
     def _rules(self) -> None:

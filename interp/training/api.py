@@ -43,6 +43,7 @@ from interp.training.members import members_of, new_state, position_among, refus
 from interp.training.observers import Observer, check_observers
 from interp.training.origins import (
     Beginning,
+    begun_with,
     beside,
     branch_config,
     changes_in_words,
@@ -75,6 +76,7 @@ def train(
     existing: Literal["resume", "overwrite", "error"] = "resume",
     threads: int | None = None,
     observers: Sequence[Observer] = (),
+    init_from: Trajectory | str | Path | tuple[Trajectory | str | Path, int | None] | None = None,
 ) -> Trajectory:
     """Run `config` and return its trajectory, stored in `root/<run_id>`.
 
@@ -88,6 +90,9 @@ def train(
         threads: CPU threads; None leaves torch's setting. Bit-exactness holds for one number of threads.
         observers: objects that see each step (`interp.Observer`); they must not change the run. One of them can end
             it early, to be resumed later: then the trajectory so far is returned.
+        init_from: another run, or a pair of it and a step: training begins at step 0 with its weights of that step
+            (None: its last), with a fresh optimiser. `config.origin` then names run, step and digest of the weights,
+            so that the run has an id of its own. Interventions that refer to initial weights mean these.
 
     Raises:
         InvalidArgumentError: `existing`, `device`, `threads` or `observers` has no meaning; nothing is deleted.
@@ -97,13 +102,18 @@ def train(
         DivergedError: a loss or a weight is not finite; all earlier steps stay stored.
         RunInterrupted: (a KeyboardInterrupt) after Ctrl-C or SIGTERM; the run can be resumed.
         ObserverError: an observer raised an exception; the run can be resumed.
+        ConfigError: the weights of `init_from` have other names or shapes.
+        UnknownNameError: `init_from` stores no weights at that step.
     """
     check_observers(observers)
     config = recipes.get(config) if isinstance(config, str) else config
+    source = None
+    if init_from is not None:
+        config, source = begun_with(config, init_from)
     folder = Path(root) / config.run_id
     if _continues(folder, existing):
-        return resume(folder, device=device, progress=progress, threads=threads, observers=observers)
-    begin = None if config.origin is None else _from(beside(folder, config), config)
+        return _resume(folder, device, progress, threads, observers, source=source)
+    begin = None if config.origin is None else _from(source or beside(folder, config), config)
     _start([config], Path(root), device, progress, existing, threads, observers, begin)
     return Trajectory(folder)
 

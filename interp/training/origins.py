@@ -4,9 +4,13 @@ A branch at step n begins with the parent's full state of step n: weights, momen
 interventions. Where none is stored there, the steps from the nearest earlier one are made again, and compared with
 every checkpoint on the way. From then on the branch is a run like any other: its own folder keeps the full state of the
 fork, so that it is resumed, replayed and branched again without its parent.
+
+A run may also begin at step 0 with nothing but the weights of another (`train(config, init_from=...)`).
 """
 
 import hashlib
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +21,7 @@ import torch
 
 from interp.config import RunConfig
 from interp.config.events import AtStep, Event, parse_event
-from interp.config.origins import Branch
+from interp.config.origins import Branch, StoredWeights
 from interp.errors import ConfigError, CorruptRunError, InvalidArgumentError, NotAvailableError, StoreError
 from interp.literals import is_whole, write_value
 from interp.store.opening import is_there
@@ -25,10 +29,11 @@ from interp.training.loop import Member, Stretch, advance
 from interp.training.members import members_of, position_among, refuse_imported, restored_states
 from interp.training.observers import ObservedRun, Observer
 from interp.training.state import TrainState
-from interp.trajectory import Trajectory
+from interp.trajectory import Trajectory, as_trajectory
 
 __all__ = [
     "Beginning",
+    "begun_with",
     "beside",
     "branch_config",
     "changes_in_words",
@@ -92,6 +97,8 @@ def draws_initial_weights(config: RunConfig, traj: Trajectory) -> bool:
     """Whether the initial weights that `config` draws are those of the run, through all branches, that `traj` is."""
     drawn = traj.run.get("origin", {}).get("draws_initial_weights", traj.config.origin is None)
     parent = traj.config
+    if config.origin is not None and config.origin.sets_initial_weights:
+        return False
     same_seed = config.model.init_stream != "split" or config.task == parent.task
     return bool(drawn) and (config.seed, config.model) == (parent.seed, parent.model) and same_seed
 
@@ -101,17 +108,57 @@ def changes_in_words(config: RunConfig, changes: Mapping[str, Any]) -> list[str]
     return [f"{path}={_in_words(config, path)}" for path in sorted(changes)]
 
 
-def read_origin(config: RunConfig, source: Trajectory, device: torch.device, *, unproven: bool = False) -> Beginning:
-    """Full state with which the branch `config` of `source` begins, stored or computed again, and its proof.
+def begun_with(
+    config: RunConfig, init_from: Trajectory | str | Path | tuple[Trajectory | str | Path, int | None]
+) -> tuple[RunConfig, Trajectory]:
+    """Config of a run that begins with the weights of a stored one, or of its step, and that stored run.
 
     Raises:
-        NotAvailableError: no full state at or before the step; nothing proves it, and `unproven` does not allow that.
-        CorruptRunError: a checkpoint of the run is not what its full state leads to.
+        InvalidArgumentError: the config has an origin already.
+        UnknownNameError: no weights are stored at the step; the message names the nearest.
     """
-    assert config.origin is not None
-    if source.config.run_id != config.origin.run:
-        raise StoreError(f"{source.folder} is another run than {config.origin.run}, from which this one begins.")
-    step = config.origin.step
+    run, step = init_from if isinstance(init_from, tuple) else (init_from, None)
+    source = as_trajectory(run)
+    if config.origin is not None:
+        raise InvalidArgumentError(f"`init_from` cannot be given to a config that begins as a {config.origin}.")
+    at = int(source.steps[source.position(step)])
+    name = Path(os.path.abspath(source.folder)).name
+    known = name if re.fullmatch(r"(?!\.)[\w.+-]+", name) else source.config.run_id
+    digest = digest_of(_weights(source, at))
+    return config.replace({"origin": StoredWeights(run=known, step=at, digest=digest)}), source
+
+
+def read_origin(config: RunConfig, source: Trajectory, device: torch.device, *, unproven: bool = False) -> Beginning:
+    """Arrays of `source` with which `config` begins, and the proof that they are what the run stores.
+
+    Raises:
+        StoreError: `source` is another run.
+        NotAvailableError: no full state at or before the step; nothing proves it, and `unproven` does not allow that.
+        CorruptRunError: a checkpoint of the run is not what its full state leads to, or not what the config names.
+    """
+    match config.origin:
+        case Branch(run=run, step=step):
+            if source.config.run_id != run:
+                raise StoreError(f"{source.folder} is another run than {run}, from which this one begins.")
+            return _full_state(source, step, device, unproven)
+        case StoredWeights(step=step, digest=digest):
+            arrays = _weights(source, step)
+            if digest_of(arrays) != digest:
+                raise CorruptRunError(
+                    f"{source.folder} stores other weights at step {step} than `origin.digest` names."
+                )
+            return Beginning(arrays, {"digest": digest, "from_state": step, "proven": [step]})
+        case None:
+            raise InvalidArgumentError("`config` must have an `origin`; it begins with initial weights of its own.")
+
+
+def _weights(source: Trajectory, step: int) -> dict[str, np.ndarray]:
+    """Weights of a stored step, named as in a full state."""
+    return {f"model/{name}": np.array(source.param(name).sel(step)) for name in source.names}
+
+
+def _full_state(source: Trajectory, step: int, device: torch.device, unproven: bool) -> Beginning:
+    """Full state of a step, stored or computed again, and its proof."""
     full_states = [known for known in source.full_state_steps if known <= step]
     if not full_states:
         raise NotAvailableError(f"{source.folder} holds no full state at or before step {step} to branch from.")

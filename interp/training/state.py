@@ -86,6 +86,7 @@ class TrainState:
         size = config.optimizer.batch_size
         self.batch_size = None if size is None or size >= len(train) else size
         self._epoch: tuple[int, Tensor] = -1, torch.empty(0)
+        self._begun_with: dict[str, Tensor] = {}
         self.interventions: tuple[Intervention, ...] = self._build_interventions()
         batches = 1 if self.batch_size is None else len(train) // self.batch_size
         self.agenda = Agenda([parse_event(text) for text in config.events], batches)
@@ -219,6 +220,9 @@ class TrainState:
             )
         load_weights(self.model, {name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
         load_optimizer_arrays(self.optimizer, self.model, moments)
+        if self.config.origin is not None and self.config.origin.sets_initial_weights:
+            self._begun_with = {name: W.detach().cpu().clone() for name, W in self.model.named_parameters()}
+            self.interventions = self._build_interventions()
         for one in self.interventions:
             found = {name: arrays.get(f"intervention/{name}") for name in one.state}
             if all(array is not None and array.shape == one.state[name].shape for name, array in found.items()):
@@ -264,9 +268,10 @@ class TrainState:
                     value.copy_(before[name])
 
     def _build_interventions(self) -> tuple[Intervention, ...]:
-        return build_interventions(
-            self.current, self.model, lambda: dict(initial_model(self.config, self.task).named_parameters())
-        )
+        def initial() -> Mapping[str, Tensor]:
+            return self._begun_with or dict(initial_model(self.config, self.task).named_parameters())
+
+        return build_interventions(self.current, self.model, initial)
 
     def _intervention_states(self) -> dict[str, Tensor]:
         return {name: value for one in self.interventions for name, value in one.state.items()}
