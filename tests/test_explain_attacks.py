@@ -9,11 +9,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import interp
-from interp.analysis.account import Account
+from interp.analysis.account import Account, key_shares
 from interp.analysis.batch import CheckpointBatch
 from interp.analysis.context import RunContext
+from interp.analysis.explaining import Examined
+from interp.analysis.scrubbing import Score, Scrubbed
 from interp.config import FeedForward, Group
 from interp.errors import InvalidArgumentError
+from interp.explanation.sentences import Scores, Sentence, _judged
 from interp.store import RunWriter
 from tests.runs import TINY
 
@@ -246,3 +249,38 @@ def test_an_explanation_is_not_saved_over_a_run_or_a_file(run, tmp_path):
     for folder in (tmp_path / "file", run.folder):
         with pytest.raises(InvalidArgumentError, match="`folder` must be a folder of its own"):
             found.save(folder)
+
+
+def test_controls_are_means_over_draws_of_other_keys_with_their_range(learning):
+    found = explained(learning, keys=[1])
+    draws = [tuple(keys) for keys in found.settings["controls"]]
+    assert 1 < len({*draws}) == len(draws) <= 5
+    assert not any({*keys} & {*found.account.keys} for keys in draws)
+    shares = key_shares(Examined(RunContext(learning), learning.model()).circuit)[0]
+    each = [sum(shares[key - 1] for key in keys) for keys in draws]
+    keys = found.sentence("keys")
+    assert keys.null.explained == pytest.approx(np.mean(each))
+    assert keys.null_range == pytest.approx((min(each), max(each)))
+    assert keys.null_range[0] < keys.null.explained < keys.null_range[1]
+    assert keys.null.resampled.low <= keys.null.resampled.accuracy <= keys.null.resampled.high
+    assert found.sentence("bypass").null_range is None  # it speaks of no key
+    assert float(found.scores["null_explained_high"].sel(sentence="keys")) == keys.null_range[1]
+    again = explained(learning, keys=[1])
+    assert [s.null_range for s in again.sentences] == [s.null_range for s in found.sentences]
+    assert f"over {len(draws)} draws of them" in str(found)
+
+
+def test_a_sentence_must_explain_more_than_every_control():
+    near = Score(0.0, 1.0, 1.0)
+    sentence = Sentence("phases", "", "", explained=0.5, alone=near, null=Scores(explained=0.3), null_range=(0.1, 0.6))
+    assert not _judged(sentence, 1.0, 0.1, {}).holds
+    assert _judged(dataclasses.replace(sentence, explained=0.7), 1.0, 0.1, {}).holds
+
+
+def test_scores_of_some_pairs_are_those_of_all_where_there_are_no_more(learning):
+    circuit = Examined(RunContext(learning), learning.model()).circuit
+    every, listed = Scrubbed(circuit), Scrubbed(circuit, np.arange(circuit.N**2))
+    assert every.score(every.logits) == listed.score(listed.logits)
+    some = Scrubbed(circuit, np.array([3, 8]))
+    assert some.logits.equal(every.logits[[3, 8]])
+    assert some.inputs == 2

@@ -349,8 +349,11 @@ def fit_account(
     attention: Float[np.ndarray, "operand N N head"] | None = None,
     parameters: int = 0,
     cluster: Int[np.ndarray, " n"] | None = None,
+    sources: bool = True,
 ) -> Account:
     """Account of a network with these keys, by least squares; `cluster` gives the clusters instead of finding them.
+
+    `sources`: whether to find `alpha_from`, which takes most of the time; otherwise it is 0.
 
     Raises:
         InvalidArgumentError: a key is no frequency or irrep of the network's group, is named twice, or there is none.
@@ -404,7 +407,7 @@ def fit_account(
         attention=_additive(attention),
         parameters=parameters,
     )
-    return _with_sources(account)
+    return _with_sources(account) if sources else account
 
 
 def variance_explained(circuit: Circuit, account: Account, parts: Sequence[Part] = PARTS) -> tuple[float, float]:

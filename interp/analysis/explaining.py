@@ -33,7 +33,7 @@ from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.models import Network
 from interp.models.tables import PairTables
 
-__all__ = ["PERMUTATIONS", "RANK", "Examined", "candidate_keys", "other_keys"]
+__all__ = ["PERMUTATIONS", "RANK", "Examined", "candidate_keys", "control_keys", "other_keys"]
 
 PERMUTATIONS = 3
 """Permutations of the inputs for an accuracy with resampled parts, at each step."""
@@ -156,14 +156,14 @@ class Examined:
     def _grid(self, x: Float[Tensor, "input d"]) -> Float[np.ndarray, "N N d"]:
         return self.context.grid(x).detach().double().numpy()[self.first[:, None], self.second]
 
-    def account(self, keys: Keys, cluster: Int[np.ndarray, " n"] | None = None) -> Account:
-        """Account with these keys, by least squares; an empty one without keys. `cluster`: see `fit_account`."""
+    def account(self, keys: Keys, cluster: Int[np.ndarray, " n"] | None = None, *, sources: bool = True) -> Account:
+        """Account with these keys, by least squares; an empty one without keys. Arguments: see `fit_account`."""
         if not keys:
             return empty_account(self.circuit, **self.described)
         tables, attention = self.arranged, None
         if tables is not None and tables.scores is not None and tables.rate > 0:
             attention = np.stack(tables.attention())
-        return fit_account(self.circuit, keys, attention=attention, cluster=cluster, **self.described)
+        return fit_account(self.circuit, keys, attention=attention, cluster=cluster, sources=sources, **self.described)
 
     @property
     def described(self) -> dict[str, Any]:
@@ -204,21 +204,24 @@ class Examined:
         shares = dict(zip(all_keys(self.symmetry), key_shares(self.circuit)[0]))
         limit = WEAK * _threshold(self.circuit)
         weak = [key for key in sorted(found, key=shares.__getitem__) if shares[key] < limit]
-        proved = self.certificate(self.account(found)).accuracy if weak else 0.0
+        proved = self.certificate(self.account(found, sources=False)).accuracy if weak else 0.0
         for key in weak:
             without = tuple(other for other in found if other != key)
-            if without and (accuracy := self.certificate(self.account(without)).accuracy) > proved - SUFFERS:
+            if not without:
+                continue
+            accuracy = self.certificate(self.account(without, sources=False)).accuracy
+            if accuracy > proved - SUFFERS:
                 found, proved = without, accuracy
         return found if proved or not weak else every
 
     def bounds(self, keys: Keys) -> tuple[float, float, Float[np.ndarray, " pair"]]:
         """Certified accuracy, loss [nats] and margins, by an account with these keys."""
-        certificate = self.certificate(self.account(keys))
+        certificate = self.certificate(self.account(keys, sources=False))
         return certificate.accuracy, certificate.loss, certificate.margin.ravel()
 
     def scores(self, keys: Keys) -> tuple[float, float]:
         """Share of the logits that the network of an account with these keys explains, and resampled accuracy."""
-        account = self.account(keys)
+        account = self.account(keys, sources=False)
         explained = variance_explained(self.circuit, account)[1]
         return explained, Scrubbed(self.circuit).resampled(account, PERMUTATIONS).accuracy
 
@@ -238,7 +241,7 @@ def candidate_keys(circuit: Circuit, named: Sequence[int] | Sequence[str] = ()) 
     return tuple(key for key in every if key in chosen)
 
 
-def other_keys(circuit: Circuit, keys: Keys, seed: int = 0) -> Keys:
+def other_keys(circuit: Circuit, keys: Keys, seed: int | Sequence[int] = 0) -> Keys:
     """Random keys, as many as in `keys`, that are neither in it nor a double or half of one, as far as there are.
 
     They are the controls of an account: whatever is said of its keys is computed for them, too.
@@ -252,6 +255,20 @@ def other_keys(circuit: Circuit, keys: Keys, seed: int = 0) -> Keys:
     left = [key for key in every if key not in near]
     chosen = np.random.default_rng(seed).permutation(len(left))[: len(keys)]
     return tuple(left[i] for i in sorted(chosen))
+
+
+def control_keys(circuit: Circuit, keys: Keys, seed: int = 0, draws: int = 1) -> tuple[Keys, ...]:
+    """Distinct draws of `other_keys`, at most so many: fewer where there are not so many, none where there are none.
+
+    >>> t = np.arange(11)
+    >>> L = np.cos(2 * np.pi * 2 * (t[:, None, None] + t[:, None] - t) / 11)
+    >>> none = np.zeros((11, 11, 0))
+    >>> circuit = Circuit("relu", none, none, np.zeros((0, 11)), L, L, (t[:, None] + t) % 11, ("cyclic", 11))
+    >>> sorted(control_keys(circuit, (2,), draws=5))  # of 1 .. 5, 4 is the double of 2, and 1 its half
+    [(3,), (5,)]
+    """
+    found = dict.fromkeys(other_keys(circuit, keys, (seed, draw) if draw else seed) for draw in range(8 * draws))
+    return tuple(other for other in found if other)[:draws]
 
 
 def _threshold(circuit: Circuit) -> float:

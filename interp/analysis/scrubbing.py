@@ -61,13 +61,16 @@ def mean_score(scores: Iterable[Score]) -> Score:
 
 
 class Scrubbed:
-    """A network on all pairs, to be evaluated with its parts exchanged; products are in float32, losses in float64."""
+    """A network on pairs, to be evaluated with its parts exchanged; products are in float32, losses in float64.
 
-    def __init__(self, circuit: Circuit) -> None:
-        self.circuit = circuit
-        self.inputs = circuit.N**2
+    `pairs`: places of the pairs among all; None is all of them.
+    """
+
+    def __init__(self, circuit: Circuit, pairs: Int[np.ndarray, " input"] | None = None) -> None:
+        self.circuit, self._pairs = circuit, pairs
+        self.inputs = circuit.N**2 if pairs is None else len(pairs)
         """Number of pairs."""
-        self.answers = torch.from_numpy(np.ascontiguousarray(circuit.answers)).flatten()
+        self.answers = self._of_pairs(circuit.answers)
         """Place of the right answer of each pair."""
         self.logits = self.flat(circuit.logits)
         self.hidden, self.bypass = self.flat(circuit.hidden), self.flat(circuit.bypass)
@@ -77,12 +80,27 @@ class Scrubbed:
 
     def flat(self, x: Float[np.ndarray, "N N d"]) -> Float[Tensor, "input d"]:
         """An array of all pairs as a list of inputs."""
-        return torch.from_numpy(np.asarray(x, dtype=np.float32)).flatten(0, 1)
+        return self._of_pairs(x).float()
+
+    def _of_pairs(self, x: np.ndarray) -> Tensor:
+        listed = x.reshape(-1, *x.shape[2:])
+        return torch.from_numpy(np.ascontiguousarray(listed if self._pairs is None else listed[self._pairs]))
 
     @cached_property
     def x(self) -> Float[Tensor, "input n"]:
         """Pre-activations."""
         return self.flat(self.circuit.x)
+
+    @cached_property
+    def spread(self) -> float:
+        """Squared distances of the pre-activations from their means over all pairs."""
+        mean = torch.from_numpy(self.circuit.x.mean((0, 1)))
+        return float((self._of_pairs(self.circuit.x) - mean).square().sum())
+
+    @cached_property
+    def centred(self) -> Float[Tensor, "input N"]:
+        """Logits of the elements, minus their mean."""
+        return self.flat(self.circuit.centred)
 
     def act(self, x: Float[Tensor, "input n"]) -> Float[Tensor, "input n"]:
         """The non-linearity."""
@@ -103,9 +121,14 @@ class Scrubbed:
         n = self.inputs
         return [(torch.randperm(n, generator=generator), torch.randperm(n, generator=generator)) for _ in range(count)]
 
-    def resampled(self, account: Account, count: int = 10, seed: int = 0) -> Score:
-        """Score of L_s, the network of which everything outside the account comes from other inputs."""
-        x_ideal = self.flat(account.pre_activations(PARTS))
+    def resampled(
+        self, account: Account, count: int = 10, seed: int = 0, *, x_ideal: Float[Tensor, "input n"] | None = None
+    ) -> Score:
+        """Score of L_s, the network of which everything outside the account comes from other inputs.
+
+        `x_ideal`: the account's pre-activations, where they are known.
+        """
+        x_ideal = self.flat(account.pre_activations(PARTS)) if x_ideal is None else x_ideal
         W_ideal = torch.from_numpy(account.read_out(self.W.shape[1])).float()
         rest, W_rest = self.x - x_ideal, self.W_centred - W_ideal
         outside = self.hidden @ W_rest
@@ -114,9 +137,11 @@ class Scrubbed:
             for pi, other in self.permutations(count, seed)
         )
 
-    def converse(self, account: Account, count: int = 10, seed: int = 0) -> Score:
+    def converse(
+        self, account: Account, count: int = 10, seed: int = 0, *, x_ideal: Float[Tensor, "input n"] | None = None
+    ) -> Score:
         """Score of the network of which only what lies outside the account's pre-activations is kept."""
-        x_ideal = self.flat(account.pre_activations(PARTS))
+        x_ideal = self.flat(account.pre_activations(PARTS)) if x_ideal is None else x_ideal
         rest = self.x - x_ideal
         return mean_score(
             self.score(self.act(x_ideal[pi] + rest) @ self.W + self.bypass) for pi, _ in self.permutations(count, seed)

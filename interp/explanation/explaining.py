@@ -24,7 +24,7 @@ from interp.analysis.account import Account, variance_explained
 from interp.analysis.batch import CheckpointBatch
 from interp.analysis.certificate import Certificate
 from interp.analysis.context import RunContext
-from interp.analysis.explaining import RANK, Examined, other_keys
+from interp.analysis.explaining import RANK, Examined, control_keys
 from interp.analysis.scrubbing import Score, Scrubbed
 from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.explanation.ideal import IdealNetwork, ideal_run, idealised
@@ -44,6 +44,8 @@ LEAST = 0.2
 """Share of the logits that the idealised network must explain for an account to say anything."""
 PERMUTATIONS = 10
 """Permutations of the inputs over which resampled scores are averaged."""
+DRAWS = 5
+"""Draws of other keys, of which the controls are the means."""
 RANKS = (2, 4, 6)
 
 Verdict = Literal["explained", "in part", "none"]
@@ -143,7 +145,8 @@ class Explanation:
     def scores(self) -> "xarray.Dataset":
         """Scores of all sentences as an `xarray.Dataset` over `sentence`, NaN where one is not defined.
 
-        `explained`, and `loss`, `accuracy`, `agreement` of alone, without and resampled, each with its `null_`.
+        `explained`, and `loss`, `accuracy`, `agreement` of alone, without and resampled, each with its `null_`: the
+        mean over the controls, with the range `null_explained_low`, `null_explained_high`.
         """
         import xarray
 
@@ -157,6 +160,8 @@ class Explanation:
                     for field in ("loss", "accuracy", "agreement"):
                         one = np.nan if score is None else getattr(score, field)
                         columns.setdefault(f"{prefix}{kind}_{field}", []).append(one)
+            for end, one in zip(("low", "high"), sentence.null_range or (np.nan, np.nan)):
+                columns.setdefault(f"null_explained_{end}", []).append(one)
         names = [sentence.id for sentence in self.sentences]
         return xarray.Dataset({name: ("sentence", values) for name, values in columns.items()}, {"sentence": names})
 
@@ -273,7 +278,7 @@ def explain(
         timeline: whether to compute the account over the run's steps now; otherwise `Explanation.timeline` does when
             it is first asked for.
         permutations: permutations of the inputs over which resampled scores are averaged.
-        seed: of the permutations, and of the choice of the control's keys.
+        seed: of the permutations, and of the draws of the controls' keys.
         progress: whether to show a progress bar.
 
     Raises:
@@ -306,12 +311,12 @@ def explain(
     settings: dict[str, Any] = {"rank": rank, "seed": seed, "permutations": permutations, "progress": progress}
     account = examined.account(chosen)
     certificate = None if tables is None else examined.certificate(account, rank)
-    others = other_keys(examined.circuit, chosen or (1,), seed)
-    settings["control"] = list(others)
-    other = examined.account(others) if others else None
-    other_certificate = None if certificate is None or other is None else examined.certificate(other, rank)
+    controls = control_keys(examined.circuit, chosen or (1,), seed, DRAWS)
+    settings["controls"] = [list(other) for other in controls]
+    others = [examined.account(other, sources=False) for other in controls]
+    proved = [] if certificate is None else [examined.certificate(other, rank) for other in others]
     sentences = sentences_of(
-        examined, scrubbed, account, other, certificate, other_certificate, permutations=permutations, seed=seed
+        examined, scrubbed, account, others, certificate, proved, permutations=permutations, seed=seed
     )
     explained = variance_explained(examined.circuit, account) if chosen and tables is not None else (np.nan, np.nan)
     whole = next((s for s in sentences if s.id == "whole"), None)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.analysis.certificate import Certificate
 from interp.analysis.scrubbing import Score
-from interp.explanation.sentences import Scores, Sentence
+from interp.explanation.sentences import ANY_KEYS, PAIRS, Scores, Sentence, always_right
 from interp.explanation.words import Words
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def table_of(explanation: "Explanation") -> list[tuple[str, ...]]:
             "yes" if sentence.holds else "no",
             sentence.text,
             _share(sentence.explained),
-            _share(sentence.null.explained),
+            _share(sentence.null.explained, sentence.null_range),
             _score(sentence.alone),
             _score(sentence.without),
             _score(sentence.resampled),
@@ -60,8 +60,7 @@ def lines_of(explanation: "Explanation") -> list[str]:
         scored = [f"{head} {value}" for head, value in zip(HEADS[2:], row[2:]) if value != "-"]
         lines.append(f"    {'; '.join(scored)}")
         lines.append(f"    holds if {sentence.rule}")
-    others = ", ".join(map(str, explanation.settings.get("control", ()))) or "none"
-    lines += ["", f"{LEGEND} Null: the same for keys that are none, {others}."]
+    lines += ["", f"{LEGEND} {_controls(explanation)}"]
     if explanation.has_timeline:
         lines += [
             f"Born (first step from which it stays above half its last value), {name.replace('_', ' ')}: "
@@ -73,6 +72,18 @@ def lines_of(explanation: "Explanation") -> list[str]:
         lines.append(certificate_line(explanation.certificate))
     lines.append(f"Left over: {explanation.left_over}")
     return lines
+
+
+def _controls(explanation: "Explanation") -> str:
+    """Sentence about the controls: how many there are, and their keys."""
+    controls = explanation.settings.get("controls", ())
+    if not controls:
+        return "Null: there are no other keys, so that there is no control."
+    listed = "; ".join(", ".join(map(str, keys)) for keys in controls)
+    return (
+        f"Null: the same for keys that are none, as mean (and range) over {len(controls)} draws of them, {listed}, on "
+        f"at most {PAIRS:,} pairs."
+    )
 
 
 def _sources(account: Any) -> list[str]:
@@ -115,8 +126,8 @@ def html_of(explanation: "Explanation") -> str:
     parts.append(
         f'<table style="border-collapse:collapse;font-size:90%"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{rows}</tbody></table>"
-        f'<p style="font-size:85%;color:{GREY}">In grey: the same for keys that are none. {LEGEND} '
-        "In brackets: range over permutations. Losses in nats.</p>"
+        f'<p style="font-size:85%;color:{GREY}">{LEGEND} In brackets: range over permutations. Losses in nats. '
+        f"In grey: the null. {html.escape(_controls(explanation))}</p>"
     )
     parts.append(f"<p>Left over: {html.escape(str(explanation.left_over))}.</p>")
     return f'<div style="font-family:{FONT};line-height:1.4;max-width:76em">{"".join(parts)}</div>'
@@ -129,11 +140,13 @@ def _row(sentence: Sentence) -> str:
     cells = [
         f'<td style="{CELL};color:{HOLDS if sentence.holds else FAILS};font-weight:bold">{mark}</td>',
         f'<td style="{CELL};min-width:16em;max-width:26em;text-align:left">{html.escape(sentence.text)}</td>',
-        f'<td style="{CELL};width:9em">{_bar(sentence.explained, HOLDS)}{_bar(null.explained, GREY)}</td>',
+        f'<td style="{CELL};width:9em">{_bar(sentence.explained, HOLDS)}'
+        f"{_bar(null.explained, GREY, sentence.null_range)}</td>",
     ]
-    for score, control in ((s, n) for s, n in zip(_scores(sentence), _scores(null))):
+    for kind, score, control in zip(KINDS[1:], _scores(sentence), _scores(null)):
         above = f"<div>{_two(score)}</div>" if score else ""
-        below = f'<div style="color:{GREY}">{_two(control)}</div>' if control else ""
+        note = f" {ANY_KEYS}" if always_right(sentence.id, kind) else ""
+        below = f'<div style="color:{GREY}">{_two(control)}{note}</div>' if control else ""
         cells.append(f'<td style="{CELL};white-space:nowrap;text-align:left">{above}{below}</td>')
     return f"<tr>{''.join(cells)}</tr>"
 
@@ -160,20 +173,24 @@ def _size(account: Any) -> str:
     return f"The account has {account.numbers:,} numbers; the network has {account.parameters:,} parameters."
 
 
-def _bar(value: float | None, colour: str) -> str:
-    """A share as a bar with its number."""
+def _bar(value: float | None, colour: str, between: tuple[float, float] | None = None) -> str:
+    """A share as a bar with its number and its range."""
     if value is None or value != value:
         return ""
     width = 100 * min(max(value, 0.0), 1.0)
     return (
         f'<div style="display:flex;align-items:center;gap:0.4em;white-space:nowrap">'
         f'<div style="flex:0 0 4em"><div style="height:0.6em;min-width:1px;width:{width:.1f}%;background:{colour}">'
-        f"</div></div><span style='color:{colour if colour == GREY else 'inherit'}'>{_share(value)}</span></div>"
+        f"</div></div><span style='color:{colour if colour == GREY else 'inherit'}'>{_share(value, between)}</span>"
+        "</div>"
     )
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None or value != value else f"{100 * value:.1f} %"
+def _share(value: float | None, between: tuple[float, float] | None = None) -> str:
+    if value is None or value != value:
+        return "-"
+    first, *ends = (round(100 * share, 1) + 0.0 for share in (value, *(between or ())))  # no -0.0
+    return f"{first:.1f} %" + (f" ({ends[0]:.1f} to {ends[1]:.1f})" if ends else "")
 
 
 def _score(score: Score | None) -> str:

@@ -6,13 +6,14 @@ Scores of a sentence, all over every pair of operands:
     alone        the network with that part replaced by the account
     without      the network with that part removed
     resampled    the network in which all that the sentence calls irrelevant comes from other inputs (causal scrubbing)
-    null         the same for an account with as many other frequencies, or irreps, that are not key
+    null         the same for accounts with as many other frequencies, or irreps, that are not key: mean and range of
+                 several draws
 
 Restricted logits give the right answer whatever the network does: for a network that only memorised, `alone` of the
 sentence about the keys is 1. No sentence is to be believed for its `alone`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -26,7 +27,7 @@ from interp.analysis.explaining import Examined
 from interp.analysis.scrubbing import Score, Scrubbed, mean_score
 from interp.explanation.words import Words
 
-__all__ = ["CERTIFIED", "KEPT", "Scores", "Sentence", "sentences_of"]
+__all__ = ["ANY_KEYS", "CERTIFIED", "KEPT", "PAIRS", "Scores", "Sentence", "always_right", "sentences_of"]
 
 CERTIFIED = 0.95
 """Certified accuracy from which a network is called explained."""
@@ -34,10 +35,14 @@ KEPT = 0.99
 """Share of the network's accuracy that must be kept for a part to be called irrelevant, or a replacement equal."""
 GAIN = 0.01
 """Share of the idealised logits that a part of the pre-activations must explain to be called a part of the account."""
+ANY_KEYS = "(with any keys)"
+"""Note beside a score that says nothing about the keys: see `always_right`."""
 KEYLESS = ("attention", "bypass")
 """Sentences that speak of no key, so that other keys are no control."""
 FEW = 3
 """Permutations of the inputs for a sentence about one part."""
+PAIRS = 1000
+"""Pairs, at most, on which a control is evaluated: the standard error of an accuracy of 0.02 is 0.004."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,9 @@ class Sentence:
     resampled: Score | None = None
     """The network with all that the sentence calls irrelevant taken from other inputs."""
     null: Scores = Scores()
-    """Scores for as many keys that are none."""
+    """Scores for as many keys that are none: means of several draws of them, with the range of each accuracy."""
+    null_range: tuple[float, float] | None = None
+    """Smallest and largest `explained` of these draws; None where it is not defined."""
     holds: bool = False
     """Whether the sentence holds, by `rule`."""
     rule: str = field(default="", compare=False)
@@ -81,18 +88,24 @@ def sentences_of(
     examined: Examined,
     scrubbed: Scrubbed,
     account: Account,
-    other: Account | None,
+    others: Sequence[Account],
     certificate: Certificate | None,
-    other_certificate: Certificate | None,
+    other_certificates: Sequence[Certificate],
     *,
     permutations: int,
     seed: int,
 ) -> tuple[Sentence, ...]:
-    """Sentences of an account, in the order in which one reads them; `other` is the account of the control's keys."""
+    """Sentences of an account, in the order in which one reads them; `others` are accounts of the controls' keys."""
     if not account.keys:
-        return (_no_key(examined, scrubbed, other, seed),)
+        return (_no_key(examined, others, seed),)
     speaker = _Speaker(examined, scrubbed, account, permutations, seed)
-    control = None if other is None else _Speaker(examined, scrubbed, other, 1, seed)
+    said = list(speaker.said())
+    spoken = [name for name, *_ in said if name not in KEYLESS]
+    controls = []
+    some = _some_pairs(examined, seed) if others else scrubbed
+    for other in others:
+        control = _Speaker(examined, some, other, 1, seed)
+        controls.append({name: control.scores(name) for name in spoken})
     found = [
         Sentence(
             id=name,
@@ -102,14 +115,15 @@ def sentences_of(
             alone=scores.alone,
             without=scores.without,
             resampled=scores.resampled,
-            null=Scores() if control is None or name in KEYLESS else control.scores(name),
+            null=_mean([control[name] for control in controls if name in control]),
+            null_range=_range([control[name] for control in controls if name in control]),
             rule=rule,
         )
-        for name, text, formula, scores, rule in speaker.said()
+        for name, text, formula, scores, rule in said
     ]
     if certificate is not None and certificate.compact:
         cost = certificate.exhaustive / certificate.operations
-        null = Scores() if other_certificate is None else Scores(explained=other_certificate.accuracy)
+        nulls = [Scores(explained=other.accuracy) for other in other_certificates]
         found.append(
             Sentence(
                 id="certificate",
@@ -118,7 +132,8 @@ def sentences_of(
                 formula=r"L_{y} - L_{c} \geq [\text{lead} + R + \sum_k z_k E_k^\top W_k s]_y - [\ldots]_c"
                 r" - \sum_k e_k \lvert D_k[y] - D_k[c] \rvert - \text{slack} > 0",
                 explained=certificate.accuracy,
-                null=null,
+                null=_mean(nulls),
+                null_range=_range(nulls),
                 rule=f"the certified accuracy is at least {CERTIFIED}",
             )
         )
@@ -127,16 +142,51 @@ def sentences_of(
     )
 
 
-def _no_key(examined: Examined, scrubbed: Scrubbed, other: Account | None, seed: int) -> Sentence:
+def always_right(id: str, kind: str) -> bool:
+    """Whether a score of a sentence is near 1 whichever keys are named: logits restricted to any frequencies are right.
+
+    >>> always_right("keys", "alone"), always_right("keys", "resampled")
+    (True, False)
+    """
+    return id == "keys" and kind == "alone"
+
+
+def _some_pairs(examined: Examined, seed: int) -> Scrubbed:
+    """The network on at most `PAIRS` pairs, drawn at random."""
+    chosen = np.random.default_rng(seed).permutation(examined.circuit.N**2)[:PAIRS]
+    return Scrubbed(examined.circuit, np.sort(chosen))
+
+
+def _mean(draws: Sequence[Scores]) -> Scores:
+    """Means of the scores of several controls, with the ranges of their accuracies; None where one has no score."""
+
+    def mean(kind: str) -> Score | None:
+        scores = [getattr(draw, kind) for draw in draws]
+        return None if not scores or None in scores else mean_score(scores)
+
+    explained = [draw.explained for draw in draws if draw.explained is not None]
+    return Scores(float(np.mean(explained)) if explained else None, mean("alone"), mean("without"), mean("resampled"))
+
+
+def _range(draws: Sequence[Scores]) -> tuple[float, float] | None:
+    """Smallest and largest share that several controls explain."""
+    explained = [draw.explained for draw in draws if draw.explained is not None]
+    return (min(explained), max(explained)) if explained else None
+
+
+def _no_key(examined: Examined, others: Sequence[Account], seed: int) -> Sentence:
     """Sentence about a network without keys, with the scores of other frequencies or irreps as its null."""
     shares = key_shares(examined.circuit)[0]
     what = examined.circuit.basis
+    some = _some_pairs(examined, seed)
+    nulls = [_Speaker(examined, some, other, 1, seed).scores("keys") for other in others]
     return Sentence(
         id="keys",
         text=f"No {what} is key: the largest has {shares.max():.2g} of the squared logits.",
         formula="",
         explained=float(shares.max()),
-        null=Scores() if other is None else _Speaker(examined, scrubbed, other, 1, seed).scores("keys"),
+        null=_mean(nulls),
+        null_range=_range(nulls),
         rule="never",
     )
 
@@ -144,8 +194,8 @@ def _no_key(examined: Examined, scrubbed: Scrubbed, other: Account | None, seed:
 def _judged(sentence: Sentence, accuracy: float, chance: float, gains: dict[str, float]) -> Sentence:
     """The sentence with whether it holds, by its rule; none holds of a network near chance."""
     kept = KEPT * accuracy
-    null = sentence.null.explained
-    beats = null is None or sentence.explained is None or sentence.explained > null
+    nulls = sentence.null_range
+    beats = nulls is None or sentence.explained is None or sentence.explained > nulls[1]
     match sentence.id:
         case "certificate":
             holds = sentence.explained is not None and sentence.explained >= CERTIFIED
@@ -166,7 +216,7 @@ class _Speaker:
         self.examined, self.account, self.scrubbed = examined, account, scrubbed
         self.permutations, self.seed = permutations, seed
         circuit = examined.circuit
-        self.circuit, self.pairs = circuit, circuit.N**2
+        self.circuit = circuit
         self.outputs = circuit.W.shape[1]
         self.W_ideal = torch.from_numpy(account.read_out(self.outputs)).float()
         self.network = scrubbed.score(scrubbed.logits)
@@ -177,29 +227,28 @@ class _Speaker:
             self._measure_parts()
 
     def _measure_parts(self) -> None:
-        circuit = self.circuit
-        centred = torch.from_numpy(circuit.centred).float().flatten(0, 1)
-        total, spread = float(centred.square().sum()), float(np.square(circuit.x - circuit.x.mean((0, 1))).sum())
+        circuit, centred, spread = self.circuit, self.scrubbed.centred, self.scrubbed.spread
+        total = float(centred.square().sum())
         before_x, before_logits, self.x_parts, self.shares = None, 0.0, {}, {}
         for i, name in enumerate(PARTS):
             if i and not getattr(self.account, name).shape[1]:
                 continue
             x = self.scrubbed.flat(self.account.pre_activations(PARTS[: i + 1]))
-            ideal = (self.scrubbed.act(x) @ self.W_ideal)[:, : circuit.N]
-            ideal = ideal - ideal.mean(1, keepdim=True)
+            logits = self.scrubbed.act(x) @ self.W_ideal
+            ideal = logits[:, : circuit.N] - logits[:, : circuit.N].mean(1, keepdim=True)
             explained = 1 - float((centred - ideal).square().sum()) / total if total else 0.0
             share = 1 - float((self.scrubbed.x - x).double().square().sum()) / spread if spread else 0.0
             self.x_parts[name] = x
             self.shares[name] = share if before_x is None else share - before_x
             self.gains[name] = explained - before_logits
             before_x, before_logits = share, explained
-            self.ideal_logits, self.ideal_explained, self.ideal_x = self.scrubbed.act(x) @ self.W_ideal, explained, x
+            self.ideal_logits, self.ideal_explained, self.ideal_x = logits, explained, x
 
     def said(self) -> Iterator[tuple[str, str, str, Scores, str]]:
         """Name, text, formula, scores and rule of each sentence."""
         words, account = Words(self.account), self.account
-        alone = f"alone keeps {KEPT} of the accuracy and more is explained than by the control"
-        kept = f"resampled keeps {KEPT} of the accuracy and more is explained than by the control"
+        alone = f"alone keeps {KEPT} of the accuracy and more is explained than by any control"
+        kept = f"resampled keeps {KEPT} of the accuracy and more is explained than by any control"
         kept += ", and without does not keep it"
         neurons, pattern = (f"{kind} keeps {KEPT} of the accuracy" for kind in ("resampled", "alone"))
         neurons += ", and without does not keep it"
@@ -209,7 +258,7 @@ class _Speaker:
             yield "bypass", words.bypass(), r"L \approx h W_L", self.scores("bypass"), neurons
             return
         part = f"it adds {GAIN} to the share of the logits that the idealised network explains, and more is explained "
-        part += "than by the control"
+        part += "than by any control"
         yield "first", words.first(), words.first_formula(), self.scores("first"), part
         if account.basis == "frequency":
             yield "second", words.second(), words.second_formula(), self.scores("second"), part
@@ -253,9 +302,7 @@ class _Speaker:
                 return self._scores(share, neurons, s.bypass, lambda pi: neurons + s.bypass[pi])
             case "first" | "second" | "product" if self.has_x and name in self.x_parts:
                 x = self.x_parts[name]
-                part = x - (
-                    self.scrubbed.flat(self.account.pre_activations(())) if name == "first" else self._before(name)
-                )
+                part = x - (torch.from_numpy(self.account.beta).float() if name == "first" else self._before(name))
                 rest = s.x - x
                 return self._scores(
                     self.shares[name],
@@ -273,8 +320,8 @@ class _Speaker:
                 return Scores(
                     self.ideal_explained,
                     scrubbed.score(self.ideal_logits),
-                    scrubbed.converse(self.account, self.permutations, self.seed),
-                    scrubbed.resampled(self.account, self.permutations, self.seed),
+                    scrubbed.converse(self.account, self.permutations, self.seed, x_ideal=self.ideal_x),
+                    scrubbed.resampled(self.account, self.permutations, self.seed, x_ideal=self.ideal_x),
                 )
         return Scores()
 

@@ -5,7 +5,7 @@ frequencies give the right answer whatever the network does, so that a high accu
 """
 
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import plotly.graph_objects as go
@@ -13,8 +13,9 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from interp.analysis.scrubbing import Score
-from interp.explanation import Explanation, Scores, Sentence
+from interp.explanation import Explanation, Sentence
 from interp.explanation.presenting import certificate_line
+from interp.explanation.sentences import ANY_KEYS, always_right
 from interp.explanation.timeline import births
 from interp.plots.style import (
     COLOURS,
@@ -34,11 +35,11 @@ from interp.plots.style import (
 
 __all__ = ["attention_maps", "birth_curves", "head_ablation_curves", "margin_map", "sentence_bars", "verdict_line"]
 
-COLUMNS: Mapping[str, Callable[[Sentence | Scores], Score | None]] = {
-    "explained": lambda one: _share(one.explained),
-    "part replaced": lambda one: one.alone,
-    "part removed": lambda one: one.without,
-    "rest resampled": lambda one: one.resampled,
+COLUMNS = {  # title -> score of a sentence
+    "explained": "explained",
+    "part replaced": "alone",
+    "part removed": "without",
+    "rest resampled": "resampled",
 }
 WIDEST = 58
 """Letters in a line of a sentence."""
@@ -60,11 +61,11 @@ def verdict_line(explanation: Explanation) -> str:
 
 
 def sentence_bars(explanation: Explanation) -> go.Figure:
-    """Sentences of an account with their scores as bars, each above its control, an account of keys that are none.
+    """Sentences of an account with their scores as bars, each above its control, accounts of keys that are none.
 
     The columns: share explained; accuracy with the sentence's part replaced by the account, with it removed, and with
-    all that the sentence calls irrelevant taken from other inputs (range over permutations). A tick says that the
-    sentence holds.
+    all that the sentence calls irrelevant taken from other inputs (range over permutations). Controls are means over
+    several draws of other keys, with their range. A tick says that the sentence holds.
 
     >>> import interp, tempfile
     >>> config = interp.recipes.get("kitouni-circle-small").replace({"steps": 2})
@@ -75,16 +76,18 @@ def sentence_bars(explanation: Explanation) -> go.Figure:
     sentences = explanation.sentences
     rows = list(range(len(sentences)))
     fig = make_subplots(1, len(COLUMNS), shared_yaxes=True, horizontal_spacing=0.02, column_titles=list(COLUMNS))
-    for column, score_of in enumerate(COLUMNS.values(), start=1):
-        for name, scored, colour in (
-            ("account", sentences, COLOURS["restricted"]),
-            ("control: keys that are none", [sentence.null for sentence in sentences], COLOURS["other"]),
+    for column, kind in enumerate(COLUMNS.values(), start=1):
+        for name, control, colour in (
+            ("account", False, COLOURS["restricted"]),
+            ("control: keys that are none", True, COLOURS["other"]),
         ):
-            scores = [score_of(one) or NOTHING for one in scored]
+            scores = [_score(one, kind, control) for one in sentences]
+            notes = [ANY_KEYS if control and always_right(one.id, kind) else "" for one in sentences]
             fig.add_bar(
                 x=[score.accuracy for score in scores], y=rows, orientation="h", name=name, legendgroup=name,
-                showlegend=column == 1, marker={"color": colour, "line": {"width": 0}}, error_x=_range(scores),
-                text=["" if np.isnan(score.accuracy) else f"{score.accuracy:.4g}" for score in scores],
+                showlegend=column == 1, error_x=_range(scores),
+                marker={"color": colour, "line": {"width": 0}, "opacity": [0.3 if note else 1.0 for note in notes]},
+                text=["" if np.isnan(s.accuracy) else f"{s.accuracy:.4g} {note}" for s, note in zip(scores, notes)],
                 textposition="outside", cliponaxis=False, textfont={"size": 10},
                 hovertext=[str(score) for score in scores] if column > 1 else None,
                 hovertemplate=f"{name}: %{{{'hovertext' if column > 1 else 'x:.4f'}}}<extra></extra>",
@@ -267,9 +270,13 @@ def head_ablation_curves(
     return mark_events(fig, events, place)
 
 
-def _share(share: float | None) -> Score | None:
-    """A share as a score of a single evaluation, so that it is drawn as accuracies are."""
-    return None if share is None else Score(np.nan, share, np.nan)
+def _score(sentence: Sentence, kind: str, control: bool) -> Score:
+    """Score of a sentence or of its control; a share as a score, too, so that it is drawn as accuracies are."""
+    one = sentence.null if control else sentence
+    if kind != "explained":
+        return getattr(one, kind) or NOTHING
+    low, high = sentence.null_range if control and sentence.null_range else (np.nan, np.nan)
+    return NOTHING if one.explained is None else Score(np.nan, one.explained, np.nan, low, high)
 
 
 def _range(scores: list[Score]) -> dict[str, object]:

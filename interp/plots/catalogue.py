@@ -330,11 +330,13 @@ ON_REQUEST: Final[tuple[Panel, ...]] = (
         draw=lambda context: sentence_bars(_of(context)),
         note=lambda context: f"Left over: {_of(context).left_over}.",
         method="Sentences about the network as interp.explain finds them, each beside the same sentence for as many "
-        "frequencies (or irreps) that are not key. Part replaced: the network with what the sentence speaks of taken "
+        "frequencies (or irreps) that are not key: mean and range of several draws of them. Part replaced: the network "
+        "with what the sentence speaks of taken "
         "from the account; part removed: without it; rest resampled: all that the sentence calls irrelevant comes from "
         "other inputs (causal scrubbing, Chan et al., 2022; the bar's whisker is the range over permutations). "
-        "Restricted logits give the right answer whatever the network does, so that “part replaced” alone proves "
-        "nothing. The certificate is a lower bound on the accuracy over all pairs, proved from weights and account "
+        "Logits restricted to any frequencies give the right answer whatever the network does, so that the first "
+        "sentence's “part replaced” says nothing about its keys. "
+        "The certificate is a lower bound on the accuracy over all pairs, proved from weights and account "
         "with fewer operations than all answers take; it says nothing of other accounts.",
     ),
     Panel(
