@@ -1,9 +1,9 @@
-"""Files of checkpoints as plain data: tensors, numbers and text, without running the code that wrote them.
+"""Checkpoints as plain data: state dicts by number, losses, the split and configurations, before they are interpreted.
 
-Every file goes through `unpickling`, which makes tensors, numbers, text and containers of what it describes. Published
-files contain a few other objects (the Grokking demo's configuration, rep-theory's modules), of which the attributes are
-read. Values are checked where they are taken: a curve has numbers, a checkpoint's number is one, a state dict has dense
-real tensors that together are not far larger than their file.
+Every file goes through `contents`, which makes tensors, numbers, text and containers of what it describes. Published
+files contain a few other objects (the Grokking demo's configuration, rep-theory's modules, Lightning's namespaces), of
+which the attributes are read. Values are checked where they are taken: a curve has numbers, a checkpoint's number is
+one, a state dict has dense real tensors that together are not far larger than their file.
 
 A *dump* is the content of the files before their weights are interpreted: state dicts by epoch, losses by epoch,
 indices of the split, and the configuration inside or beside the files.
@@ -11,12 +11,12 @@ indices of the split, and the configuration inside or beside the files.
 Scripts number epochs differently. The Grokking demo's file, full_run_data.pth and the files of Nanda et al.'s
 Trainer.save_epoch (transformers.py in github.com/mechanistic-interpretability-grokking/progress-measures-paper) have
 the index, from 0, of the update just made. A name with "step" in it, and the place in a list, count updates. For a
-bare number in a file's name, the layout of the weights decides (`layouts`).
+bare number in a file's name, the layout of the weights decides (`layouts`). A list without numbers has checkpoints in
+their order and no steps.
 """
 
-import csv
 import hashlib
-import io
+import itertools
 import json
 import math
 import operator
@@ -30,38 +30,43 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from interp.errors import ForeignFormatError, error_line
+from interp.errors import ConfigError, ForeignFormatError, error_line
+from interp.importers.contents import load_shards
+from interp.importers.logs import LARGEST_NUMBER, metric_of, read_log
+from interp.importers.numbering import numbered
 from interp.importers.opening import open_regular
-from interp.importers.unpickling import load_plain
+from interp.importers.sources import STARTS, Part, Sources
+from interp.importers.states import State, find_state
 
-__all__ = ["Checkpoint", "Dump", "digest_of", "read_dump", "source_files"]
+__all__ = ["Checkpoint", "Dump", "digest_of", "read_dump", "with_steps"]
 
-SUFFIXES = (".pt", ".pth", ".pkl")
-"""Suffixes of files with weights."""
-CURVES = {
-    "train_losses": "train_loss",
-    "test_losses": "test_loss",
-    "train_accs": "train_accuracy",
-    "test_accs": "test_accuracy",
-    "train_loss": "train_loss",
-    "test_loss": "test_loss",
-    "val_loss": "test_loss",
-    "train_acc": "train_accuracy",
-    "test_acc": "test_accuracy",
-    "val_acc": "test_accuracy",
-}
-"""Names of metrics in this package, by foreign name."""
-
-LARGEST_NUMBER = 2**53
-"""Bound on the number of a checkpoint or a loss."""
+SERIES = (
+    ("checkpoints", "checkpoint_epochs", "TransformerLens's Grokking demo"),
+    ("state_dicts", "epochs", "Nanda et al.'s full_run_data.pth"),
+)
+"""Published keys of many state dicts, of their numbers, and the scripts that number them by the update just made."""
+GROUPS = ("checkpoints", "state_dicts", "models", "snapshots", "states", "history", "weights", "trajectory", "ckpts")
+"""Usual keys of many state dicts."""
+LABELS = (
+    "checkpoint_steps", "steps", "checkpoint_epochs", "epochs", "iterations", "iters", "checkpoint_iters", "save_steps",
+    "saved_steps", "saved_epochs", "step",
+)  # fmt: skip
+"""Usual keys of their numbers."""
+COUNTERS = ("global_step", "step", "iter_num", "iteration", "iter", "n_iter", "num_updates", "updates", "n_steps")
+"""Keys of the number of updates that the weights of a file have seen."""
+CONFIGS = (
+    "config", "cfg", "hyper_parameters", "hparams", "hyperparameters", "args", "model_args", "settings", "arguments",
+    "opt", "model_config", "train_config", "params", "metadata",
+)  # fmt: skip
+"""Keys of configurations in a file."""
+TOTALS = ("num_epochs", "epoch", "epochs", "n_epochs", "max_epochs", "num_steps", "n_steps", "max_steps", "total_steps")
+"""Keys of the number of all updates in a configuration."""
 DIGITS = 17
 """Digits of `LARGEST_NUMBER`, and one."""
 LARGEST_CONFIGURATION = 2**20
 """Bytes of a configuration beside the checkpoints."""
-EXPANSION = 4
-"""Largest ratio of a state dict's bytes to its file's: tied weights are few, views of one storage can be many."""
-
-State = Mapping[str, Tensor]
+LEVELS = 6
+"""Levels of dicts in which settings are looked for."""
 
 
 @dataclass(frozen=True)
@@ -93,127 +98,148 @@ class Dump:
     train: Sequence[Any] | None = None
     """Numbers a p + b of the training pairs, or the pairs themselves."""
     test: Sequence[Any] | None = None
-
-
-def source_files(path: Path) -> list[Path]:
-    """The files that an import of `path` reads, including configurations and metrics beside the checkpoints.
-
-    Raises:
-        ForeignFormatError: the path does not exist, or the folder has no checkpoint.
-    """
-    if path.is_file():
-        stem = re.sub(r"^model_", "config_", path.stem)
-        beside = [path.with_name(f"{stem}.json")] if stem != path.stem else []
-        beside += [path.with_name(name) for name in ("cfg.json", "config.json")]
-        return [path, *[other for other in beside if other.is_file()][:1]]
-    if not path.is_dir():
-        if path.exists():
-            open_regular(path).close()  # says what it is
-        raise ForeignFormatError(f"`path` must be a file or a folder of checkpoints; there is no {path}.")
-    folders = [path, *(path / name for name in ("models", "checkpoints") if (path / name).is_dir())]
-    weights = [file for folder in folders for file in sorted(folder.iterdir()) if file.suffix in SUFFIXES]
-    named = [file for file in weights if _number(file) is not None or file.stem in ("model", "final", "init")]
-    if not named:
-        inside = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
-        raise ForeignFormatError(
-            f"`path` must be a file, or a folder of files whose names hold one number each, such as 300.pt; "
-            f"{path} holds {inside}."
-        )
-    beside = [folder / name for folder in (path, path.parent) for name in ("cfg.json", "config.json", "metrics.csv")]
-    return named + [file for file in beside if file.is_file()]
+    has_steps: bool = True
+    """Whether the numbers of the checkpoints count anything; otherwise they are places in an order."""
+    beside: str = ""
+    """Names of the logs that the metrics come from; empty where the files of the weights have them."""
+    said: tuple[str, ...] = ()
+    """What was chosen, left out and ignored, in sentences."""
 
 
 def digest_of(files: Sequence[Path]) -> str:
-    """SHA-256 over the names and contents of files, in hexadecimal."""
+    """SHA-256 over the names and contents of files, in hexadecimal; of equal names, the folders' names as well."""
+    names = [file.name for file in files]
     whole = hashlib.sha256()
     for file in sorted(files):
         with open_regular(file) as stream:
-            whole.update(f"{file.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+            name = file.name if names.count(file.name) == 1 else f"{file.parent.name}/{file.name}"
+            whole.update(f"{name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return whole.hexdigest()
 
 
-def read_dump(files: Sequence[Path]) -> Dump:
+def read_dump(sources: Sources) -> Dump:
     """The content of the files; each of several checkpoint files is read at its first use.
 
     Raises:
         ForeignFormatError: a file cannot be read without running foreign code, or holds no weights.
     """
-    weights = [file for file in files if file.suffix not in (".json", ".csv")]
-    about = {key: value for file in files if file.suffix == ".json" for key, value in _json(file).items()}
-    if len(weights) == 1:
-        return _one_file(weights[0], about)
+    about: dict[str, Any] = {}
+    for file in sources.configurations:
+        about = {**(_yaml(file) if file.suffix in (".yaml", ".yml") else _json(file)), **about}
+    logs = [read_log(file, sources.counts) for file in sources.logs]
+    curves = {name: dict(values) for log in reversed(logs) for name, values in log.curves.items()}
+    beside = ", ".join(file.name for file, log in zip(sources.logs, logs) if log.curves)
+    dump = _one_file(sources.parts[0], about) if len(sources.parts) == 1 else _many_files(sources, about)
+    said = (*sources.said, *(line for log in logs for line in log.said), *dump.said)
+    if curves and dump.curves:
+        said = (*said, f"ignored {beside}: the losses in the files of the weights are compared instead")
+    elif curves:
+        dump = replace(dump, curves=curves, beside=beside)
+    return replace(dump, said=said)
 
-    numbers = [(n, file) for file in weights if (n := _number(file)) is not None]
-    numbered = sorted((_number_of(n, "the number in a name", file), file) for n, file in numbers)
-    first = load_plain((numbered or [(0, weights[0])])[0][1])
-    last = [file for file in weights if file.stem in ("final", "model")]
-    ends = [load_plain(file) for file in weights if file.stem == "init"]
-    checkpoints = [Checkpoint(n, partial(_weights_of_file, file), file.name) for n, file in numbered]
-    contents = load_plain(last[0]) if last else {}
-    curves = _curves(contents, last[0]) if isinstance(contents, dict) and last else {}
-    for file in files:
-        if file.suffix == ".csv":
-            curves |= _table(file)
-    if not curves and isinstance(first, dict) and "train_loss" in first:  # a pair of numbers in each of the files
-        for n, file in numbered:
-            contents_of_one = load_plain(file)
-            for name, values in _curves(contents_of_one, file).items() if isinstance(contents_of_one, dict) else ():
-                curves.setdefault(name, {})[n] = next(iter(values.values()))
-    if not (last or numbered):
-        raise ForeignFormatError(f"{weights[0].parent} must hold checkpoints beside {weights[0].name}; it holds none.")
-    if last:
-        end = _end(contents, curves, about, lambda: _weights(contents, last[0]), last[0])
-        if not numbered:
-            checkpoints.append(end)
-        elif _later(end, numbered[-1][0]):
-            checkpoints.append(end if end.updates is None else replace(end, epoch=None))
-    split = next((end for end in ends if isinstance(end, dict)), {})
-    script: str | None = _script(first, {}) if numbered else _script(contents, curves)
-    if numbered:
-        script = "" if "step" in numbered[0][1].stem else script or None
-    return Dump(
-        checkpoints=tuple(checkpoints),
-        script=script,
-        about=about | _about(first) | _about(contents),
-        curves=curves,
-        train=split.get("train_data"),
-        test=split.get("test_data"),
+
+def with_steps(dump: Dump, steps: Sequence[int] | None) -> Dump:
+    """The dump with the numbers of updates that the user knows; without them, losses that cannot be placed are left.
+
+    Raises:
+        ConfigError: there are fewer or more checkpoints than `steps`, or they do not increase.
+    """
+    if steps is None:
+        longest = max((max(values) for values in dump.curves.values() if values), default=-1)
+        if dump.has_steps or longest < len(dump.checkpoints):
+            return dump
+        why = "the losses were not compared: which of them belong to the checkpoints is not known (`steps` tells it)"
+        return replace(dump, curves={}, said=(*dump.said, why))
+    n = len(dump.checkpoints)
+    if len(steps) != n:
+        raise ConfigError(f"`steps` must number all {n} checkpoints, in their order; got {len(steps)} numbers.")
+    if (
+        any(late <= early for early, late in itertools.pairwise(steps))
+        or not 0 <= steps[0] <= steps[-1] < LARGEST_NUMBER
+    ):
+        raise ConfigError(f"`steps` must be whole numbers >= 0 in increasing order; got {list(steps)[:8]}.")
+    checkpoints = tuple(
+        replace(checkpoint, epoch=step, updates=None) for checkpoint, step in zip(dump.checkpoints, steps)
     )
+    return replace(dump, checkpoints=checkpoints, script="", has_steps=True)
 
 
 # --- containers -------------------------------------------------------------------------------------------------------
 
 
-def _one_file(path: Path, about: Mapping[str, Any]) -> Dump:
-    contents = load_plain(path)
+def _many_files(sources: Sources, about: Mapping[str, Any]) -> Dump:
+    parts = sources.parts
+    found = [part for part in parts if part.number is not None]
+    first = load_shards((found or parts)[0].files)
+    said: list[str] = []
+    has_steps = True
+    if sources.counts == "versions":  # an order; the files may know their steps
+        inner = [number for part in found if (number := _counter(load_shards(part.files))) is not None]
+        if len(inner) == len(found) and all(early < late for early, late in itertools.pairwise(inner)):
+            found = [replace(part, number=number) for part, number in zip(found, inner)]
+            said.append("the versions are numbered by the updates that their files name")
+        else:
+            has_steps = False
+            found = [replace(part, number=i) for i, part in enumerate(found)]
+    numbers = [_number_of(part.number, "the number in a name", part.files[0]) for part in found]
+    series = sorted(zip(numbers, found), key=lambda pair: pair[0])
+    last = [part for part in parts if part.number is None and part.stem.lower() not in STARTS]
+    ends = [load_shards(part.files) for part in parts if part.number is None and part.stem.lower() in STARTS]
+    checkpoints = [Checkpoint(n, partial(_weights_of_part, part), part.name) for n, part in series]
+    contents = load_shards(last[0].files) if last else {}
+    curves = _curves(contents, last[0].files[0]) if isinstance(contents, dict) and last else {}
+    if not curves and isinstance(first, dict) and "train_loss" in first:  # a pair of numbers in each of the files
+        for n, part in series:
+            one = load_shards(part.files)
+            for name, values in _curves(one, part.files[0]).items() if isinstance(one, dict) else ():
+                curves.setdefault(name, {})[n] = next(iter(values.values()))
+    if not (last or series):
+        folder, name = parts[0].files[0].parent, parts[0].name
+        raise ForeignFormatError(f"{folder} must hold checkpoints beside {name}; it holds none.")
+    about = {**about, **_about(first), **_about(contents)}
+    if last:
+        end = _end(contents, curves, about, lambda: _weights(contents, last[0].files[0]), last[0].files[0])
+        if not series:
+            checkpoints.append(end)
+        elif has_steps and _later(end, series[-1][0]):
+            checkpoints.append(end if end.updates is None else replace(end, epoch=None))
+        else:
+            said.append(f"left out {last[0].name}, which nothing places behind the numbered checkpoints")
+    split = next((end for end in ends if isinstance(end, dict)), {})
+    script: str | None = _script(first, {}) if series else _script(contents, curves)
+    if series:
+        lightning = isinstance(first, Mapping) and "pytorch-lightning_version" in first
+        if lightning and sources.counts == "updates" and _counter(first) == series[0][0] + 1:
+            script = "Lightning before 1.6, which names the update just made"
+        else:
+            script = "" if sources.counts in ("updates", "versions") else script or None
+    return Dump(
+        checkpoints=tuple(checkpoints),
+        script=script,
+        about=about,
+        curves=curves,
+        train=split.get("train_data"),
+        test=split.get("test_data"),
+        has_steps=has_steps,
+        said=tuple(said),
+    )
+
+
+def _one_file(part: Part, about: Mapping[str, Any]) -> Dump:
+    path, contents = part.files[0], load_shards(part.files)
     about = {**about, **_about(contents)}
-    states = list[tuple[int, Any]]()
-    script = ""
-    if isinstance(contents, list) and contents:
-        states = list(enumerate(contents))
-    elif isinstance(contents, dict) and contents:
-        if all(_is_number(key) for key in contents):
-            states = [(_number_of(key, "the number of a checkpoint", path), x) for key, x in contents.items()]
-        for group, label, whose in (
-            ("checkpoints", "checkpoint_epochs", "TransformerLens's Grokking demo"),
-            ("state_dicts", "epochs", "Nanda et al.'s full_run_data.pth"),
-        ):
-            if isinstance(contents.get(group), list) and contents[group]:
-                epochs = _epochs(contents.get(label, range(len(contents[group]))), label, path)
-                if len(epochs) != len(contents[group]):
-                    raise ForeignFormatError(
-                        f"{path}: `{label}` must number all of `{group}`; got {len(epochs)} numbers "
-                        f"for {len(contents[group])}."
-                    )
-                states, script = list(zip(epochs, contents[group])), whose if label in contents else ""
+    states, script, has_steps = _series(contents, path)
     plain = contents if isinstance(contents, dict) else {}
     curves = _curves(plain, path)
     ordered = sorted(states, key=lambda pair: pair[0])
-    checkpoints = [Checkpoint(n, partial(_weights, state, path), path.name) for n, state in ordered]
-    end = _end(plain, curves, about, lambda: _weights(plain.get("model", contents) if states else contents, path), path)
+    checkpoints = [Checkpoint(n, partial(_weights, state, path), part.name) for n, state in ordered]
+    size = sum(file.stat().st_size for file in part.files)
+    whole = plain.get("model", contents) if states else contents
+    end = _end(plain, curves, about, lambda: find_state(whole, path, size), path)
     if not states:
-        checkpoints, script = [end], _script(plain, curves)
-    elif "model" in plain and _later(end, ordered[-1][0]):
+        checkpoints, script = [end], "" if _updates(plain) is not None else _script(plain, curves)
+        has_steps = end.epoch is not None or end.updates is not None
+    elif "model" in plain and has_steps and _later(end, ordered[-1][0]):
         checkpoints.append(end if end.updates is None else replace(end, epoch=None))
     return Dump(
         checkpoints=tuple(checkpoints),
@@ -222,50 +248,101 @@ def _one_file(path: Path, about: Mapping[str, Any]) -> Dump:
         curves=curves,
         train=plain.get("train_indices", plain.get("train_data")),
         test=plain.get("test_indices", plain.get("test_data")),
+        has_steps=has_steps,
     )
 
 
-def _weights_of_file(path: Path) -> State:
-    return _weights(load_plain(path), path)
+def _series(contents: Any, path: Path) -> tuple[list[tuple[int, Any]], str, bool]:
+    """Many state dicts in a content, each with its number; the script that numbers them, and whether they are steps."""
+    if isinstance(contents, list | tuple) and contents:
+        return _listed(contents, None, path, "")
+    if not (isinstance(contents, Mapping) and contents):
+        return [], "", True
+    if all(_is_number(key) for key in contents):
+        return _by_key(contents, path), "", True
+    for group, label, whose in SERIES:
+        if isinstance(contents.get(group), list) and contents[group]:
+            given = contents.get(label, next((contents[key] for key in LABELS if key in contents), None))
+            states, _, has_steps = _listed(contents[group], given, path, f"`{label}` must number all of `{group}`")
+            return states, whose if label in contents else "", has_steps
+    for group in GROUPS:
+        inside = contents.get(group)
+        if isinstance(inside, list | tuple) and inside and all(_holds_weights(each) for each in inside):
+            given = next((contents[key] for key in LABELS if key in contents), None)
+            return _listed(inside, given, path, f"the numbers must be as many as `{group}`")
+        if isinstance(inside, Mapping) and inside and all(_is_number(key) for key in inside):
+            return _by_key(inside, path), "", True
+        if isinstance(inside, Mapping) and (named := _by_name(inside)):
+            return named, "", True
+    if named := _by_name(contents):
+        return named, "", True
+    return [], "", True
+
+
+def _listed(states: Sequence[Any], given: Any, path: Path, rule: str) -> tuple[list[tuple[int, Any]], str, bool]:
+    """State dicts in a list, numbered by a list beside it or by their own counters, else by their places.
+
+    `rule` is what the numbers must do, in words.
+    """
+    if given is not None:
+        numbers = _epochs(given, rule.split("`")[1], path)
+        if len(numbers) != len(states):
+            raise ForeignFormatError(f"{path}: {rule}; got {len(numbers)} numbers for {len(states)}.")
+        return list(zip(numbers, states)), "", True
+    inner = [_counter(state) for state in states]
+    if len(set(inner)) == len(inner) and None not in inner:
+        return [(number, state) for number, state in zip(inner, states) if number is not None], "", True
+    return list(enumerate(states)), "", False
+
+
+def _by_key(states: Mapping[Any, Any], path: Path) -> list[tuple[int, Any]]:
+    return [(_number_of(key, "the number of a checkpoint", path), x) for key, x in states.items()]
+
+
+def _by_name(states: Mapping[Any, Any]) -> list[tuple[int, Any]]:
+    """State dicts under keys with a word and a number, such as `step_100`; none where the keys are another's."""
+    if len(states) < 2 or not all(type(key) is str and _holds_weights(x) for key, x in states.items()):
+        return []
+    found = numbered(list(states))
+    if found is None or not all(re.fullmatch(r"(\D*(step|iter|epoch|checkpoint|ckpt)\D*)?\d+", key) for key in states):
+        return []
+    return [(found.numbers[key], x) for key, x in states.items()]
+
+
+def _holds_weights(x: Any) -> bool:
+    """Whether a value may be a state dict, or a dict with one."""
+    return isinstance(x, Mapping) and any(isinstance(y, Tensor | np.ndarray | Mapping) for y in x.values())
+
+
+def _weights_of_part(part: Part) -> State:
+    size = sum(file.stat().st_size for file in part.files)
+    return find_state(load_shards(part.files), part.files[0], size)
 
 
 def _weights(contents: Any, path: Path) -> State:
-    """The state dict in the content of a file."""
-    if isinstance(contents, Mapping):
-        for key in ("model", "state_dict", "model_state_dict"):
-            if isinstance(contents.get(key), Mapping):
-                return _weights(contents[key], path)
-        if isinstance(contents.get("_parameters"), Mapping):  # the parameters of a whole module
-            contents = contents["_parameters"]
-        if contents and all(type(name) is str and isinstance(x, Tensor) for name, x in contents.items()):
-            return _checked(contents, path)
-        found = f"the keys {', '.join(map(str, list(contents)[:8]))}"
-    else:
-        found = f"a {type(contents).__name__}"
-    raise ForeignFormatError(
-        f"{path} must hold a state dict, a list or dict of them, or a dict with `model` or `checkpoints`; got {found}."
-    )
+    return find_state(contents, path)
 
 
-def _checked(state: State, path: Path) -> State:
-    """A state dict whose tensors are weights: of real numbers, with elements, and not far larger than the file."""
-    for name, x in state.items():
-        if x.is_complex() or not x.numel():
-            rule = "have at least one element" if not x.numel() else "be real: its imaginary parts would be lost"
-            raise ForeignFormatError(f"{path}: `{name}` must {rule}; got {str(x.dtype)[6:]} of shape {tuple(x.shape)}.")
-    most = EXPANSION * path.stat().st_size
-    if (size := sum(x.numel() * x.itemsize for x in state.values())) > most:
-        raise ForeignFormatError(
-            f"{path}: the tensors of a state dict must have at most {EXPANSION} times the bytes of the file, {most}; "
-            f"got {size}, by views of shared storages."
-        )
-    return {name: x.detach() for name, x in state.items()}
+def _counter(contents: Any) -> int | None:
+    """Number of updates or epochs that a content names as its own."""
+    if not isinstance(contents, Mapping):
+        return None
+    updates = _updates(contents)
+    epoch: Any = contents.get("epoch")
+    return updates if updates is not None else int(epoch) if _is_number(epoch) else None
+
+
+def _updates(contents: Mapping[Any, Any]) -> int | None:
+    """Number of updates that a content names as its own."""
+    found = next((contents[key] for key in COUNTERS if _is_number(contents.get(key))), None)
+    return None if found is None or not 0 <= int(found) < LARGEST_NUMBER else int(found)
 
 
 def _curves(contents: Mapping[Any, Any], path: Path) -> dict[str, dict[int, float]]:
     """Losses and accuracies by epoch; a curve with fewer values than the longest is spread evenly over its epochs."""
-    found = {key: value for key, value in contents.items() if key in CURVES and value is not None}
-    lists = {CURVES[key]: _series(value, key, path) for key, value in found.items() if not _is_scalar(value)}
+    named = {key: name for key in contents if isinstance(key, str) and (name := metric_of(key)) is not None}
+    found = {key: contents[key] for key in named if contents[key] is not None}
+    lists = {named[key]: _numbers(value, key, path) for key, value in found.items() if not _is_scalar(value)}
     lists = {name: values for name, values in lists.items() if values}
     longest = max(map(len, lists.values()), default=0)
     curves = {}
@@ -273,14 +350,15 @@ def _curves(contents: Mapping[Any, Any], path: Path) -> dict[str, dict[int, floa
         least, most = math.ceil(longest / len(values)), (longest - 1) // max(len(values) - 1, 1)
         stride = max(range(least, most + 1), key=lambda k: (k % 10 == 0, -k), default=1)  # a few epochs may leave two
         curves[name] = {i * stride: value for i, value in enumerate(values)}
-    epoch = contents.get("epoch")
+    updates = _updates(contents)
+    epoch = contents.get("epoch") if updates is None else updates
     for key, value in found.items():
-        if CURVES[key] not in curves and _is_scalar(value) and epoch is not None:
-            curves[CURVES[key]] = {_number_of(epoch, "`epoch`", path): _series([value], key, path)[0]}
+        if named[key] not in curves and _is_scalar(value) and epoch is not None:
+            curves[named[key]] = {_number_of(epoch, "`epoch`", path): _numbers([value], key, path)[0]}
     return curves
 
 
-def _series(values: Any, key: str, path: Path) -> list[float]:
+def _numbers(values: Any, key: str, path: Path) -> list[float]:
     """The numbers of a curve."""
     if isinstance(values, Tensor | np.ndarray) and values.ndim == 1:
         values = values.tolist()
@@ -321,32 +399,6 @@ def _kind(value: Any) -> str:
     return "nothing" if value is None else f"a {type(value).__name__}"
 
 
-def _table(path: Path) -> dict[str, dict[int, float]]:
-    """The columns of a metrics.csv; accuracies are in percent if any exceeds 1. A torn last line is left out."""
-    curves: dict[str, dict[int, float]] = {}
-    try:
-        with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as stream:
-            rows = csv.reader(stream)
-            header = next(rows, [])
-            names = {i: CURVES[name] for i, name in enumerate(header) if name in CURVES}
-            at = header.index("epoch") if "epoch" in header else len(header)
-            for row in rows:
-                try:
-                    epoch = int(row[at])
-                    numbers = {name: float(row[i]) for i, name in names.items()}
-                except (ValueError, IndexError):
-                    continue
-                for name, value in numbers.items():
-                    curves.setdefault(name, {})[_number_of(epoch, "`epoch`", path)] = value
-    except (OSError, ValueError, csv.Error) as error:
-        raise ForeignFormatError(f"{path} must be a table in UTF-8 with commas; {error_line(error)[:200]}.") from None
-    accuracies = [column for name, column in curves.items() if name.endswith("accuracy")]
-    if any(value > 1 for column in accuracies for value in column.values()):
-        for column in accuracies:
-            column.update({epoch: value / 100 for epoch, value in column.items()})
-    return curves
-
-
 def _end(
     contents: Any,
     curves: Mapping[str, Mapping[int, float]],
@@ -358,9 +410,11 @@ def _end(
     if _history(curves):
         last = max(max(values) for values in curves.values())
         return Checkpoint(last, load, path.name, last + 1)
+    if isinstance(contents, Mapping) and (updates := _updates(contents)) is not None:
+        return Checkpoint(updates, load, path.name)
     if isinstance(contents, Mapping) and _is_number(contents.get("epoch")):
         return Checkpoint(_number_of(contents["epoch"], "`epoch`", path), load, path.name)
-    total = next((about[key] for key in ("num_epochs", "epoch", "epochs") if _is_number(about.get(key))), None)
+    total = next((about[key] for key in TOTALS if _is_number(about.get(key))), None)
     updates = None if total is None else _number_of(total, "the number of epochs", path)
     return Checkpoint(None, load, path.name, updates)
 
@@ -384,9 +438,19 @@ def _history(curves: Mapping[str, Mapping[int, float]]) -> bool:
 
 
 def _about(contents: Any) -> dict[str, Any]:
-    """The configuration in the content of a file."""
-    found = contents.get("config", contents.get("cfg")) if isinstance(contents, Mapping) else None
-    return _settings(found) if isinstance(found, Mapping) else {}
+    """The configurations in the content of a file, and its settings that stand beside them."""
+    if not isinstance(contents, Mapping):
+        return {}
+    about: dict[str, Any] = {}
+    for key in CONFIGS:
+        if isinstance(contents.get(key), Mapping):
+            about = {**_settings(contents[key]), **about}
+    beside = {
+        key: value
+        for key, value in contents.items()
+        if isinstance(key, str) and _is_setting(value) and key not in about and metric_of(key) is None
+    }
+    return {**_settings({key: value for key, value in beside.items() if key not in (*COUNTERS, "epoch")}), **about}
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -402,9 +466,44 @@ def _json(path: Path) -> dict[str, Any]:
     return _settings(found) if isinstance(found, dict) else {}
 
 
-def _settings(found: Mapping[Any, Any]) -> dict[str, Any]:
-    """A configuration of numbers, text and pairs of numbers; other values are named by their kind."""
-    return {str(key): _setting(value) for key, value in found.items() if isinstance(key, str | int)}
+def _yaml(path: Path) -> dict[str, Any]:
+    """The scalars of a configuration in YAML, by the last name of each: no other value is looked at."""
+    with open_regular(path) as stream:
+        text = stream.read(LARGEST_CONFIGURATION).decode("utf-8", "replace")
+    found: dict[str, Any] = {}
+    for key, value in re.findall(r"^[ ]*([\w.-]+):[ ]+([^\s#{\[&!|>][^#\n]*?)[ ]*(?:#.*)?$", text, re.MULTILINE):
+        found.setdefault(key, _scalar(value))
+    return _settings(found)
+
+
+def _scalar(text: str) -> Any:
+    """A scalar of YAML."""
+    words = {"null": None, "~": None, "true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text.strip("'\"")
+
+
+def _settings(found: Mapping[Any, Any], level: int = 0) -> dict[str, Any]:
+    """A configuration of numbers, text and pairs of numbers; other values are named by their kind.
+
+    Settings in dicts within it stand beside the others, which come first.
+    """
+    items = {str(key): value for key, value in found.items() if isinstance(key, str | int)}
+    flat = {key: _setting(value) for key, value in items.items()}
+    for value in items.values():
+        if isinstance(value, Mapping) and level < LEVELS:
+            flat = {**_settings(value, level + 1), **flat}
+    return flat
+
+
+def _is_setting(value: Any) -> bool:
+    return isinstance(value, str | int | float | np.generic)
 
 
 def _setting(value: Any) -> Any:
@@ -413,12 +512,6 @@ def _setting(value: Any) -> Any:
     if isinstance(value, list | tuple) and len(value) == 2 and all(type(part) in (int, float) for part in value):
         return tuple(value)
     return value if isinstance(value, str | int | float | None) else _kind(value)
-
-
-def _number(path: Path) -> int | None:
-    """The number in a file's name: 300 for epoch_300.pt, None for model_18c9ev5v5p.pt, which has several."""
-    match = re.fullmatch(r"\D*?(\d+)", path.stem)
-    return int(match[1]) if match else None
 
 
 def _is_number(value: Any) -> bool:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,10 +14,11 @@ import torch
 from tqdm.auto import tqdm
 
 from interp.errors import ConfigError, ForeignFormatError, InterpError, RunExistsError, RunLockedError
-from interp.importers.files import Dump, digest_of, read_dump, source_files
+from interp.importers.files import Dump, digest_of, read_dump, with_steps
 from interp.importers.layouts import detect
 from interp.importers.proof import Proof, evaluate
 from interp.importers.reading import ImportedRun, read_run
+from interp.importers.sources import find_sources
 from interp.store import RunWriter
 from interp.store.opening import delete_run
 from interp.tasks.base import packed
@@ -35,6 +36,7 @@ def import_checkpoints(
     *,
     format: str | None = None,
     assume: Mapping[str, Any] | None = None,
+    steps: Sequence[int] | None = None,
     progress: bool = False,
 ) -> Trajectory:
     """Foreign checkpoints as a trajectory, stored in `root/<task>-<model>-imported-<digest>`.
@@ -61,6 +63,8 @@ def import_checkpoints(
         assume: facts that the files lack, as dotted paths into the config: {"task.operation": "multiply"}; and as
             "steps" the meaning of the checkpoints' numbers: "updates", or "indices" of the update just made, from 0. An
             assumed operation is accepted; the operation that the weights answer is reported beside it.
+        steps: updates that the checkpoints have seen, in their order, where the files do not say. Without them the
+            checkpoints of a bare list are numbered 0, 1, 2, ..., and reports speak of checkpoints, not of steps.
         progress: show a progress bar.
 
     Raises:
@@ -83,9 +87,10 @@ def import_checkpoints(
     path, root = Path(path), Path(root)
     assume = dict(assume or {})
     with _named(path):
-        files = source_files(path)
-        sha256 = digest_of(files)
-    key = hashlib.sha256(json.dumps([sha256, assume], sort_keys=True, default=str).encode()).hexdigest()[:8]
+        sources = find_sources(path)
+        sha256 = digest_of(sources.files)
+    said = [sha256, assume] if steps is None else [sha256, assume, list(steps)]
+    key = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:8]
     for folder in root.glob(f"*-imported-{key}"):
         if (folder / "run.json").exists():
             done = Trajectory(folder)
@@ -94,12 +99,12 @@ def import_checkpoints(
             RunWriter.open(folder).close()  # raises where another process is writing
             delete_run(folder)
     with _named(path):
-        dump = read_dump(files)
+        dump = with_steps(read_dump(sources), steps)
         state = dump.checkpoints[-1].load()
-        layout = detect(state, dump.about, format)
-        last = layout.translate(state)
-        run = read_run(dump, layout, layout.describe(last, dump.about), last, assume)
-    source = {"from": path.name, "files": len(files), "sha256": sha256, "format": layout.name}
+        layout, cleaning = detect(state, dump.about, format)
+        last = layout.translate(cleaning(state))
+        run = read_run(dump, layout, cleaning, layout.describe(last, dump.about), last, assume, steps is not None)
+    source = {"from": path.name, "files": len(sources.files), "sha256": sha256, "format": layout.name}
     folder = root / f"{run.config.task.slug}-{run.config.model.slug}-imported-{key}"
     try:
         _write(folder, path, dump, run, source, progress)
@@ -151,6 +156,7 @@ def _write(folder: Path, path: Path, dump: Dump, run: ImportedRun, source: Mappi
         "operation": run.operation,
         "split_origin": run.split_origin,
         "assumed": list(run.assumed),
+        "said": list(run.said),
         "proof": {
             "verdict": verdict,
             "compared": proof.compared,
@@ -158,6 +164,8 @@ def _write(folder: Path, path: Path, dump: Dump, run: ImportedRun, source: Mappi
             "worst": proof.example,
         },
     }
+    if not dump.has_steps:
+        imported["counts"] = "checkpoints"
     if run.config.task.split == "stored":
         imported["split"] = {"train": packed(run.examples.train), "test": packed(run.examples.test)}
     provenance = {

@@ -20,7 +20,7 @@ rep_theory/train_with_checkpoints.py). In all other files the number counts upda
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -31,11 +31,19 @@ from interp.config import AdamW, FeedForward, Modular, RunConfig
 from interp.config.recipes import RECIPES
 from interp.config.tasks import Operation
 from interp.errors import ForeignFormatError
+from interp.importers.states import Cleaning, State, cleanings
 from interp.models.lens import from_state_dict
 
 __all__ = ["LAYOUTS", "Description", "Layout", "detect"]
 
-State = Mapping[str, Tensor]
+STRANGERS = {
+    r"\bwte\b.*\bc_attn\b|\bc_attn\b": "GPT-2 as nanoGPT and Hugging Face write it, with LayerNorm",
+    r"in_proj_weight|self_attn\.": "torch's nn.TransformerEncoder or nn.MultiheadAttention",
+    r"\bq_proj\b|query_key_value": "a transformer of Hugging Face",
+    r"weight_ih_l0": "torch's nn.LSTM, nn.GRU or nn.RNN",
+    r"running_mean": "a network with BatchNorm",
+}
+"""Networks of others, by names of their parameters, that are no layout here."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,8 @@ class Layout:
 
     name: str
     meaning: str
+    knows: Callable[[str], bool]
+    """Whether a name is that of a parameter."""
     matches: Callable[[State], bool]
     translate: Callable[[State], dict[str, Tensor]]
     """Translation of the parameters to the names and shapes of this package's models."""
@@ -69,34 +79,68 @@ class Layout:
     """Script that numbers the files of its folders by the update just made, from 0; empty if no script does."""
 
 
-def detect(state: State, about: Mapping[str, Any], name: str | None = None) -> Layout:
-    """The layout of a state dict; `name` requires a certain layout.
+def detect(state: State, about: Mapping[str, Any], name: str | None = None) -> tuple[Layout, Cleaning]:
+    """The layout of a state dict, and what has to be taken off it; `name` requires a certain layout.
 
     Raises:
         ForeignFormatError: the layout is unknown, or not the required layout.
     """
-    found = [layout for layout in LAYOUTS.values() if layout.matches(state)]
-    if len(found) > 1:  # equal names and shapes: the number of tokens and the configuration decide
-        two_tokens = state["pos_embed.W_pos"].shape[0] == 2 or "attn_coeff" in about
-        found = [LAYOUTS["pizza" if two_tokens else "progress-measures"]]
     if name is not None and name not in LAYOUTS:
         raise ForeignFormatError(f"`format` must be one of {', '.join(LAYOUTS)}; got {name!r}.")
-    if found and name in (None, found[0].name):
-        return found[0]
+    fits = [(depth, layout, cleaning) for layout in LAYOUTS.values() for depth, cleaning in _fits(state, layout)]
+    least = min((depth for depth, *_ in fits), default=0)
+    found = {layout.name: (layout, cleaning) for depth, layout, cleaning in fits if depth == least}
+    if len(found) > 1:  # equal names and shapes: the number of tokens and the configuration decide
+        cleaned = found["pizza"][1](state)
+        two_tokens = cleaned["pos_embed.W_pos"].shape[0] == 2 or "attn_coeff" in about
+        found = {only: found[only] for only in ["pizza" if two_tokens else "progress-measures"]}
+    first = next(iter(found), None)
+    if first is not None and name in (None, first):
+        return found[first]
     shapes = ", ".join(f"{key} {list(x.shape)}" for key, x in list(state.items())[:6])
     if name is not None:
-        is_one = f"is of the format {found[0].name}" if found else "is of no known format"
+        is_one = f"is of the format {first}" if first else "is of no known format"
         raise ForeignFormatError(f"The state dict is not of the format {name}, it {is_one}: {shapes}, ...")
     known = "; ".join(f"{layout.name} ({layout.meaning})" for layout in LAYOUTS.values())
-    raise ForeignFormatError(f"The state dict is of no known format. It holds {shapes}, ... Known: {known}.")
+    raise ForeignFormatError(
+        f"The state dict is of no known format{_looks_like(state)}. It holds {shapes}, ... Known: {known}."
+    )
+
+
+def _fits(state: State, layout: Layout) -> Iterator[tuple[int, Cleaning]]:
+    """The least that has to be taken off a state dict for it to match a layout, and how often a prefix was."""
+    for depth, (cleaning, rest) in enumerate(cleanings(state, layout.knows)):
+        if layout.matches(rest):
+            yield depth, cleaning
+            return
+
+
+def _looks_like(state: State) -> str:
+    """The network that a state dict seems to be of, in words, where this package has none such."""
+    names = " ".join(state)
+    for words, said in STRANGERS.items():
+        if re.search(words, names):
+            return f" (it looks like {said})"
+    return ""
 
 
 # --- transformers -----------------------------------------------------------------------------------------------------
 
 
+TRANSFORMER = re.compile(
+    r"(embed\.W_E|pos_embed\.W_pos|unembed\.(W_U|b_U)|ln_final\.[wb]|blocks\.\d+\."
+    r"(attn\.([Wb]_[QKVO]|mask|IGNORE)|mlp\.[Wb]_(in|out)|ln[12]\.[wb]))"
+)
+"""Names of the parameters and buffers of a HookedTransformer."""
+
+
 def _is_transformer(state: State, axes_of_W_O: int) -> bool:
     W_O = state.get("blocks.0.attn.W_O")
     return W_O is not None and W_O.ndim == axes_of_W_O and "embed.W_E" in state
+
+
+def _names_transformer(name: str) -> bool:
+    return TRANSFORMER.fullmatch(name) is not None
 
 
 def _same(state: State) -> dict[str, Tensor]:
@@ -232,6 +276,10 @@ def _activation(name: object) -> Any:
 # --- feed-forward networks --------------------------------------------------------------------------------------------
 
 
+SIMPLE = frozenset({"embedding.weight", "fc1.weight", "fc1.bias", "readout.weight", "readout.bias"})
+GROUP = frozenset({"W_x", "W_y", "W", "W_U"})
+
+
 def _from_linear(state: State) -> dict[str, Tensor]:
     """Parameters of nn.Linear, which acts from the left, transposed to act from the right."""
     return {
@@ -354,6 +402,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
             Layout(
                 "hooked-transformer",
                 "TransformerLens's state dicts, alone or in the Grokking demo's file",
+                _names_transformer,
                 lambda state: _is_transformer(state, 3),
                 _same,
                 _hooked,
@@ -362,6 +411,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
             Layout(
                 "progress-measures",
                 "the dumps of Nanda et al., with blocks.0.attn.W_O [d_model, heads * d_head]",
+                _names_transformer,
                 lambda state: _is_transformer(state, 2),
                 _transposed,
                 _progress_measures,
@@ -370,6 +420,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
             Layout(
                 "pizza",
                 "Zhong et al.'s model_<id>.pt, with config_<id>.json beside it",
+                _names_transformer,
                 lambda state: _is_transformer(state, 2),
                 _transposed,
                 _pizza,
@@ -378,9 +429,8 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
             Layout(
                 "simple-grokking",
                 "Kitouni's folders of <epoch>.pt, with embedding.weight, fc1 and readout",
-                lambda state: (
-                    {"embedding.weight", "fc1.weight", "fc1.bias", "readout.weight", "readout.bias"} == set(state)
-                ),
+                SIMPLE.__contains__,
+                lambda state: set(state) == SIMPLE,
                 _from_linear,
                 _simple_grokking,
                 tests_after_update=True,
@@ -389,7 +439,8 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
             Layout(
                 "group-mlp",
                 "Chughtai et al.'s networks with W_x, W_y, W and W_U",
-                lambda state: {"W_x", "W_y", "W", "W_U"} == set(state),
+                GROUP.__contains__,
+                lambda state: set(state) == GROUP,
                 _from_group,
                 _group_mlp,
                 tests_after_update=False,

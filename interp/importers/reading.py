@@ -17,6 +17,7 @@ from interp.importers.files import Dump
 from interp.importers.layouts import Description, Layout
 from interp.importers.proof import Proof, evaluate, prove
 from interp.importers.splits import SplitReading, read_split
+from interp.importers.states import Cleaning
 from interp.models import Network, build_model
 from interp.tasks import Examples, build_task
 
@@ -35,8 +36,8 @@ LEARNT = 3
 class CheckpointReader:
     """Weights and logits of one checkpoint after the other, through one model."""
 
-    def __init__(self, layout: Layout, config: RunConfig, task: Examples) -> None:
-        self._layout = layout
+    def __init__(self, layout: Layout, cleaning: Cleaning, config: RunConfig, task: Examples) -> None:
+        self._layout, self._cleaning = layout, cleaning
         unused = torch.Generator()  # the draws are overwritten
         self._model: Network = build_model(config.model, task.d_vocab, task.n_ctx, task.d_vocab_out, generator=unused)
         self._shapes = {name: tuple(x.shape) for name, x in self._model.state_dict().items()}
@@ -47,7 +48,10 @@ class CheckpointReader:
         checkpoint = dump.checkpoints[i]
         number = "The checkpoint" if checkpoint.epoch is None else f"Checkpoint {checkpoint.epoch}"
         where = f"{number} in {checkpoint.file}"
-        state = checkpoint.load()
+        try:
+            state = self._cleaning(checkpoint.load())
+        except ForeignFormatError as error:
+            raise ForeignFormatError(f"{where}: {error}") from None
         if not self._layout.matches(state):
             raise ForeignFormatError(f"{where} must be of the format {self._layout.name}, as the last checkpoint is.")
         weights = self._layout.translate(state)
@@ -93,14 +97,22 @@ class ImportedRun:
     """Source of the split, in words."""
     assumed: tuple[str, ...]
     """Assumptions that neither files nor user confirm."""
+    said: tuple[str, ...] = ()
+    """What was chosen, taken off, left out and ignored, in sentences."""
 
 
 def read_run(
-    dump: Dump, layout: Layout, described: Description, last: Mapping[str, Tensor], assume: Mapping[str, Any]
+    dump: Dump,
+    layout: Layout,
+    cleaning: Cleaning,
+    described: Description,
+    last: Mapping[str, Tensor],
+    assume: Mapping[str, Any],
+    given: bool = False,
 ) -> ImportedRun:
     """Operation, split and steps of a dump, and the proof that its weights are read correctly.
 
-    `last` are the translated weights of the last checkpoint.
+    `last` are the translated weights of the last checkpoint; `given` says that the user has numbered the checkpoints.
 
     Raises:
         ForeignFormatError: the weights do not reproduce the stored losses, or contradict `assume` or each other.
@@ -116,7 +128,7 @@ def read_run(
             f"All pairs are evaluated at once, which must take at most {LARGEST} numbers; the {task.p**2} pairs of "
             f"p = {task.p} take {widest} numbers each."
         )
-    reader = CheckpointReader(layout, config, build_task(task))
+    reader = CheckpointReader(layout, cleaning, config, build_task(task))
     epochs = [checkpoint.epoch for checkpoint in dump.checkpoints]
     numbered = [i for i, epoch in enumerate(epochs) if epoch is not None] or [0]
     chosen = sorted({numbered[0], numbered[len(numbered) // 2], numbered[-1], len(epochs) - 1})
@@ -171,13 +183,22 @@ def read_run(
         n, n_train = int((found.examples.train | found.examples.test).sum()), int(found.examples.train.sum())
         share = min(max(n_train, 1), n - 1) / n if found.origin.startswith("stored") else task.train_fraction
         task = task.replace({"split": "stored", "train_fraction": share})
-    steps, assumed_steps = _steps(dump, proof, script, "steps" in assume)
+    steps, assumed_steps = _steps(dump, proof, script, given or "steps" in assume)
     changes: dict[str, Any] = {"task": task, "steps": max(1, steps[-1]), "save": Save(weights=_schedule(steps))}
     if config.model.init_stream == "split" and task.split != "torch-randperm":
         changes["model.init_stream"] = "seed"
     config = config.replace(changes)
     return ImportedRun(
-        config, found.examples, reader, proof, steps, operation, doubt, found.origin, (*assumed, *assumed_steps)
+        config,
+        found.examples,
+        reader,
+        proof,
+        steps,
+        operation,
+        doubt,
+        found.origin,
+        (*assumed, *assumed_steps),
+        (*dump.said, *cleaning.said),
     )
 
 
@@ -190,7 +211,12 @@ def _steps(dump: Dump, proof: Proof, script: str, given: bool) -> tuple[tuple[in
     if (None, None) in zip(epochs, seen):
         assumed.append("step 1: the file does not say how many updates were made")
     last = next((epoch for epoch in reversed(epochs) if epoch is not None), None)
-    if last is not None and not given and not proof.tells_updates:
+    if not dump.has_steps and last is not None:
+        assumed.append(
+            "steps: not known, so that the checkpoints are numbered in their order; `steps` (--steps 0,500,...) gives "
+            "them"
+        )
+    elif last is not None and not given and not proof.tells_updates:
         why = f"as by {script}" if script else "its loss is of weights one update older"
         after = f" (saved after update {last}: {why})" if proof.updates else ""
         assumed.append(f"steps: checkpoint {last} has seen {last + proof.updates} updates{after}")

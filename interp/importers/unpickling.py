@@ -8,7 +8,7 @@ that BUILD would give to the result. Afterwards this module makes a fixed list o
     torch._utils._rebuild_parameter    its tensor
     numpy's _reconstruct and scalar    an array or number of a plain dtype whose bytes have exactly its size
     numpy.dtype                        a plain dtype: floats, integers, bool, of either byte order
-    collections.OrderedDict            a dict
+    collections.OrderedDict, defaultdict and Lightning's AttributeDict    a dict
     set, torch.Size, torch.device      a list, a tuple, text
     classes of `STAND_INS`             the dict of the object's attributes
 
@@ -45,8 +45,10 @@ from interp.importers.opening import open_regular
 
 __all__ = ["load_plain"]
 
-STAND_INS = ("HookedTransformerConfig", "Config", "OneLayerMLP", "HookPoint", "ReLU")
+STAND_INS = ("HookedTransformerConfig", "Config", "OneLayerMLP", "HookPoint", "ReLU", "Namespace", "SimpleNamespace")
 """Names of foreign classes of whose objects the attributes are read."""
+DICTS = ("OrderedDict", "AttributeDict", "defaultdict")
+"""Names of classes of dicts, whose items are read."""
 DEPTH = 64
 """Largest depth of containers within containers."""
 VALUES = 2**21
@@ -81,8 +83,11 @@ CALLS = frozenset(
         "torch._utils._rebuild_parameter_with_state",
         "torch.Size",
         "torch.device",
-        "collections.OrderedDict",
         "builtins.set",
+        "builtins.list",
+        "builtins.dict",
+        "builtins.int",
+        "builtins.float",
         "builtins.bytes",
         "_codecs.encode",
         "numpy.dtype",
@@ -315,8 +320,7 @@ def _described(stream: io.BytesIO) -> tuple[Any, list[_Call]]:
                 arguments, function = stack.pop(), stack.pop()
                 if type(function) is not _Name or type(arguments) is not tuple:
                     raise _RuleError("only a function that is named can be called")
-                is_dict = function == "collections.OrderedDict" and not arguments
-                stack.append({} if is_dict else _Call(function, arguments))
+                stack.append({} if _is_dict(function, arguments) else _Call(function, arguments))
             case "BUILD":
                 state, target = stack.pop(), stack[-1]
                 if type(target) is _Call:
@@ -343,7 +347,8 @@ def _described(stream: io.BytesIO) -> tuple[Any, list[_Call]]:
                 name = _Name(str(argument).replace(" ", ".", 1).replace("__builtin__.", "builtins.", 1))
                 if len(name) > LONGEST_NAME:
                     raise _RuleError(f"the name {name[:40]}... in it is longer than {LONGEST_NAME} characters")
-                if not (name in CALLS or name in STORAGES or name in CONSTANTS or name.split(".")[-1] in STAND_INS):
+                known = name in CALLS or name in STORAGES or name in CONSTANTS
+                if not (known or name.split(".")[-1] in (*STAND_INS, *DICTS)):
                     unknown.add(name)
                 stack.append(name)
             case "PROTO":
@@ -355,6 +360,12 @@ def _described(stream: io.BytesIO) -> tuple[Any, list[_Call]]:
     if unknown:
         raise _ForeignError(", ".join(sorted(unknown)[:8]).replace("builtins.", ""))
     return stack.pop(), storages
+
+
+def _is_dict(function: _Name, arguments: tuple[Any, ...]) -> bool:
+    """Whether a call makes an empty dict: a defaultdict is given the function that makes its missing values."""
+    kind = function.split(".")[-1]
+    return kind in DICTS and (not arguments or (kind == "defaultdict" and type(arguments[0]) in (_Name, type(None))))
 
 
 def _is_key(key: Any) -> bool:
