@@ -234,9 +234,15 @@ class Branch:
 
 @dataclass
 class Import:
-    """Turn other people's checkpoints into a run: TransformerLens, Nanda et al., pizza, simple-grokking, rep-theory."""
+    """Turn other people's checkpoints into a run: TransformerLens, Nanda et al., pizza, simple-grokking, rep-theory.
 
-    path: Positional[Annotated[Path, arg(help="a file of checkpoints, or a folder with a file for each")]]
+    PATH is a file (torch.save, safetensors, .npz, Lightning's .ckpt), a folder with a file per checkpoint (300.pt,
+    epoch_300.safetensors, epoch=4-step=500.ckpt) or with a folder per checkpoint (checkpoint-500/, NAME:v3/). Prefixes
+    of wrappers and second names of a parameter are taken off, logs and configurations beside the files are compared,
+    and each choice is printed. No file is trusted: no code in it runs.
+    """
+
+    path: Positional[Annotated[Path, arg(help="a file of checkpoints, or a folder with a file or folder for each")]]
     into: Annotated[Path, arg(help="folder that holds the runs")] = Path("checkpoints")
     format: Annotated[
         str | None, arg(metavar="FORMAT", help="refuse every format but this one; recognised if not given")
@@ -244,6 +250,12 @@ class Import:
     assume: Annotated[
         tuple[str, ...], arg(help="facts that the files do not state, such as task.operation=multiply steps=indices")
     ] = ()
+    steps: Annotated[
+        str | None,
+        arg(
+            metavar="N,N,...", help="updates that the checkpoints have seen, in their order, where the files do not say"
+        ),
+    ] = None
 
     def __call__(self) -> None:
         """Import, and print what was found, assumed and proven."""
@@ -255,12 +267,15 @@ class Import:
             if not equals:
                 raise ConfigError(f"`--assume` must be FIELD=VALUE, such as task.operation=multiply; got {words}.")
             assume[name] = read_value(value)
-        traj = import_checkpoints(self.path, self.into, format=self.format, assume=assume, progress=True)
+        steps = None if self.steps is None else _whole_numbers("--steps", self.steps)
+        traj = import_checkpoints(self.path, self.into, format=self.format, assume=assume, steps=steps, progress=True)
         found = traj.run["import"]
         print(f"Run:       {traj.folder}")
         print(f"Format:    {found['format']}")
         print(f"Operation: {traj.config.task.operation}, {found['operation']}")
         print(f"Split:     {found['split_origin']}")
+        for line in found.get("said", ()):
+            print(f"Noted:     {line}")
         print(f"Assumed:   {', '.join(found['assumed']) or 'nothing'}")
         print(f"Proof:     {found['proof']['verdict']}")
         print(f"On disk:   {size_on_disk(traj)}")
@@ -732,6 +747,14 @@ COMMANDS: Mapping[str, Any] = MappingProxyType(
     }
 )
 """Classes of the commands, by the words that call them."""
+
+
+def _whole_numbers(flag: str, text: str) -> list[int]:
+    """Whole numbers, separated by commas."""
+    try:
+        return [int(word) for word in text.replace(" ", "").split(",") if word]
+    except ValueError:
+        raise ConfigError(f"`{flag}` must be whole numbers with commas, such as 0,500,1000; got {text}.") from None
 
 
 def _of_module(name: str) -> Any:

@@ -103,7 +103,7 @@ class Dump:
     beside: str = ""
     """Names of the logs that the metrics come from; empty where the files of the weights have them."""
     said: tuple[str, ...] = ()
-    """What was chosen, left out and ignored, in sentences."""
+    """Sentences about files that were chosen, left out or ignored."""
 
 
 def digest_of(files: Sequence[Path]) -> str:

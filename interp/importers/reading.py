@@ -98,7 +98,7 @@ class ImportedRun:
     assumed: tuple[str, ...]
     """Assumptions that neither files nor user confirm."""
     said: tuple[str, ...] = ()
-    """What was chosen, taken off, left out and ignored, in sentences."""
+    """Sentences about entries and files that were chosen, taken off, left out or ignored."""
 
 
 def read_run(

@@ -82,7 +82,7 @@ class Sources:
     configurations: tuple[Path, ...] = ()
     logs: tuple[Path, ...] = ()
     said: tuple[str, ...] = ()
-    """What was chosen and left out, in sentences."""
+    """Sentences about files that were chosen and left out."""
 
     @property
     def files(self) -> list[Path]:

@@ -161,7 +161,7 @@ class Cleaning:
 
     @property
     def said(self) -> list[str]:
-        """What was taken off, in sentences."""
+        """Sentences about names and entries that were taken off."""
         lines = []
         if self.wrapped:
             lines.append("the names of wrappers (`_orig_mod.` of torch.compile and the like) were taken off")
@@ -178,7 +178,7 @@ class Cleaning:
 
 
 def cleanings(state: State, knows: Callable[[str], bool]) -> Iterator[tuple[Cleaning, dict[str, Tensor]]]:
-    """What could be taken off a state dict, the least first, and what remains.
+    """Cleanings that a state dict allows, the least first, each with what remains.
 
     Arguments:
         knows: whether a name is that of a parameter in the layout that is tried.
@@ -186,7 +186,7 @@ def cleanings(state: State, knows: Callable[[str], bool]) -> Iterator[tuple[Clea
     Example:
         >>> wrapped = {"_orig_mod.net.W": torch.ones(2), "_orig_mod.net.V": torch.ones(2)}
         >>> [sorted(rest) for _, rest in cleanings(wrapped, lambda name: name == "W")]
-        [['net.V', 'net.W'], ['W']]
+        [['net.V', 'net.W'], ['V', 'W']]
     """
     inside = _unwrapped(state)
     wrapped = inside.keys() != state.keys()
