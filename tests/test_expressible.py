@@ -20,7 +20,18 @@ MODELS = {
     "attention alone, pre, two layers": Transformer(**ALONE, n_layers=2, normalization="pre"),
     "square": Transformer(**TINY, activation="square"),
 }
-RUNS = {name: (TASK, model) for name, model in MODELS.items()} | {
+SMALL = Transformer(**TINY)
+TASKS = {
+    "a op b =": Modular(p=7, train_fraction=0.7, encoding="operation"),
+    "three operands": Modular(p=5, train_fraction=0.7, arity=3),
+    "three operands, signs": Modular(p=5, train_fraction=0.7, arity=3, encoding="operation", operation="subtract"),
+    "held-out rows": Modular(p=7, train_fraction=0.7, hold_out="rows"),
+    "a <= b": Modular(p=7, train_fraction=1, hold_out="a>b"),
+    "random labels": Modular(p=7, train_fraction=0.7, random_labels=0.2),
+    "multiset": Modular(p=7, train_fraction=0.7, draws=40),
+}
+RUNS = {name: (TASK, model) for name, model in MODELS.items()} | {name: (task, SMALL) for name, task in TASKS.items()}
+RUNS |= {
     "mlp, square": (Modular(p=7, train_fraction=0.7, encoding="operands"), FeedForward(d_model=8, activation="square")),
 }
 

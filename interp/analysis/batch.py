@@ -219,7 +219,9 @@ class CheckpointBatch:
         self._require("attention_scores", "token scores")
         names = (*self.context.network.embeddings, "pos_embed.W_pos", "blocks.0.attn.W_Q", "blocks.0.attn.W_K")
         biases: dict[str, Any] = {name: self.weights.get(f"blocks.0.attn.{name}") for name in ("b_Q", "b_K")}
-        scores = circuits.attention_scores(*(self.weights[name] for name in names), **biases)
+        W_E, *others = (self.weights[name] for name in names)
+        equals = int(self.context.examples.tokens[0, -1])  # the sign of an operation has a token behind it
+        scores = circuits.attention_scores(W_E[..., : equals + 1, :], *others, **biases)
         return self.context.select(scores[..., 0, :], -1)
 
     @cached_property

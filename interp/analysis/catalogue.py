@@ -99,10 +99,11 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
         item.name: item
         for item in (
             # --- losses, from the weights, over all classes
-            Measure("train_loss", _loss(lambda c: c.train), "cross-entropy on the training inputs [nats]", **_CLASSES),
+            Measure("train_loss", _loss(lambda c: c.examples.trained),
+                    "cross-entropy on the training inputs [nats]", **_CLASSES),
             Measure("test_loss", _loss(lambda c: c.test), "cross-entropy on the held-out inputs [nats]", **_CLASSES),
             Measure("all_loss", _loss(lambda c: c.train | c.test), "cross-entropy on all inputs [nats]", **_CLASSES),
-            Measure("train_accuracy", _accuracy(lambda c: c.train),
+            Measure("train_accuracy", _accuracy(lambda c: c.examples.trained),
                     "share of training inputs answered correctly, 0 to 1", **_CLASSES),
             Measure("test_accuracy", _accuracy(lambda c: c.test),
                     "share of held-out inputs answered correctly, 0 to 1", **_CLASSES),

@@ -157,7 +157,7 @@ class RunContext:
     @property
     def has_attention(self) -> bool:
         """Whether the model has one layer of attention and reads its answer at '='."""
-        return bool(self.network.pattern) and self.traj.config.task.encoding == "direct"
+        return bool(self.network.pattern) and self.traj.config.task.encoding in ("direct", "operation")
 
     @property
     def has_token_scores(self) -> bool:
@@ -218,7 +218,7 @@ class RunContext:
     @property
     def training_inputs(self) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:
         """Training inputs as tokens, and their answers."""
-        return self.examples.tokens[self.train], self.labels[self.train]
+        return self.examples.tokens[self.examples.trained], self.labels[self.examples.trained]
 
     @cached_property
     def sums(self) -> Int[Tensor, "n n"]:
@@ -280,7 +280,7 @@ class RunContext:
     @cached_property
     def training_batch(self) -> tuple[Batch, Int[Tensor, " batch"]]:
         """Training inputs, prepared for the network's fast pass, and their answers."""
-        return self.inputs.select(self.train.nonzero().squeeze(1)), self.labels[self.train]
+        return self.inputs.select(self.examples.trained), self.labels[self.examples.trained]
 
     @cached_property
     def patched_inputs(self) -> Int[Tensor, " some"]:

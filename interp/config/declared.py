@@ -10,10 +10,10 @@ from interp.config.base import Record
 
 __all__ = ["Encoding", "ModelConfig", "TaskConfig"]
 
-Encoding = Literal["operands", "direct", "sentence", "symbolic", "bits", "tokens", "points"]
-"""Ways to write inputs: operands `a b`; direct `a b =`; sentence `<sos> a + b mod =`; symbolic as in openai/grok;
-bits; tokens of any other kind; points of R^d, which are no tokens."""
-_TOKENS: tuple[Encoding, ...] = ("operands", "direct", "sentence", "symbolic", "bits", "tokens")
+Encoding = Literal["operands", "direct", "operation", "sentence", "symbolic", "bits", "tokens", "points"]
+"""Ways to write inputs: operands `a b`; direct `a b =`; operation `a o b =`; sentence `<sos> a + b mod =`; symbolic as
+in openai/grok; bits; tokens of any other kind; points of R^d, which are no tokens."""
+_TOKENS: tuple[Encoding, ...] = ("operands", "direct", "operation", "sentence", "symbolic", "bits", "tokens")
 
 
 class TaskConfig(Record):
@@ -57,6 +57,11 @@ class TaskConfig(Record):
     def reads_answer(self) -> bool:
         """Whether the model reads the answer behind '=', to learn what closes it."""
         return False
+
+    @property
+    def shuffles_inputs(self) -> bool:
+        """Whether the split is a shuffle of all inputs that have an answer, and not of some, or by another rule."""
+        return True
 
     @property
     def needs_plane(self) -> bool:

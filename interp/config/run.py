@@ -81,6 +81,11 @@ class RunConfig(Record):
                 "`task.closing` has the model read the answer behind '=': `model.attention` must be causal; "
                 "got bidirectional."
             )
+        if self.model.init_stream == "split" and not self.task.shuffles_inputs:
+            raise ConfigError(
+                "`model.init_stream` split continues the stream that shuffled all inputs: `task.hold_out` must be "
+                f"pairs; got {type(self.task).__name__} with another rule."
+            )
         if self.model.init_stream == "split" and self.task.split != "torch-randperm":
             raise ConfigError(
                 "`model.init_stream` split continues torch's stream: `task.split` must be torch-randperm; "

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from interp.config.base import added_field
 from interp.config.declared import TaskConfig
 from interp.config.polynomials import polynomial
 from interp.errors import ConfigError
@@ -46,13 +47,16 @@ class _Split(TaskConfig):
     """Seed of the split, and of the draws of a task that has others."""
 
     def _rules(self) -> None:
-        self._require("train_fraction", 0 < self.train_fraction < 1, "a share in (0, 1)")
+        self._require_share()
         self._require("seed", 0 <= self.seed < 2**32, "in 0 .. 2^32-1")
 
     @property
     def loss_rule(self) -> str:
         """See `TaskConfig.loss_rule`."""
         return _LOSS_RULE
+
+    def _require_share(self) -> None:
+        self._require("train_fraction", 0 < self.train_fraction < 1, "a share in (0, 1)")
 
     def _require_pairs_on_each_side(self, pairs: int) -> None:
         if not 1 <= int(self.train_fraction * pairs) < pairs:
@@ -64,32 +68,80 @@ class _Split(TaskConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class _Pairs(_Split):
-    """Tasks on pairs of operands, with a way to write a pair down."""
+    """Tasks on pairs of operands (or tuples of `arity`), with a way to write a pair down."""
 
     split: Split = "torch-randperm"
     """Recipe that shuffles the pairs before the first ones become the training set, or stored."""
-    encoding: Literal["direct", "operands", "sentence"] = "direct"
-    """Tokens of a pair: direct is (a, b, =) with vocabulary p+1; operands is (a, b) with vocabulary p; sentence is
-    (<sos>, a, +, b, mod, =) with vocabulary p+4, one sign for whatever the operation is ("Grokking in neural networks
-    and the role of regularization", Ahmed, 7.1; the vocabulary 114 and the three positions of its table 7.1 are those
-    of its transformer, which reads direct tokens mod 113)."""
+    encoding: Literal["direct", "operands", "sentence", "operation"] = "direct"
+    """Tokens of a pair: direct is (a, b, =) with vocabulary p+1; operands is (a, b) with vocabulary p; operation is
+    (a, o, b, =) with vocabulary p+2, '=' being token p and o, the operation's sign, p+1 ("Grokking", Power et al.,
+    2022, figure 1); sentence is (<sos>, a, +, b, mod, =) with vocabulary p+4, one sign for whatever the operation is
+    ("Grokking in neural networks and the role of regularization", Ahmed, 7.1; the vocabulary 114 and the three
+    positions of its table 7.1 are those of its transformer, which reads direct tokens mod 113)."""
     outputs: Literal["numbers", "tokens"] = "numbers"
     """Classes: the p numbers, or all tokens, '=' included (as Nanda et al. train)."""
+    hold_out: Literal["pairs", "rows", "a>b"] = added_field("pairs")
+    """Rule of the split. pairs: the recipe shuffles the pairs. rows: it shuffles the first operands, and all pairs of
+    those after the first share are held out. a>b: all pairs whose first operand is the larger are held out, and of the
+    others those after the first share, which may be 1."""
+    random_labels: float = added_field(0.0)
+    """Share of the training inputs whose answers are drawn at random, all alike likely ("Understanding deep learning
+    requires rethinking generalization", Zhang et al., 2017); held-out inputs keep theirs, and the same config without
+    has the clean ones."""
+    draws: int | None = added_field(None)
+    """Size of a training set that is drawn with replacement from the inputs of the split to train on: some occur
+    several times, and count so in the loss; those never drawn are held out. None: each input once."""
+
+    arity = 2
 
     def _rules(self) -> None:
         super()._rules()
+        self._require("random_labels", 0 <= self.random_labels <= 1, "a share in [0, 1]")
+        self._require("draws", self.draws is None or self.draws >= 1, ">= 1, or None for each training input once")
+        drawn = self.hold_out == "pairs" and self.draws is None
+        if self.split == "stored" and not drawn:
+            raise ConfigError(
+                f"`{type(self).__name__}.split` stored is a list of pairs: `hold_out` must be pairs and `draws` None; "
+                f"got hold_out={self.hold_out}, draws={self.draws}."
+            )
         if self.encoding == "operands" and self.outputs == "tokens":
             raise ConfigError(
                 f"`{type(self).__name__}.outputs` tokens needs encoding direct, where '=' is a token; got operands."
             )
+
+    def _require_share(self) -> None:
+        if self.hold_out == "a>b":
+            self._require("train_fraction", 0 < self.train_fraction <= 1, "a share in (0, 1] of the pairs with a <= b")
+        else:
+            super()._require_share()
+
+    @property
+    def shuffles_inputs(self) -> bool:
+        """See `TaskConfig.shuffles_inputs`."""
+        return self.hold_out == "pairs"
+
+    def _require_inputs_on_each_side(self, p: int, defined: int) -> None:
+        """Raise a `ConfigError` where a side is empty; `defined` of all p^arity inputs have an answer."""
+        if self.hold_out == "rows" and not 1 <= int(self.train_fraction * p) < p:
+            raise ConfigError(
+                f"`{type(self).__name__}.train_fraction` must leave at least one of {p} first operands on each side "
+                f"(hold_out rows); got {self.train_fraction}."
+            )
+        if self.hold_out == "a>b":
+            at_most = p * (p + 1) // 2
+            self._require(
+                "train_fraction", self.train_fraction * at_most >= 2, f"two of {at_most} pairs a <= b or more"
+            )
+        if self.hold_out == "pairs":
+            self._require_pairs_on_each_side(defined)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Modular(_Pairs):
     """All pairs (a, b) under a binary operation on Z_p ("Grokking", Power et al., 2022, appendix A.1.1).
 
-    `divide` is a / b for b != 0 and needs a prime p. The split is a named recipe, so that
-    published runs can be rebuilt.
+    With `arity` k these are all k-tuples, under the operation from the left. `divide` is a / b for b != 0 and needs a
+    prime p. The split is a named recipe, so that published runs can be rebuilt.
     """
 
     p: int = 113
@@ -98,8 +150,16 @@ class Modular(_Pairs):
     """Operation of the answer, mod p: add, subtract, multiply, divide, or a polynomial in the operands x and y with
     whole coefficients: x2+xy+y2 is a^2+ab+b^2, 2x3y-5y+1 is 2a^3b-5b+1. Three have two cases: divide_subtract is a/b
     for odd b and else a-b, add_multiply is a+b for even a and else ab, add_subtract is a+b for even a and else a-b."""
+    arity: int = added_field(2)
+    """Operands of an input, from the left: a + b + c, a - b - c or a b c for 3."""
 
     def _rules(self) -> None:
+        self._require("arity", self.arity >= 2, ">= 2")
+        if self.arity > 2:
+            several = ("add", "subtract", "multiply")
+            rule = f"{', '.join(several)} for {self.arity} operands; the others are defined for two"
+            self._require("operation", self.operation in several, rule)
+            self._require("p", self.p**self.arity <= 10**7, f"small: p^{self.arity} inputs may be 10^7 at most")
         self._require("p", self.p >= 3, "a modulus >= 3")
         self._require("p", self.p <= 10**6, "at most 10^6, since there are p^2 pairs")
         super()._rules()
@@ -108,7 +168,8 @@ class Modular(_Pairs):
             object.__setattr__(self, "operation", spelt)  # equal polynomials have equal JSON, in this order of terms
             self._require_polynomial()
         _require_quotients("Modular", self.operation, self.p)
-        self._require_pairs_on_each_side(_answered(self.operation, self.p))
+        inputs = _answered(self.operation, self.p) if self.arity == 2 else self.p**self.arity
+        self._require_inputs_on_each_side(self.p, inputs)
 
     @property
     def varying(self) -> tuple[str, ...]:
@@ -131,7 +192,8 @@ class Modular(_Pairs):
     @property
     def slug(self) -> str:
         """See `TaskConfig.slug`."""
-        return self.operation.replace("+", "_") + str(self.p)
+        operands = "" if self.arity == 2 else f"-{self.arity}operands"
+        return self.operation.replace("+", "_") + str(self.p) + operands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +221,7 @@ class Group(_Pairs):
         else:
             self._require("n", self.n >= 3, f">= 3 for {self.family} groups")
         super()._rules()
-        self._require_pairs_on_each_side(self.order**2)
+        self._require_inputs_on_each_side(self.order, self.order**2)
 
     @property
     def varying(self) -> tuple[str, ...]:

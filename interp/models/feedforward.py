@@ -82,7 +82,10 @@ class FeedForwardNetwork(NeuronNetwork):
     ) -> None:
         super().__init__()
         if n_ctx != 2 and config.embedding != "scalars":
-            raise ConfigError(f"A FeedForward model reads two operands at two positions; the task has {n_ctx}.")
+            raise ConfigError(
+                f"A FeedForward model reads two operands at two positions; the task has {n_ctx}. Choose a model of "
+                "sequences, such as Transformer."
+            )
         self.config, self.d_vocab, self.n_ctx, self.d_vocab_out = config, d_vocab, n_ctx, d_vocab_out
         self.has_tables = config.activation in TABLED
         scale = {"tl": 0.8, "nanda": 1.0, "fan-in": 1.0, "torch": math.nan}[config.init] / math.sqrt(config.d_model)

@@ -1,7 +1,9 @@
 """Binary operations on Z_p as classification of pairs ("Grokking", Power et al., 2022, https://arxiv.org/abs/2201.02177).
 
-A pair (a, b) is the input `a b =` and its class the answer c = a o b (mod p).
+A pair (a, b) is the input `a b =` and its class the answer c = a o b (mod p); of three operands it is (a o b) o c.
 """
+
+from functools import reduce
 
 import torch
 from jaxtyping import Int
@@ -9,16 +11,23 @@ from torch import Tensor
 
 from interp.config import Modular
 from interp.config.polynomials import polynomial
-from interp.tasks.base import Examples, pair_grid, pair_task
+from interp.tasks.base import Examples, pair_grid, pair_task, tuples_of
 from interp.tasks.declared import Residues
 
 __all__ = ["answers", "declared_operation", "defined_pairs", "modular_task"]
 
 
 def modular_task(config: Modular) -> Examples:
-    """All p^2 pairs under the operation of `config`, split by its recipe."""
-    labels = answers(config.operation, *pair_grid(config.p), config.p)
-    listed = defined_pairs(config.operation, config.p, config.split)
+    """All p^2 pairs, or tuples of `arity`, under the operation of `config`, split by its recipe.
+
+    Example:
+        >>> task = modular_task(Modular(p=5, arity=3, operation="subtract"))
+        >>> task.tokens[38].tolist(), int(task.labels[38])  # 1 - 2 - 3 = -4 = 1 (mod 5)
+        ([1, 2, 3, 5], 1)
+    """
+    first, *others = tuples_of(Residues(config.p), config.arity).T
+    labels = reduce(lambda a, b: answers(config.operation, a, b, config.p), others, first)
+    listed = defined_pairs(config.operation, config.p, config.split) if config.arity == 2 else None
     return pair_task(config, Residues(config.p), declared_operation(config.operation), labels, listed)
 
 

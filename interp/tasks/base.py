@@ -11,6 +11,7 @@ from torch import Tensor
 
 from interp.config import Group, Modular
 from interp.errors import InvalidArgumentError
+from interp.rng import generator
 from interp.tasks.declared import Alphabet, Elements, Inputs, Numbers, Tuples
 from interp.tasks.objective import CrossEntropy, Objective
 
@@ -64,6 +65,8 @@ class Examples:
     product (of group elements); empty for anything else."""
     objective: Objective = field(default_factory=CrossEntropy)
     """Loss that is minimised, and when an answer is correct."""
+    repeats: Int[Tensor, " input"] | None = None
+    """Number of times that each input occurs in the training set, 0 outside; None: once each."""
 
     @staticmethod
     def of(
@@ -77,12 +80,14 @@ class Examples:
         operation: str = "",
         objective: Objective | None = None,
         d_vocab: int | None = None,
+        repeats: Int[Tensor, " input"] | None = None,
     ) -> "Examples":
         """Examples whose operands and answers are the first tokens and classes, checked.
 
         Args:
             test: held-out inputs; None: all that are not trained on.
             d_vocab: number of tokens; None: the largest token that occurs, and 1.
+            repeats: number of times that each input occurs in the training set; None: once each.
 
         Raises:
             InvalidArgumentError: shapes disagree, a label is no answer, nothing is trained on, or an input is on both
@@ -124,6 +129,7 @@ class Examples:
             classes=torch.arange(answers.size),
             operation=operation,
             objective=objective or CrossEntropy(),
+            repeats=repeats,
         )
         examples.require_consistent()
         return examples
@@ -173,6 +179,15 @@ class Examples:
         if (self.train & self.test).any():
             both = int((self.train & self.test).sum())
             raise InvalidArgumentError(f"`train` and `test` must have no input in common; got {both}.")
+        if self.repeats is not None and (
+            self.repeats.shape != (n,)
+            or self.repeats.dtype != torch.long
+            or not torch.equal(self.repeats > 0, self.train)
+        ):
+            raise InvalidArgumentError(
+                f"`repeats` must be int64, one for each of {n} inputs, >= 1 for those trained on and 0 elsewhere; "
+                f"got {self.repeats.dtype} of shape {tuple(self.repeats.shape)}."
+            )
         if not self.objective.has_population and not self.test.any():
             raise InvalidArgumentError("`test` must hold at least one input; got none.")
 
@@ -235,12 +250,20 @@ class Examples:
         tokens = self.tokens[:0] if self.tokens.is_floating_point() else self.tokens
         for tensor in (tokens, self.labels, self.train, self.test, self.operands, self.classes):
             found.update(tensor.contiguous().numpy().tobytes())
+        if self.repeats is not None:
+            found.update(self.repeats.contiguous().numpy().tobytes())
         return found.hexdigest()[:32]
 
     @property
     def p(self) -> int:
         """Number of values of an operand, the modulus or the order of the group; 0 where inputs are no tuples."""
         return self.inputs.n_operands
+
+    @property
+    def trained(self) -> Int[Tensor, " example"]:
+        """Numbers of the inputs of the training set, increasing, each as often as it occurs there."""
+        once = self.train.nonzero().squeeze(1)
+        return once if self.repeats is None else once.repeat_interleave(self.repeats[once])
 
     @property
     def arity(self) -> int:
@@ -268,30 +291,72 @@ def pair_task(
     labels: Int[Tensor, " pair"],
     pairs: Int[Tensor, " defined"] | None = None,
 ) -> Examples:
-    """All p^2 pairs (a, b) with these answers, in the tokens and with the split of `config`.
+    """All p^2 pairs (a, b), or tuples of `config.arity`, with these answers, in tokens and split as in `config`.
 
     `pairs` numbers those that have an answer, as a p + b, in the order in which the published script lists them (None:
     all, lexicographic).
     """
-    p = operands.size
-    pairs = torch.arange(p * p) if pairs is None else pairs
-    train, test = split_masks(
-        pairs[shuffled(len(pairs), config.split, config.seed)], p * p, config.train_fraction, config.split
-    )
-    tokens, d_vocab = operand_tokens(config.encoding, p)
+    p, n = operands.size, operands.size**config.arity
+    pairs = torch.arange(n) if pairs is None else pairs
+    train, test = _split_by_rule(config, pairs, p)
+    repeats = None
+    if config.draws is not None:
+        among = train.nonzero().squeeze(1)
+        drawn = among[torch.randint(len(among), (config.draws,), generator=generator(config.seed, "draws"))]
+        repeats = torch.bincount(drawn, minlength=n)
+        train, test = repeats > 0, test | (train & (repeats == 0))
+    if config.random_labels:
+        labels = _with_random_labels(labels, train, p, config.random_labels, config.seed)
+    tokens, d_vocab = operand_tokens(config.encoding, p, config.arity)
     return Examples(
         tokens=tokens,
         labels=labels,
         train=train,
         test=test,
-        inputs=Tuples(operands, 2),
+        inputs=Tuples(operands, config.arity),
         answers=operands,
         d_vocab=d_vocab,
         d_vocab_out=d_vocab if config.outputs == "tokens" else p,
         operands=torch.arange(p),
         classes=torch.arange(p),
         operation=operation,
+        repeats=repeats,
     )
+
+
+def _split_by_rule(
+    config: Modular | Group, defined: Int[Tensor, " defined"], p: int
+) -> tuple[Bool[Tensor, " input"], Bool[Tensor, " input"]]:
+    """Masks of the inputs trained on and held out, by `hold_out`; `defined` are those that have an answer."""
+    n, share, recipe = p**config.arity, config.train_fraction, config.split
+    first, second = (defined // p ** (config.arity - place) % p for place in (1, 2))
+    train, test = torch.zeros(2, n, dtype=torch.bool)
+    match config.hold_out:
+        case "rows":
+            of_rows = split_masks(shuffled(p, recipe, config.seed), p, share, recipe)
+            train[defined], test[defined] = (rows[first] for rows in of_rows)
+        case "a>b":
+            listed = defined[first <= second]
+            order = listed[shuffled(len(listed), recipe, config.seed)]
+            if share < 1:
+                train, _ = split_masks(order, n, share, recipe)
+            else:
+                train[order] = True
+            test[defined] = ~train[defined]
+        case _:
+            return split_masks(defined[shuffled(len(defined), recipe, config.seed)], n, share, recipe)
+    return train, test
+
+
+def _with_random_labels(
+    labels: Int[Tensor, " input"], train: Bool[Tensor, " input"], p: int, share: float, seed: int
+) -> Int[Tensor, " input"]:
+    """Labels of which a share of the training inputs, rounded, has answers drawn at random."""
+    among, stream = train.nonzero().squeeze(1), generator(seed, "random labels")
+    chosen = among[torch.randperm(len(among), generator=stream)[: round(share * len(among))]]
+    labels = labels.clone()
+    labels[chosen] = torch.randint(p, (len(chosen),), generator=stream)
+    return labels
 
 
 def tuples_of(alphabet: Alphabet, arity: int = 2, *, equals: bool = False) -> Int[Tensor, "tuple pos"]:
@@ -328,25 +393,38 @@ def split(
     return split_masks(shuffled(n, recipe, seed), n, fraction, recipe)
 
 
-def operand_tokens(encoding: str, p: int) -> tuple[Int[Tensor, "pair pos"], int]:
-    """All p^2 pairs (a, b) as tokens, lexicographic, and the size of the vocabulary.
+def operand_tokens(encoding: str, p: int, arity: int = 2) -> tuple[Int[Tensor, "input pos"], int]:
+    """All p^2 pairs (a, b), or tuples of `arity`, as tokens, lexicographic, and the size of the vocabulary.
 
-    The operands are the first p tokens; '=' is p, and the other signs of a sentence follow it: <sos>, +, mod.
+    The operands are the first p tokens; '=' is p, and the other signs follow it: of an operation its own, of a sentence
+    <sos>, +, mod.
 
     Example:
         >>> tokens, d_vocab = operand_tokens("sentence", 5)
         >>> tokens[7].tolist(), d_vocab  # <sos> 1 + 2 mod =
         ([6, 1, 7, 2, 8, 5], 9)
+        >>> tokens, d_vocab = operand_tokens("operation", 5, arity=3)
+        >>> tokens[7].tolist(), d_vocab  # 0 o 1 o 2 =
+        ([0, 6, 1, 6, 2, 5], 7)
     """
-    a, b = pair_grid(p)
-    equals, start, plus, mod = (torch.full_like(a, p + sign) for sign in range(4))
+    operands = tuples_of(Numbers(p), arity)
+
+    def with_signs(*, between: int | None, before: tuple[int, ...] = (), behind: tuple[int, ...]) -> Tensor:
+        columns: list[int | Tensor] = [*before]
+        for place, operand in enumerate(operands.T):
+            columns += [operand] if place == 0 or between is None else [between, operand]
+        every = [x if isinstance(x, Tensor) else torch.full_like(operands[:, 0], x) for x in (*columns, *behind)]
+        return torch.stack(every, dim=1)
+
     match encoding:
         case "operands":
-            return torch.stack([a, b], dim=1), p
+            return operands, p
         case "direct":
-            return torch.stack([a, b, equals], dim=1), p + 1
+            return with_signs(between=None, behind=(p,)), p + 1
+        case "operation":
+            return with_signs(between=p + 1, behind=(p,)), p + 2
         case "sentence":
-            return torch.stack([start, a, plus, b, mod, equals], dim=1), p + 4
+            return with_signs(before=(p + 1,), between=p + 2, behind=(p + 3, p)), p + 4
     raise AssertionError(encoding)  # a config admits no other
 
 

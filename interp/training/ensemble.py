@@ -374,7 +374,7 @@ def _metrics(loss: Tensor, correct: Tensor, weights: Tensor | None) -> Float[Ten
 @cache
 def _training_inputs(task: TaskConfig) -> int:
     """Number of training inputs of a task."""
-    return int(build_task(task).train.sum())
+    return len(build_task(task).trained)
 
 
 def _fields(config: RunConfig) -> dict[str, str]:

@@ -80,7 +80,7 @@ class TrainState:
             )
         self.objective = self.task.objective.like(next(self.model.parameters()))
         tokens, labels = (x.to(device) for x in self.objective.inputs(self.task.tokens, self.task.labels))
-        train, test = (mask.nonzero().squeeze(1).to(device) for mask in (self.task.train, self.task.test))
+        train, test = self.task.trained.to(device), self.task.test.nonzero().squeeze(1).to(device)
         self.train = self.model.prepare(tokens[train]), labels[train]
         self.test = self.model.prepare(tokens[test]), labels[test]
         size = config.optimizer.batch_size
