@@ -217,6 +217,13 @@ def test_five_keys_are_ten_directions_and_hold_what_was_planted():
     assert circuits.neuron_logit_directions(torch.zeros(4, P), [1]).item() == 0
 
 
+def test_logit_directions_do_not_see_what_the_softmax_does_not():
+    W_L, constant = random(2, 5, 7), 100 * random(2, 5, 1, seed=3)
+    found = circuits.neuron_logit_directions(W_L, [1, 3])
+    torch.testing.assert_close(circuits.neuron_logit_directions(W_L + constant, [1, 3]), found)
+    assert circuits.neuron_logit_directions(constant.expand(2, 5, 7), [1]).tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("p", [7, 8])
 def test_logit_directions_are_the_dense_projection(p):
     W_L = random(2, 5, p)
@@ -225,7 +232,8 @@ def test_logit_directions_are_the_dense_projection(p):
     found = circuits.neuron_logit_directions(W_L, mask)
     for step in range(2):
         projector = dense_projector(p, (1 + mask[step].nonzero().flatten()).tolist())
-        slow = (W_L[step] @ projector).square().sum() / W_L[step].square().sum()
+        centred = W_L[step] - W_L[step].mean(-1, keepdim=True)
+        slow = (W_L[step] @ projector).square().sum() / centred.square().sum()
         torch.testing.assert_close(found[step], slow)
 
 

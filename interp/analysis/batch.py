@@ -327,7 +327,7 @@ class CheckpointBatch:
 
     @property
     def keys(self) -> Bool[Tensor, " frequency"]:
-        """Whether each frequency 1, 2, ... is a key frequency of the last stored step."""
+        """Whether each frequency 1, 2, ... is a key frequency: given, or of the last stored step."""
         self._require("keys", "answer is a sum")
         self.depends_on.add("key frequencies")
         return self.context.keys
@@ -380,9 +380,10 @@ class CheckpointBatch:
 
     @property
     def key_irreps(self) -> Bool[Tensor, " irrep"]:
-        """Whether each irrep is key at the last stored step: the logits are similar to its character."""
+        """Whether each irrep is key: given, or the logits are similar to its character at the last stored step."""
         self._require("key_irreps", "finite group")
-        return irreps.key_irreps(self.last.irrep_similarity)[0]
+        self.depends_on.add("last")
+        return self.context.key_irreps
 
     @cached_property
     def restricted_loss_irreps(self) -> irreps.IrrepLoss:

@@ -214,8 +214,8 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
                     "directions that hold 95 % of the squared norm of W_L (Nanda et al., 2023)",
                     requires=("neurons", "answers are operands")),
             Measure("neuron_logit_key_share", lambda b: circuits.neuron_logit_directions(b.W_L, b.keys),
-                    "share of the squared norm of W_L at the key frequencies (Nanda et al., 2023), 0 to 1",
-                    **_NEURON_KEYS),
+                    "share of the squared norm of W_L, centred over the answers, at the key frequencies (Nanda et al., "
+                    "2023), 0 to 1", revision=1, **_NEURON_KEYS),
             Measure("attention_score_power", lambda b: circuits.attention_score_power(b.attention_scores),
                     "power of the scores that '=' gives to the numbers, by head and frequency (Nanda et al., 2023)",
                     dims=("step", "head", "frequency"), inputs="weights",

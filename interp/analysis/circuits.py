@@ -30,7 +30,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.analysis.arrays import Array, as_floats, as_logits_of, as_neurons
+from interp.analysis.arrays import Array, as_floats, as_logits_of, as_neurons, ratio
 from interp.analysis.keys import Keys, as_key_mask
 from interp.analysis.spectra import (
     Operation,
@@ -258,19 +258,20 @@ def neuron_logit_rank(W_L: Float[Array, "*steps neuron answer"], *, share: float
 def neuron_logit_directions(W_L: Float[Array, "*steps neuron p"], keys: Keys) -> Float[Tensor, "*steps"]:
     """Share of the squared norm of W_L that lies on cos(w_k c), sin(w_k c) of the key frequencies, in [0, 1].
 
-    Over the p answers c (leave '=' out). Nanda et al. (2023) explain W_L with the ten directions of five keys. `keys`
-    is a list of frequencies or a mask, for all steps or for each. 0 for W_L = 0. Computed in float64.
+    Over the p answers c (leave '=' out), of which W_L is centred: the softmax does not see a constant. Nanda et al.
+    (2023) explain W_L with the ten directions of five keys. `keys` is a list of frequencies or a mask, for all steps or
+    for each. 0 where the centred W_L vanishes. Computed in float64.
 
     >>> t = torch.arange(7) * (2 * torch.pi / 7)
-    >>> W_L = torch.stack([2 * torch.cos(t), torch.sin(3 * t)])
+    >>> W_L = torch.stack([2 * torch.cos(t), 5 + torch.sin(3 * t)])
     >>> round(neuron_logit_directions(W_L, [1]).item(), 5), round(neuron_logit_directions(W_L, [1, 3]).item(), 5)
     (0.8, 1.0)
     """
     W_L = as_floats("W_L", W_L, "*steps neuron p")
     power = embedding_power(W_L.mT)
-    total = W_L.double().square().sum((-2, -1))
+    total = power.sum(-1)  # all that is not constant over the answers
     on_keys = (power * as_key_mask(keys, W_L.mT)).sum(-1)
-    return torch.where(total > 0, on_keys / torch.where(total > 0, total, 1.0), 0.0).clamp(max=1.0)
+    return ratio(on_keys[..., None], total, (1e-12 * W_L.double()).square().sum((-2, -1)))[..., 0].clamp(max=1.0)
 
 
 def without_frequency(W_E: Float[Array, "*steps p d_model"], keys: Keys) -> Float[Tensor, "*steps p d_model"]:

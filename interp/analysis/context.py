@@ -15,7 +15,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.analysis import irreps as representations
 from interp.analysis import llc, logistic, spectra
+from interp.analysis.keys import GivenKeys, given_key_set
 from interp.analysis.operands import order_of_operands
 from interp.analysis.requirements import Requirement, first_unmet
 from interp.errors import NotAvailableError
@@ -40,7 +42,7 @@ BURN_INS = (200, 1500)
 class RunContext:
     """A run, its task and its model, as far as they do not depend on the step."""
 
-    def __init__(self, traj: Trajectory) -> None:
+    def __init__(self, traj: Trajectory, keys: GivenKeys | None = None) -> None:
         self.traj, self.examples = traj, traj.task
         """The run, and all inputs of its task with answers and split."""
         self._calibrating, self._llc_settings = threading.Lock(), dict[str, Any]()  # shared by copies for threads
@@ -64,6 +66,8 @@ class RunContext:
         """Finite group whose product is the answer; None for other tasks."""
         self.operands_are_residues = order.are_residues
         """Whether the operands have the Fourier basis of Z_p."""
+        self.given_keys: tuple[int, ...] | tuple[str, ...] | None = None if keys is None else self._given(keys)
+        """Key frequencies or irreps that the user gave, in their own order; None: they are found."""
 
     @property
     def description(self) -> str:
@@ -335,13 +339,37 @@ class RunContext:
 
     @cached_property
     def keys(self) -> Bool[Tensor, " frequency"]:
-        """Whether at least two of the three criteria name each frequency at the last stored step."""
-        return self.last.own_keys[0]
+        """Whether each frequency is a given key; if none were given, whether at least two of the three criteria name it
+        at the last stored step."""
+        if self.given_keys is None:
+            return self.last.own_keys[0]
+        return torch.isin(spectra.frequencies(len(self.residues)), torch.tensor(self.given_keys))
 
     @property
     def key_list(self) -> list[int]:
-        """Key frequencies of the last stored step as numbers, increasing."""
+        """Key frequencies, given or of the last stored step, as numbers, increasing."""
         return (self.keys.nonzero().squeeze(1) + 1).tolist()
+
+    @cached_property
+    def key_irreps(self) -> Bool[Tensor, " irrep"]:
+        """Whether each irrep is a given key; if none were given, whether the logits of the last stored step are similar
+        to its character."""
+        if self.given_keys is None:
+            return representations.key_irreps(self.last.irrep_similarity)[0]
+        if self.operation is not None:  # a cyclic group: its irreps are the frequencies, after the trivial one
+            return torch.cat([torch.zeros(1, dtype=torch.bool), self.keys])
+        return torch.tensor([irrep.name in self.given_keys for irrep in irreps(self.group)])
+
+    def _given(self, keys: GivenKeys) -> tuple[int, ...] | tuple[str, ...]:
+        """Given keys, checked against the frequencies or irreps that the task has."""
+        if self.operation is not None:
+            return given_key_set(keys, range(1, len(self.residues) // 2 + 1), f"frequencies of {self.description}")
+        if self.group is not None:
+            return given_key_set(keys, [irrep.name for irrep in irreps(self.group)], f"irreps of {self.group.name}")
+        raise NotAvailableError(
+            "`keys` needs a task whose answer is a sum or the product of a finite group, which has frequencies or "
+            f"irreps; this run is {self.description}."
+        )
 
     # --- accounts -----------------------------------------------------------------------------------------------------
 
@@ -355,8 +383,8 @@ class RunContext:
 
     @cached_property
     def account_keys(self) -> tuple[Any, ...]:
-        """Key frequencies or irreps of the account of the last stored step; empty where there is none."""
-        return self._last_examined.keys(self.last.named_keys)
+        """Key frequencies or irreps, given or of the account of the last stored step; empty where there is none."""
+        return self.given_keys if self.given_keys is not None else self._last_examined.keys(self.last.named_keys)
 
     @property
     def _last_examined(self) -> Any:

@@ -5,14 +5,15 @@
     embedding   the embedding is much larger at k than at the typical frequency
 
 A frequency can be large in the embedding and unused by the logits; the main network of Nanda et al. has one.
-Each takes what `spectra` and `logits` compute and returns a mask over the frequencies 1, ..., floor(p/2).
+Each takes what `spectra` and `logits` compute and returns a mask over the frequencies 1, ..., floor(p/2). A user who
+knows better gives a set of keys (`given_key_set`).
 
 References: Progress measures for grokking via mechanistic interpretability (Nanda et al., 2023), arXiv:2301.05217;
 A Toy Model of Universality (Chughtai et al., 2023), arXiv:2302.03025.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,15 +22,18 @@ from torch import Tensor
 
 from interp.analysis.arrays import Array, as_floats
 from interp.analysis.spectra import NEURON_SHARE, frequencies, neuron_cluster_size
-from interp.errors import InvalidArgumentError
-from interp.literals import as_count
+from interp.errors import InvalidArgumentError, did_you_mean
+from interp.literals import as_count, is_whole
 
 if TYPE_CHECKING:
     import xarray
 
 __all__ = [
+    "GivenKeys",
     "Keys",
     "as_key_mask",
+    "given_key_set",
+    "given_keys",
     "key_frequency_embedding",
     "key_frequency_logit",
     "key_frequency_neuron",
@@ -39,6 +43,8 @@ __all__ = [
 
 Keys = Bool[Array, "... frequency"] | Sequence[int]
 """Key frequencies as a mask over 1, ..., floor(p/2), one for all steps or one for each, or as a list."""
+GivenKeys = Sequence[int] | Sequence[str]
+"""Keys that a user gives: frequencies, or names of irreps."""
 
 
 def key_frequency_neuron(
@@ -116,16 +122,55 @@ def as_key_mask(keys: Keys, like: Tensor, p: int | None = None) -> Bool[Tensor, 
     return given.expand(*steps, count)
 
 
+def given_key_set(keys: GivenKeys, known: Sequence[int] | Sequence[str], kind: str) -> Any:
+    """Keys that a user gave, each once and in the order of `known`, the frequencies or irreps that there are.
+
+    Raises:
+        InvalidArgumentError: there is no key, or one that is not `known`.
+
+    >>> given_key_set([3, 1, 3], range(1, 6), "frequencies"), given_key_set(["sign"], ["trivial", "sign"], "irreps")
+    ((1, 3), ('sign',))
+    """
+    every = f"{known[0]}..{known[-1]}" if isinstance(known, range) else ", ".join(map(str, known))
+    what = f"{every}, the {kind}"
+    listed = isinstance(keys, Sequence | np.ndarray) and not isinstance(keys, str | bytes) and np.ndim(keys) == 1
+    if not listed or not len(keys):
+        raise InvalidArgumentError(f"`keys` must be a list with at least one of {what}; got {keys!r}.")
+    whole = [int(key) if is_whole(key) else str(key) if isinstance(key, str) else key for key in keys]
+    for key in whole:
+        if isinstance(key, bool | float) or key not in known:
+            named = isinstance(key, str) and isinstance(known[0], str)
+            near = f" {did_you_mean(key, map(str, known))}" if named else ""
+            raise InvalidArgumentError(f"`keys` must be among {what}; got {key!r}.{near}")
+    return tuple(key for key in known if key in whole)
+
+
 def named_key_frequencies(data: "xarray.Dataset") -> tuple[list[int], str | None]:
     """The key frequencies at the last step of measured data, and what names them.
 
-    Frequencies that `interp.measure` noted, by two of three criteria, have the rule "criteria"; otherwise the rule is
-    the variable that is there (logits first, then neurons, then embedding), or None where there is none.
+    Frequencies that the user gave to `interp.measure` have the rule "given", and that it noted by two of three criteria
+    "criteria"; otherwise the rule is the variable that is there (logits first, then neurons, then embedding), or None
+    where there is none.
     """
     if "key_frequencies" in data.attrs:
-        return [int(k) for k in data.attrs["key_frequencies"]], "criteria"
+        listed = np.atleast_1d(data.attrs["key_frequencies"])
+        return [int(k) for k in listed], "given" if data.attrs.get("keys") == "given" else "criteria"
     for name in ("key_frequency_logit", "key_frequency_neuron", "key_frequency_embedding"):
         if name in data:
             flags = np.asarray(data[name].isel(step=-1).values, dtype=bool)
             return [int(k) for k in data["frequency"].values[flags]], name
     return [], None
+
+
+def given_keys(data: "xarray.Dataset") -> list[int] | list[str] | None:
+    """Keys that the user gave for measured data, frequencies or irreps; None where they were found.
+
+    >>> import xarray
+    >>> given_keys(xarray.Dataset(attrs={"keys": "given", "key_irreps": "sign; standard"}))
+    ['sign', 'standard']
+    """
+    if data.attrs.get("keys") != "given":
+        return None
+    if "key_irreps" in data.attrs:
+        return str(data.attrs["key_irreps"]).split("; ")
+    return named_key_frequencies(data)[0]

@@ -5,7 +5,7 @@ stays bounded, and returns labelled results. Values computed once lie beside the
 of the checkpoints, so that a run that has grown costs only its new steps. `catalogue` is the table of all measures.
 
 Restricted and excluded losses need a set of key frequencies. It is found, not typed: the frequencies that at least two
-of the three criteria of `keys` name at the last stored step.
+of the three criteria of `keys` name at the last stored step. Or it is given, as the argument `keys` of `measure`.
 """
 
 import warnings
@@ -26,6 +26,7 @@ from interp.analysis.cache import MeasureCache
 from interp.analysis.catalogue import MEASURES
 from interp.analysis.context import RunContext
 from interp.analysis.definitions import Measure, failure_of, measure_of_model
+from interp.analysis.keys import GivenKeys
 from interp.errors import InterpError, InvalidArgumentError, NotAvailableError, UnknownNameError, did_you_mean
 from interp.models import Network
 from interp.store.measured import owner_of
@@ -49,6 +50,7 @@ def measure(
     names: Sequence[str | Own] | str | Own | None = None,
     *,
     steps: Sequence[int] | slice | None = None,
+    keys: GivenKeys | None = None,
     cache: bool = True,
     progress: bool = False,
 ) -> "xarray.Dataset":
@@ -63,20 +65,26 @@ def measure(
             the run only where a `Measure.revision` is given.
         steps: at which stored steps: some of them, or a slice of step numbers with both ends included, as in
             xarray (`slice(900, 1400)`); None takes all.
+        keys: key frequencies 1 .. floor(p/2), or names of irreps of a group's task, for all measures that keep or
+            remove keys (restricted and excluded losses, shares, accounts); None finds them. The criteria themselves,
+            such as `key_frequency_logit`, stay what they are.
         cache: read and write `<run>/measures/`.
         progress: show a progress bar.
 
     Returns:
         A dataset with the coordinates `step`, and where needed `frequency` (1 .. floor(p/2)), `component` (1 ..),
         `token`, `neuron`, `head`, `parameter`; `attrs["key_frequencies"]` lists the key frequencies found at the last
-        stored step (where all measures are asked for, also if there are none), `attrs["basis"]` says what the
-        frequencies are. For products mod a prime p the numbers stand in the order of their discrete logarithms, without
-        0 (see `multiplicative`), and `token` names them.
+        stored step (where all measures are asked for, also if there are none), or those that were given, and then
+        `attrs["keys"]` is "given" (irreps are in `attrs["key_irreps"]`); `attrs["basis"]` says what the frequencies
+        are. For products mod a prime p the numbers stand in the order of their discrete logarithms, without 0 (see
+        `multiplicative`), and `token` names them.
 
     Raises:
         UnknownNameError: there is no such measure, or no such step; the message suggests one.
-        NotAvailableError: a measure that was asked for by name is not defined for this run, or it has no checkpoint.
-        InvalidArgumentError: a user's measure has the name of another one, or its results do not fit its axes.
+        NotAvailableError: a measure that was asked for by name is not defined for this run, or it has no checkpoint;
+            or `keys` are given and its task has neither frequencies nor irreps.
+        InvalidArgumentError: a user's measure has the name of another one, or its results do not fit its axes; or
+            `keys` holds what is no frequency or irrep of the task.
         MeasureError: a user's measure raised an exception.
 
     Warns:
@@ -87,9 +95,12 @@ def measure(
         >>> small = interp.RunConfig().replace({"task.p": 5, "model.d_model": 8, "model.d_mlp": 8, "steps": 3})
         >>> def largest_readout(model):
         ...     return model.unembed.W_U.abs().max()
-        >>> data = measure(interp.train(small, root=tempfile.mkdtemp()), ["weight_norm", largest_readout])
+        >>> traj = interp.train(small, root=tempfile.mkdtemp())
+        >>> data = measure(traj, ["weight_norm", largest_readout])
         >>> {name: variable.dims for name, variable in data.data_vars.items()}
         {'weight_norm': ('step',), 'largest_readout': ('step',)}
+        >>> measure(traj, "restricted_loss_logit", keys=[2]).attrs["key_frequencies"]
+        [2]
     """
     import xarray
 
@@ -97,7 +108,7 @@ def measure(
     if not len(traj.steps):
         raise NotAvailableError(f"{traj.folder.name} has no checkpoint yet, so there is nothing to measure.")
     keep_large_buffers(8 * 2**20)
-    context = RunContext(traj)
+    context = RunContext(traj, keys)
     chosen = _choose(context, names)
     positions = _positions(traj, steps)
     values = dict(
@@ -124,7 +135,12 @@ def measure(
         attrs["held_out"] = 0
     if any("frequency" in item.dims for item in chosen):
         attrs["basis"] = context.basis
-    if any(item.needs("key frequencies") for item in chosen) or (names is None and context.operation is not None):
+    if context.given_keys is not None:
+        attrs["keys"] = "given"
+        if context.operation is None:
+            attrs["key_irreps"] = "; ".join(map(str, context.given_keys))  # which a netCDF file can hold
+    all_or_given = names is None or context.given_keys is not None
+    if context.operation is not None and (all_or_given or any(item.needs("key frequencies") for item in chosen)):
         attrs["key_frequencies"] = context.key_list
     return xarray.Dataset(variables, coords=coords, attrs=attrs)
 
@@ -323,6 +339,8 @@ def _rows(item: Measure, context: RunContext, fingerprints: Sequence[str]) -> tu
     setting = f"keys={context.key_list}" if item.needs("key frequencies") else ""
     if item.relative_to == "last":
         setting = f"last={fingerprints[-1]}"
+        if context.given_keys is not None and _may_use_keys(item):
+            setting += f"/keys={list(context.given_keys)}"
     if item.revision:
         setting += f"/{item.revision}"
     if item.relative_to == "before":
@@ -330,6 +348,11 @@ def _rows(item: Measure, context: RunContext, fingerprints: Sequence[str]) -> tu
         pairs = zip(["", *fingerprints], fingerprints, np.diff(steps, prepend=steps[:1]))
         return item.name, setting, [f"{before}/{apart}/{own}" for before, own, apart in pairs]
     return item.name, setting, fingerprints
+
+
+def _may_use_keys(item: Measure) -> bool:
+    """Whether a measure relative to the last step may use its keys; of a user's own that is not known."""
+    return item.name not in MEASURES or item.needs("finite group") or item.needs("account")
 
 
 def _choose(context: RunContext, names: Sequence[str | Own] | str | Own | None) -> list[Measure]:

@@ -4,6 +4,7 @@ Heavy libraries are imported inside the calls, so that `--help` is quick.
 """
 
 import contextlib
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,12 +40,21 @@ from interp.errors import (
 from interp.literals import read_value
 
 if TYPE_CHECKING:
+    from interp.analysis.keys import GivenKeys
     from interp.trajectory import Trajectory
 
 __all__ = ["COMMANDS", "Train"]
 
 Root = Annotated[Path, arg(help="folder that holds the runs")]
 Device = Annotated[str | None, arg(metavar="DEVICE", help="cpu, cuda or cuda:N; not given: CUDA where there is one")]
+Keys = Annotated[
+    str | None,
+    arg(
+        metavar="KEY,KEY",
+        help="key frequencies to measure with, such as 8,27,28, or irreps of a group, such as standard,sign; not "
+        "given: those that the criteria name at the last step",
+    ),
+]
 Unproven = Annotated[bool, arg(help="go on where no stored checkpoint can prove that the steps are those of the run")]
 Threads = Annotated[int | None, arg(metavar="INT", help="CPU threads; bit for bit the same only for the same number")]
 Run = Positional[
@@ -299,6 +309,7 @@ class Measure:
     output: Annotated[
         Path | None, arg(metavar="FILE", help="write a .csv (measures over step only) or .nc (all) file")
     ] = None
+    keys: Keys = None
     list: Annotated[bool, arg(help="list the measures and what they mean")] = False
 
     def __call__(self) -> None:
@@ -325,7 +336,7 @@ class Measure:
         no_rows = ConfigError("A .csv file holds measures over step only, and none of these is one; write a .nc file.")
         if self.output and self.output.suffix == ".csv" and names and not over_step:
             raise no_rows
-        data = measure(traj, names or None, progress=True)
+        data = measure(traj, names or None, keys=_key_set(self.keys), progress=True)
         over_step = [str(name) for name in data.data_vars if data[name].dims == ("step",)]
         if self.output and self.output.suffix == ".csv" and not over_step:
             raise no_rows
@@ -339,6 +350,9 @@ class Measure:
             write_file(self.output, bytes(data.to_netcdf(engine="scipy")))
         if self.output:
             print(f"Written:   {self.output}")
+        if self.keys is not None:
+            listed = data.attrs.get("key_irreps") or ", ".join(map(str, data.attrs["key_frequencies"]))
+            print(f"Keys:      {listed}, given")
         if not self.names and data.attrs.get("key_frequencies") == []:
             keyed = sum(item.needs("key frequencies") for item in MEASURES.values())
             print(f"Left out:  {keyed} measures of key frequencies, of which none stands out at the last step")
@@ -632,6 +646,7 @@ class Report:
             "your own, from a module given by --import",
         ),
     ] = ()
+    keys: Keys = None
 
     def __call__(self) -> None:
         """Measure, write the report, and print where it is."""
@@ -639,7 +654,7 @@ class Report:
 
         _require_writable(self.output, ".html", ".htm")
         panels = [_of_module(name) if ":" in name else name for name in self.panels]
-        summarise(load(self.run), self.output, panels)
+        summarise(load(self.run), self.output, panels, _key_set(self.keys))
 
 
 @dataclass
@@ -777,6 +792,14 @@ def _run_at_step(words: str) -> tuple[str, int | None]:
     if not at or not step.isdecimal():
         return words, None
     return run, int(step)
+
+
+def _key_set(words: str | None) -> "GivenKeys | None":
+    """Keys of `--keys`: frequencies as numbers, irreps by name; commas within parentheses are part of a name."""
+    if words is None:
+        return None
+    keys = [key.strip() for key in re.split(r",(?![^(]*\))", words)]
+    return [int(key) for key in keys] if all(key.isdecimal() for key in keys) else keys
 
 
 def _require_writable(path: Path | None, *endings: str) -> None:

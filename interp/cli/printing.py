@@ -9,6 +9,7 @@ from interp.config import RunConfig, recipes
 from interp.literals import write_value
 
 if TYPE_CHECKING:
+    from interp.analysis.keys import GivenKeys
     from interp.plots import Panel
     from interp.trajectory import Trajectory
 
@@ -67,14 +68,19 @@ def print_outcome(traj: "Trajectory") -> None:
     print(f"Ran on:    {', '.join(facts)}")
 
 
-def summarise(traj: "Trajectory", output: Path | None = None, panels: Sequence["Panel | str"] = ()) -> None:
+def summarise(
+    traj: "Trajectory",
+    output: Path | None = None,
+    panels: Sequence["Panel | str"] = (),
+    keys: "GivenKeys | None" = None,
+) -> None:
     """Write the report and print the five lines that sum a run up."""
     from interp.analysis.measures import measure
     from interp.milestones import find
     from interp.milestones.words import describe, headline
     from interp.reporting.page import report
 
-    data = measure(traj, progress=True)
+    data = measure(traj, keys=keys, progress=True)
     path = report(traj, output, data=data, panels=panels, progress=True)
     found = find((data, traj.metrics), with_phases=False)
     numbers = {label: value for label, value, _ in headline(found, data)}
@@ -85,7 +91,11 @@ def summarise(traj: "Trajectory", output: Path | None = None, panels: Sequence["
         print(f"Diverged:         at step {traj.diverged:,}; what there is lies before it")
     elif not traj.complete:
         print(f"Unfinished:       stored up to step {traj.steps[-1]:,} of {traj.config.steps:,}; all this may change")
-    print(f"Key frequencies:  {numbers.get('Key frequencies', 'not defined for this task')}")
+    by = ", given" if data.attrs.get("keys") == "given" else ""
+    if "Key irreps" in numbers:
+        print(f"Key irreps:       {numbers['Key irreps']}{by}")
+    else:
+        print(f"Key frequencies:  {numbers.get('Key frequencies', 'not defined for this task')}{by}")
     if "Circularity" in numbers:
         order = f"; order of the tokens on the circle {numbers[at]}" if (at := "Order on the circle") in numbers else ""
         print(f"Circularity:      {numbers['Circularity']} over components 1 to 4{order} (1 is perfect)")

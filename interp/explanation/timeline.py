@@ -4,16 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from interp.analysis.account import Account
-from interp.analysis.batch import CheckpointBatch
 from interp.analysis.catalogue import MEASURES
 from interp.analysis.context import RunContext
-from interp.analysis.definitions import Measure
-from interp.analysis.explaining import Examined
 from interp.analysis.measures import measure
-from interp.models import Network
 from interp.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -47,13 +42,9 @@ def timeline_of(
     frequencies = account.basis == "frequency"
     by_key = ["logit_coefficient", "neuron_cluster_size"] if frequencies else ["irrep_similarity"]
     known = {*_available(traj)}
-    own = RunContext(traj).account_keys == account.keys
-    names = [name for name in (*CURVES, *((*ACCOUNT, MAP) if own else ()), *by_key, "embedding_power") if name in known]
-    data = measure(traj, names if own else [*names, _given(account.keys)], steps=list(chosen), progress=progress)
-    if not own:
-        scores = data["given"].rename(given_0="pair")
-        data = data.assign({name: scores.isel(pair=i, drop=True) for i, name in enumerate(ACCOUNT)})
-        data[MAP] = scores.isel(pair=slice(len(ACCOUNT), None)).drop_vars("pair", errors="ignore")
+    given = None if RunContext(traj).account_keys == account.keys else account.keys
+    names = [name for name in (*CURVES, *ACCOUNT, MAP, *by_key, "embedding_power") if name in known]
+    data = measure(traj, names, steps=list(chosen), keys=given, progress=progress)
     found = {name: data[name] for name in (*CURVES, *ACCOUNT, MAP) if name in data}
     keys = list(account.keys)
     if "logit_coefficient" in data:
@@ -66,20 +57,6 @@ def timeline_of(
         share = data["embedding_power"] / data["embedding_power"].sum("frequency")
         found["embedding_share"] = _of_keys(share.sel(frequency=keys), keys)
     return xarray.Dataset(found, attrs={"run": traj.folder.name, "keys": keys})
-
-
-def _given(keys: tuple[Any, ...]) -> Measure:
-    """Measure of the account with these keys: the four numbers of `ACCOUNT` at each step, then the margins."""
-
-    def scores(batch: CheckpointBatch) -> torch.Tensor:
-        def at_step(model: Network) -> list[float]:
-            examined = Examined(batch.context, model)
-            accuracy, loss, margin = examined.bounds(keys)
-            return [accuracy, loss, *examined.scores(keys), *margin.tolist()]
-
-        return torch.tensor(batch.each(at_step, gradients=False), dtype=torch.float64)
-
-    return Measure("given", scores, "bounds and scores of an account", dims=("step", ...), requires=("account",))
 
 
 def births(timeline: "xarray.Dataset") -> Mapping[str, Mapping[Any, int | None]]:

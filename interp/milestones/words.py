@@ -33,7 +33,9 @@ def describe(found: Milestones, data: xr.Dataset, config: Mapping[str, Any] | No
     keys, rule = named_key_frequencies(data)
     if rule is not None:
         listed = f"Key frequencies: {_listed(keys)}" if keys else "No key frequency stands out"
-        said.append(f"{listed} ({_said(rule)} at the last step).")
+        said.append(f"{listed} ({_said(rule)}).")
+    if "key_irreps" in data.attrs:
+        said.append(f"Key irreps: {data.attrs['key_irreps']} ({_said('given')}).")
     circle = _values(data, "circularity")
     if circle.size:
         now, start = float(circle[-1]), float(circle[0])
@@ -86,7 +88,9 @@ def headline(found: Milestones, data: xr.Dataset) -> list[Row]:
             rows.append((label, f"{float(values[-1]):#.3g}", text))
     keys, rule = named_key_frequencies(data)
     if rule is not None:
-        rows.append(("Key frequencies", _listed(keys) or "none", f"{_said(rule)} at the last step"))
+        rows.append(("Key frequencies", _listed(keys) or "none", _said(rule)))
+    if "key_irreps" in data.attrs:
+        rows.append(("Key irreps", data.attrs["key_irreps"], _said("given")))
     return rows
 
 
@@ -198,7 +202,10 @@ def _listed(keys: Sequence[int]) -> str:
 
 def _said(rule: str) -> str:
     names = {"key_frequency_logit": "the logits", "key_frequency_neuron": "the neurons"}
-    return "named by two of three criteria" if rule == "criteria" else f"read from {names.get(rule, 'the embedding')}"
+    if rule == "given":
+        return "given by the user, not found"
+    found = "named by two of three criteria" if rule == "criteria" else f"read from {names.get(rule, 'the embedding')}"
+    return f"{found} at the last step"
 
 
 def _share(accuracy: float) -> str:

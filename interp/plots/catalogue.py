@@ -73,7 +73,9 @@ def _loss_note(context: PanelContext) -> str:
 
 def _spectrum_note(context: PanelContext) -> str:
     note = "One range for every step, unless it is fitted to the step."
-    return note + (" Numbered: the key frequencies of the last step." if named_key_frequencies(context.data)[0] else "")
+    keys, rule = named_key_frequencies(context.data)
+    whose = "that were given" if rule == "given" else "of the last step"
+    return note + (f" Numbered: the key frequencies {whose}." if keys else "")
 
 
 def _with_basis(note: str) -> Callable[[PanelContext], str]:

@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from jaxtyping import Float
 
+from interp.analysis.keys import given_keys
 from interp.errors import InterpError, InvalidArgumentError
 from interp.explanation.timeline import spread
 from interp.plots.panels import STAGE, Panel, PanelContext, variable_of
@@ -122,7 +123,7 @@ def gather(
         from interp.explanation import explain
 
         try:
-            explanation = explain(traj, progress=progress)
+            explanation = explain(traj, keys=given_keys(data), progress=progress)
         except InterpError as error:
             failures |= {panel.id: str(error) for panel in panels if panel.explained}
     sparse = xr.Dataset()
@@ -143,6 +144,7 @@ def _with_needs(
     from interp.analysis.measures import measure
 
     logged, steps = set(traj.metrics.data_vars), data["step"].values.tolist()
+    keys = given_keys(data)
     failures = {}
     for panel in panels:
         for choice in panel.alternatives:
@@ -152,7 +154,7 @@ def _with_needs(
                 if met and isinstance(one, str):
                     continue  # another variable is enough
                 try:
-                    found = measure(traj, [one], steps=steps, progress=progress)
+                    found = measure(traj, [one], steps=steps, keys=keys, progress=progress)
                 except Exception as error:  # also of a user's function; the other panels are shown all the same
                     failures[panel.id] = _in_words(error)
                 else:

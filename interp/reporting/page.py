@@ -16,6 +16,7 @@ import xarray as xr
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from interp.analysis.keys import GivenKeys, given_keys
 from interp.config.base import flat
 from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.milestones import Milestones, find
@@ -45,6 +46,7 @@ def report(
     data: xr.Dataset | None = None,
     panels: Sequence[Panel | str] = (),
     explanation: "Explanation | None" = None,
+    keys: GivenKeys | None = None,
     title: str | None = None,
     progress: bool = False,
 ) -> Path:
@@ -61,11 +63,14 @@ def report(
             step with its sentences, births and certified margins, attention and ablated heads. The first time that
             takes about a minute at p = 59, and several at p = 113; what was measured lies beside the run.
         explanation: an explanation of this run; its panels are shown. None: found now, where a panel draws it.
+        keys: key frequencies or irreps to measure with (see `interp.measure`); the report says that they were given.
+            None: those of `data`, or else they are found.
         title: None names the run.
         progress: show a bar while measuring.
 
     Raises:
-        InvalidArgumentError: `panels` holds something else than panels, or an id twice, or one that the page uses.
+        InvalidArgumentError: `panels` holds something else than panels, or an id twice, or one that the page uses;
+            `keys` has one that the task does not have, or `data` was measured with others.
         NotAvailableError: the run has no checkpoint yet.
         StoreError: the file cannot be written.
     """
@@ -79,7 +84,11 @@ def report(
     slow = [panel for panel in given if panel in ON_REQUEST] if explanation is None else list(ON_REQUEST)
     check_panels(merged((*slow, *PANELS), own), _part("html.jinja"))
     if data is None:
-        data = measure(traj, progress=progress)
+        data = measure(traj, keys=keys, progress=progress)
+    elif keys is not None and {*keys} != {*(given_keys(data) or ())}:
+        raise InvalidArgumentError(
+            f"`keys` must be those that `data` was measured with, {given_keys(data)}; got {keys!r}. Leave `data` out."
+        )
     data = data.assign_attrs(inputs=str(traj.task.inputs))
     found = gather(traj, data, [*slow, *own], explanation=explanation, progress=progress)
     unasked = {panel.id for panel in slow} - {"sentences", *names}  # left out without a word
