@@ -140,7 +140,7 @@ def given_key_set(keys: GivenKeys, known: Sequence[int] | Sequence[str], kind: s
     for key in whole:
         if isinstance(key, bool | float) or key not in known:
             named = isinstance(key, str) and isinstance(known[0], str)
-            near = f" {did_you_mean(key, map(str, known))}" if named else ""
+            near = f" {did_you_mean(str(key), map(str, known))}" if named else ""
             raise InvalidArgumentError(f"`keys` must be among {what}; got {key!r}.{near}")
     return tuple(key for key in known if key in whole)
 
