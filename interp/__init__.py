@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         optim,
         papers,
         plots,
+        recording,
         reporting,
         rng,
         store,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from interp.importers import import_checkpoints
     from interp.milestones import comparison
     from interp.milestones.comparison import compare
+    from interp.recording.recorder import record
     from interp.reporting.page import report
     from interp.training.api import branch, replay, resume, train, train_many
     from interp.training.observers import Observer
@@ -78,6 +80,8 @@ __all__ = [
     "papers",
     "plots",
     "recipes",
+    "record",
+    "recording",
     "replay",
     "report",
     "reporting",
@@ -105,6 +109,7 @@ _HOMES = {
     "import_checkpoints": "interp.importers",
     "load": "interp.trajectory",
     "measure": "interp.analysis.measures",
+    "record": "interp.recording.recorder",
     "replay": "interp.training.api",
     "report": "interp.reporting.page",
     "resume": "interp.training.api",
@@ -130,6 +135,7 @@ _MODULES = {
             "optim",
             "papers",
             "plots",
+            "recording",
             "reporting",
             "rng",
             "store",

@@ -85,6 +85,10 @@ class DamagedRunWarning(UserWarning):
     """A part of a run is damaged or missing; the rest of the run is loaded."""
 
 
+class DivergedWarning(UserWarning):
+    """A recorded network holds a number that is not finite; its run ends before it, and the loop goes on."""
+
+
 class ReproducibilityWarning(UserWarning):
     """A run goes on, or is replayed, where its bits may come out otherwise: another processor, torch, thread count."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.config import RunConfig, TaskConfig
 from interp.config.schedule import parse_schedule
@@ -22,16 +22,19 @@ from interp.errors import (
     ConfigError,
     CorruptRunError,
     DamagedRunWarning,
+    InvalidArgumentError,
     NotAvailableError,
     NotImportedError,
     StoreError,
     UnknownNameError,
     did_you_mean,
 )
-from interp.models import Model, Network, build_model
+from interp.models import Forward, Model, Network, StoredModel, build_model
 from interp.models.guests import load_weights
+from interp.models.recorded import require_same_logits
 from interp.store import RunReader, VerifyReport
 from interp.store.conditions import continuations
+from interp.store.kinds import Kind, kind_of
 from interp.store.opening import size_of
 from interp.tasks import Examples, Task, build_task
 
@@ -56,13 +59,21 @@ LARGEST_DEPTH = 100
 """Number of layers that is believed of any run; a larger one must fit the number of its stored arrays."""
 
 
-def load(path: str | Path) -> "Trajectory":
+def load(path: str | Path, *, model: nn.Module | None = None, forward: Forward | None = None) -> "Trajectory":
     """The trajectory in a run folder, with a `DamagedRunWarning` for each of its `problems`.
+
+    Arguments:
+        path: the run folder.
+        model: of a recorded run, a network of the class that was recorded, with any weights; None: what needs weights
+            alone is available. The run's own network is never imported. It is copied, and left as it is.
+        forward: of a recorded run, the function (model, tokens) -> logits that it was recorded with.
 
     Raises:
         StoreError: where `path` is no run folder.
+        InvalidArgumentError: the run was not recorded, so that its config alone gives the network.
+        NotAvailableError: `model` has other parameters than the run stores, or computes other logits.
     """
-    traj = Trajectory(Path(path))
+    traj = Trajectory(Path(path), model=model, forward=forward)
     for problem in traj.problems:
         warnings.warn(problem, DamagedRunWarning, stacklevel=2)
     return traj
@@ -96,8 +107,16 @@ class Trajectory:
         torch.Size([25, 3, 5])
     """
 
-    def __init__(self, folder: Path, *, verify: Literal["first", "always", "never"] = "first") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        verify: Literal["first", "always", "never"] = "first",
+        model: nn.Module | None = None,
+        forward: Forward | None = None,
+    ) -> None:
         self.folder = folder
+        self._given = model, forward
         self._reader = RunReader(folder, verify=verify)
         if "config" not in self._reader.run:
             raise CorruptRunError(f"{folder / 'run.json'} holds no `config`; it was not written by this package.")
@@ -107,6 +126,8 @@ class Trajectory:
             raise StoreError(f"{folder / 'run.json'}: {error}") from error
         except ConfigError as error:
             raise StoreError(f"{folder / 'run.json'} describes a run that this version cannot read: {error}") from error
+        if model is not None or forward is not None:
+            self._require_recorded_logits()
 
     def __repr__(self) -> str:
         steps = self.steps
@@ -124,7 +145,12 @@ class Trajectory:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the stored parameters."""
-        return self._reader.names
+        return tuple(name for name in self._reader.names if name not in self.buffers)
+
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        """Names of the stored arrays that are no parameters: of a recorded network its persistent buffers."""
+        return self.config.model.buffers
 
     @property
     def complete(self) -> bool:
@@ -145,6 +171,11 @@ class Trajectory:
     def run(self) -> dict[str, Any]:
         """Contents of run.json: config, schedule, provenance, and for a replay its stretch."""
         return self._reader.run
+
+    @property
+    def kind(self) -> Kind:
+        """Declarations of who made the run: trained, replayed, imported or recorded."""
+        return kind_of(self.run)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -171,7 +202,7 @@ class Trajectory:
         """The task, rebuilt from the config: inputs, answers and split (an imported run's may be stored with it)."""
         self._require_plausible()
         with self._within_memory():
-            examples = build_task(self.config.task, self.run.get("import", {}).get("split"))
+            examples = build_task(self.config.task, self.kind.stored_task)
         if "examples" in self.run and self.run["examples"] != examples.digest():
             raise NotAvailableError(
                 f"The class {type(self.config.task).__name__} gives other examples than when {self.folder} was "
@@ -197,7 +228,36 @@ class Trajectory:
     def _build(self) -> Network:
         task, unused = self.task, torch.Generator()  # the draws are overwritten
         with self._within_memory():
-            return build_model(self.config.model, task.d_vocab, task.n_ctx, task.d_vocab_out, generator=unused)
+            return build_model(
+                self.config.model,
+                task.d_vocab,
+                task.n_ctx,
+                task.d_vocab_out,
+                generator=unused,
+                stored=self._stored_model,
+            )
+
+    @property
+    def _stored_model(self) -> StoredModel:
+        """Facts by which a recorded network is built."""
+        model, forward = self._given
+        arrays = {name: (self._reader.shape(name), self._reader.dtype(name)) for name in self._reader.names}
+        return StoredModel(arrays, model, forward, self.task.tokens[:1] if len(self.task.tokens) else None)
+
+    def _require_recorded_logits(self) -> None:
+        """Refuse a network that is not the one that was recorded.
+
+        Raises:
+            InvalidArgumentError, NotAvailableError: see `load`.
+        """
+        if self.kind.name != "recorded":
+            raise InvalidArgumentError(
+                f"`model` and `forward` must be left out for {self.folder}, which was {self.kind.name}: its config "
+                "gives its network."
+            )
+        if len(self.steps):
+            network = self.model(int(self.steps[0]))
+            require_same_logits(network, self.task.tokens, self.run["record"].get("logits", []))
 
     def _require_plausible(self) -> None:
         """Refuse a config with larger arrays than the run can have been trained with: building them might never end.
@@ -281,7 +341,7 @@ class Trajectory:
     def first_missing(self, what: Literal["weights", "metrics"]) -> int | None:
         """First step of the run's schedule whose weights or metrics are not stored; None where all are.
 
-        An imported run has no schedule, so nothing of it is missing.
+        An imported or a recorded run has no schedule, so nothing of it is missing.
         """
         missing = np.setdiff1d(self._scheduled(what), self._stored(what))
         return int(missing[0]) if len(missing) else None
@@ -293,10 +353,10 @@ class Trajectory:
     @cached_property
     def _scheduled_weights(self) -> np.ndarray:
         run, last = self.run, self.config.steps
-        start, stop, every = (run.get("replay", {}).get(key, 0) for key in ("start", "stop", "every"))
-        if "import" in run:
+        if not self.kind.plans_steps:
             return np.empty(0, np.int64)
-        if "replay" in run:
+        if self.kind.stretch:
+            start, stop, every = self.kind.stretch
             return np.append(np.arange(start, stop, max(every, 1) if stop <= LONGEST else stop), stop)
         if not run.get("schedule") or last > LONGEST:
             return np.array([last])
@@ -307,11 +367,11 @@ class Trajectory:
 
     @cached_property
     def _scheduled_metrics(self) -> np.ndarray:
-        run, last = self.run, self.config.steps
-        start, stop = (run.get("replay", {}).get(key, 0) for key in ("start", "stop"))
-        if "import" in run or max(last, stop) > LONGEST:
+        last = self.config.steps
+        start, stop, _ = self.kind.stretch or (0, 0, 0)
+        if not self.kind.plans_steps or max(last, stop) > LONGEST:
             return np.empty(0, np.int64)
-        if "replay" in run:
+        if self.kind.stretch:
             return np.arange(start, stop + 1)
         logged = np.array((self.config.log.test | self.config.log.train).steps(last), np.int64)
         return logged[logged >= self.config.first_step]
@@ -346,7 +406,7 @@ class Trajectory:
         Raises:
             UnknownNameError: where the run has no parameter of that name.
         """
-        if name not in self.names:
+        if name not in self._reader.names:
             raise UnknownNameError(
                 f"There is no parameter `{name}` in {self.folder.name}. {did_you_mean(name, self.names)}"
             )
@@ -367,9 +427,9 @@ class Trajectory:
         return self.network.axes_of(name) or tuple(f"axis_{i}" for i in range(len(self._reader.shape(name))))
 
     def state(self, step: int | None = None) -> dict[str, Tensor]:
-        """All parameters at one step (None: the last), by name."""
+        """All parameters, and stored buffers, at one step (None: the last), by name."""
         at = self.position(step)
-        return {name: torch.from_numpy(np.array(self._reader.read(name, at))) for name in self.names}
+        return {name: torch.from_numpy(np.array(self._reader.read(name, at))) for name in self._reader.names}
 
     def model(self, step: int | None = None) -> Network:
         """The model with its weights of one step (None: the last), in evaluation mode, on the CPU."""
@@ -427,11 +487,13 @@ class Trajectory:
         orphans = self._reader.orphaned_states()
         stored = self.full_state_steps
         gaps: dict[str, int] = {what: step for what in WHATS if (step := self.first_missing(what)) is not None}
-        if self.config.steps <= LONGEST and (
-            missing := {*self._from_first(self.config.save.state.steps(self.config.steps)).tolist()} - {*stored}
+        if (
+            self.kind.plans_steps
+            and self.config.steps <= LONGEST
+            and (missing := {*self._from_first(self.config.save.state.steps(self.config.steps)).tolist()} - {*stored})
         ):
             gaps["full state"] = min(missing)  # of those that are kept for replays
-        end = min(gaps.values(), default=self.config.steps)
+        end = min(gaps.values(), default=self.config.steps if self.kind.plans_steps else max(stored, default=0))
         steps = [step for step in stored if step not in orphans and step <= end]
         lost = [orphans[step] for step in sorted(orphans)]
         if not lost and len(steps) < len(stored):

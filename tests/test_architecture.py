@@ -22,7 +22,7 @@ LINES = [
     ["tasks", "models", "store"],
     ["optim", "trajectory"],
     ["training"],
-    ["importers", "analysis"],
+    ["importers", "recording", "analysis"],
     ["benchmarks"],
     ["milestones", "explanation"],
     ["plots"],

@@ -203,7 +203,8 @@ def symmetricity_gradients(batch: CheckpointBatch) -> tuple[Tensor, Tensor]:
 
     def gradient(model: Network) -> Tensor:
         logits, cache = model.run_with_cache(tokens)
-        chosen = logits[:, -1].gather(1, classes[:, None]).sum()  # each input has a row of its own: one sum yields all
+        answers = logits[:, -1] if logits.ndim == 3 else logits
+        chosen = answers.gather(1, classes[:, None]).sum()  # each input has a row of its own: one sum yields all
         return torch.autograd.grad(chosen, cache[batch.context.network.embedded])[0]
 
     gradients = torch.stack(batch.each(gradient, gradients=True))

@@ -66,6 +66,12 @@ class CheckpointBatch:
         return _Weights(found, self.context.description)
 
     @cached_property
+    def _buffers(self) -> dict[str, Tensor]:
+        """Stored arrays that are no parameters, by name, `[step, ...]` each."""
+        traj = self.context.traj
+        return {name: _tensor(traj.param(name)[self.positions]) for name in traj.buffers}
+
+    @cached_property
     def W_E(self) -> Float[Tensor, "step n d_model"]:
         """Embeddings of the operands; '=' and other signs are left out."""
         self._require("W_E", "embedding")
@@ -128,7 +134,7 @@ class CheckpointBatch:
         results = []
         own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
         for i in range(len(self)):
-            model.load_state_dict({name: value[i] for name, value in weights.items()})
+            model.load_state_dict({name: value[i] for name, value in {**self._buffers, **weights}.items()})
             try:
                 with _as_it_was(model), torch.set_grad_enabled(bool(gradients)):
                     results.append(_detached(compute(model), own))

@@ -140,7 +140,8 @@ def measure(
         if context.operation is None:
             attrs["key_irreps"] = "; ".join(map(str, context.given_keys))  # which a netCDF file can hold
     all_or_given = names is None or context.given_keys is not None
-    if context.operation is not None and (all_or_given or any(item.needs("key frequencies") for item in chosen)):
+    sums = context.unmet(("answer is a sum",)) is None
+    if sums and (all_or_given or any(item.needs("key frequencies") for item in chosen)):
         attrs["key_frequencies"] = context.key_list
     return xarray.Dataset(variables, coords=coords, attrs=attrs)
 

@@ -53,7 +53,17 @@ _TABLE = (
         implies=("operand pairs",),
     ),
     # --- answers
-    Requirement("logits of classes", lambda c: c.has_classes, "needs outputs that are logits of classes"),
+    Requirement(
+        "network",
+        lambda c: c.network.can_run,
+        "needs a network that can be run: pass yours as interp.load(folder, model=...)",
+    ),
+    Requirement(
+        "logits of classes",
+        lambda c: c.has_classes,
+        "needs outputs that are logits of classes",
+        implies=("network",),
+    ),
     Requirement(
         "answers are operands",
         lambda c: c.answers_are_operands,
@@ -109,7 +119,12 @@ _TABLE = (
         "needs a model that tells the embedding at each position (`Network.embedded`)",
         implies=("operand table",),
     ),
-    Requirement("neurons", lambda c: c.has_neurons, "needs a model with a hidden layer of neurons before its logits"),
+    Requirement(
+        "neurons",
+        lambda c: c.has_neurons,
+        "needs a model with a hidden layer of neurons before its logits",
+        implies=("network",),
+    ),
     Requirement(
         "pre-activations",
         lambda c: c.has_pre_activations,

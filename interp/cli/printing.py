@@ -36,13 +36,13 @@ def print_state(folder: Path) -> None:
     from interp.trajectory import load
 
     traj = load(folder)
-    if "import" in traj.run:
+    if traj.kind.no_continuation:
         return  # resume refuses it, with the reason
     if traj.complete and traj.problems:
         print(f"{folder} was complete and is damaged; `interp verify {folder}` says what is lost")
     elif traj.diverged is not None:
         print(f"{folder} has diverged, and would again")
-    elif "replay" in traj.run:
+    elif traj.kind.stretch:
         print(f"{folder} is a replay of {traj.run['replay']['of']}")
     elif traj.complete:
         print(f"{folder} is complete; its `interp train ...` with `--existing overwrite` trains it again")
@@ -110,8 +110,8 @@ def last_accuracies(traj: "Trajectory") -> str:
 
 def origin(traj: "Trajectory") -> str:
     """Origin of a run: an import, or the nearest recipe with the changed fields and the time."""
-    if "import" in traj.run:
-        return f"imported, {traj.run['import'].get('format', 'in a format that it does not name')}"
+    if traj.kind.words:
+        return traj.kind.words
     began = str(traj.provenance.get("started", ""))[:16].replace("T", " ")
     return f"{described(traj.config)}; {began}"
 

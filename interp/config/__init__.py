@@ -15,6 +15,7 @@ from interp.config.declared import ModelConfig, TaskConfig
 from interp.config.models import Decoder, FeedForward, Logistic, Recurrent, Transformer
 from interp.config.optimizers import SGD, Adam, AdamW, Interventions, Muon
 from interp.config.origins import Branch, StoredWeights
+from interp.config.recorded import NoTask, RecordedModel, RecordedOptimizer, TableTask
 from interp.config.run import Log, RunConfig, Save
 from interp.config.tasks import Gaussian, Group, Modular, Parity, Sums, Symbolic
 
@@ -33,13 +34,17 @@ __all__ = [
     "ModelConfig",
     "Modular",
     "Muon",
+    "NoTask",
     "Parity",
+    "RecordedModel",
+    "RecordedOptimizer",
     "Recurrent",
     "RunConfig",
     "Save",
     "StoredWeights",
     "Sums",
     "Symbolic",
+    "TableTask",
     "TaskConfig",
     "Transformer",
 ]

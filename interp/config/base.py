@@ -13,8 +13,8 @@ import numbers
 import sys
 import types
 import typing
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Self
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Literal, Self
 
 from interp.config.schedule import AnyOf, Dense, Every, LogSpaced, Schedule, Steps, parse_schedule
 from interp.errors import ConfigError, NotImportedError, did_you_mean
@@ -44,6 +44,9 @@ def added_field(default: Any) -> Any:
 
 class Record:
     """Parent of frozen dataclasses: checks every field against its annotation, then the rules of the class."""
+
+    offered: ClassVar[bool] = True
+    """Whether errors offer the class as a choice; the description of a recorded run is none."""
 
     def __post_init__(self) -> None:
         for name, annotation in _annotations(type(self)).items():
@@ -146,11 +149,9 @@ def _conform(name: str, value: Any, annotation: Any) -> Any:
             return _conform(name, value, kinds[0])
         if isinstance(value, tuple(kinds)):
             return value
-        raise ConfigError(f"`{name}` must be one of {', '.join(k.__name__ for k in kinds)}; got {value!r}.")
+        raise ConfigError(f"`{name}` must be one of {_offered(kinds)}; got {value!r}.")
     if _is_base(annotation) and not isinstance(value, annotation):
-        raise ConfigError(
-            f"`{name}` must be one of {', '.join(k.__name__ for k in _kinds(annotation))}; got {value!r}."
-        )
+        raise ConfigError(f"`{name}` must be one of {_offered(_kinds(annotation))}; got {value!r}.")
     if annotation is Schedule and isinstance(value, str):
         return parse_schedule(value)
     if not isinstance(annotation, type) or not issubclass(annotation, int | float | str | Schedule | Record):
@@ -224,7 +225,7 @@ def _decode(data: Any, annotation: Any, path: str) -> Any:
     elif isinstance(kind, str) and kind in kinds:
         cls = kinds[kind]
     else:
-        raise ConfigError(f"`{path}.kind` must be one of {', '.join(kinds)}; got {kind!r}.")
+        raise ConfigError(f"`{path}.kind` must be one of {_offered(kinds.values())}; got {kind!r}.")
     annotations = _annotations(cls)
     for name in data:
         if name not in annotations:
@@ -245,6 +246,11 @@ def _kinds(annotation: Any) -> tuple[type, ...]:
             cls for cls in _subclasses(annotation) if _is_own(cls) and _is_record(cls) and cls.__name__[0] != "_"
         )
     return (annotation,) if isinstance(annotation, type) and issubclass(annotation, Record) else ()
+
+
+def _offered(kinds: Iterable[type]) -> str:
+    """Names of the classes among which a user chooses."""
+    return ", ".join(kind.__name__ for kind in kinds if not issubclass(kind, Record) or kind.offered)
 
 
 def _is_base(annotation: Any) -> bool:

@@ -84,6 +84,8 @@ class ModelConfig(Record):
     """seed: initial weights come from the run's seed; split: they continue the stream that shuffled the inputs."""
     dropout: float = 0.0
     """Share of the neurons that a training pass drops."""
+    buffers: Any = ()
+    """Names of stored arrays that are no parameters."""
 
     @property
     def slug(self) -> str:

@@ -11,6 +11,7 @@ from interp.config.events import Event, parse_event
 from interp.config.models import Transformer
 from interp.config.optimizers import SGD, Adam, AdamW, Interventions, Muon
 from interp.config.origins import Branch, StoredWeights
+from interp.config.recorded import RecordedOptimizer
 from interp.config.schedule import Every, Schedule
 from interp.config.tasks import Modular
 from interp.errors import ConfigError
@@ -47,7 +48,7 @@ class RunConfig(Record):
 
     task: TaskConfig = field(default_factory=Modular)
     model: ModelConfig = field(default_factory=Transformer)
-    optimizer: AdamW | Adam | SGD | Muon = field(default_factory=AdamW)
+    optimizer: AdamW | Adam | SGD | Muon | RecordedOptimizer = field(default_factory=AdamW)
     steps: int = 10_000
     """Optimiser updates."""
     seed: int = 0

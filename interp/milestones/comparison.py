@@ -125,7 +125,7 @@ def compare(
         last = measure(traj, defined(traj, LAST_STEP_MEASURES), steps=[int(traj.steps[-1])])
         rows.append(
             {
-                "seed": np.nan if "import" in traj.run else traj.config.seed,
+                "seed": traj.config.seed if traj.kind.seeded else np.nan,
                 "task": traj.config.task.slug,
                 "model": traj.config.model.slug,
                 **milestone_row(found),
@@ -372,7 +372,7 @@ def _names(trajs: Sequence[Trajectory]) -> list[str]:
 def _known_fields(traj: Trajectory) -> dict[str, Any]:
     """The config as JSON, without what an import does not know: seeds and fraction where its split is not known."""
     config = traj.config.to_dict()
-    if "import" in traj.run and not traj.task.held_out:
+    if not traj.kind.seeded and not traj.task.held_out:
         config["task"] = {name: x for name, x in config["task"].items() if name not in ("seed", "train_fraction")}
     return config
 

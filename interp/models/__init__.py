@@ -9,17 +9,18 @@ import torch
 from torch.nn.modules.dropout import _DropoutNd as _Dropout
 from torch.nn.parameter import UninitializedParameter
 
-from interp.config import Decoder, FeedForward, Logistic, Recurrent, Transformer
+from interp.config import Decoder, FeedForward, Logistic, RecordedModel, Recurrent, Transformer
 from interp.config.declared import ModelConfig
 from interp.errors import ConfigError, InterpError, error_line
 from interp.models.base import Activations, Answer, Batch, Network, Sizes
 from interp.models.decoder import DecoderNetwork
 from interp.models.feedforward import FeedForwardNetwork
 from interp.models.logistic import LogisticNetwork
+from interp.models.recorded import Forward, RecordedNetwork, StoredModel
 from interp.models.recurrent import RecurrentNetwork
 from interp.models.transformer import TransformerNetwork
 
-__all__ = ["Activations", "Answer", "Batch", "Model", "Network", "Sizes", "build_model"]
+__all__ = ["Activations", "Answer", "Batch", "Forward", "Model", "Network", "Sizes", "StoredModel", "build_model"]
 
 DTYPES = (torch.float16, torch.float32, torch.float64)
 """Types of parameters that checkpoints store."""
@@ -64,12 +65,21 @@ class Model(ModelConfig, ABC):
 
 
 def build_model(
-    config: ModelConfig, d_vocab: int, n_ctx: int, d_vocab_out: int, *, generator: torch.Generator
+    config: ModelConfig,
+    d_vocab: int,
+    n_ctx: int,
+    d_vocab_out: int,
+    *,
+    generator: torch.Generator,
+    stored: StoredModel | None = None,
 ) -> Network:
     """The model that `config` describes, its weights drawn from `generator` (on the CPU).
 
+    `stored` holds what a recorded run knows of its network besides.
+
     Raises:
-        ConfigError: a user's network breaks a rule of `Network`.
+        ConfigError: a user's network breaks a rule of `Network`, or `config` is that of a recorded run, and nothing is
+            stored.
 
     Example:
         >>> model = build_model(Transformer(), 114, 3, 113, generator=torch.Generator().manual_seed(0))
@@ -87,6 +97,13 @@ def build_model(
             return RecurrentNetwork(config, d_vocab, n_ctx, d_vocab_out, generator)
         case Logistic():
             return LogisticNetwork(config, n_ctx, d_vocab_out, generator)
+        case RecordedModel() if stored is not None:
+            return RecordedNetwork(config, Sizes(d_vocab, n_ctx, d_vocab_out), stored)
+        case RecordedModel():
+            raise ConfigError(
+                f"`model` RecordedModel describes the network {config.name} of a recorded run, whose code no config "
+                "holds; a run to train needs a model of this package, or one derived from interp.models.Model."
+            )
         case Model():
             return _built_by_user(config, Sizes(d_vocab, n_ctx, d_vocab_out), generator)
     raise ConfigError(

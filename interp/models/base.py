@@ -171,6 +171,11 @@ class Network(nn.Module, ABC):
         """
         return {}
 
+    @property
+    def can_run(self) -> bool:
+        """Whether the network has a pass; a recorded one has its weights alone where its class is not given."""
+        return True
+
     has_tables: bool = False
     """Whether `pair_tables` tells the network as tables with a row per token, or why this one cannot."""
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from interp.config import SGD, Adam, AdamW, Muon
+from interp.config import SGD, Adam, AdamW, Muon, RecordedOptimizer
+from interp.errors import ConfigError
 from interp.models.base import is_block_matrix
 from interp.optim.muon import OrthogonalizedMomentum
 
@@ -27,7 +28,7 @@ __all__ = [
 
 
 def build_optimizer(
-    config: AdamW | Adam | SGD | Muon,
+    config: AdamW | Adam | SGD | Muon | RecordedOptimizer,
     parameters_by_name: Iterable[tuple[str, nn.Parameter]],
     *,
     muon_turns: Callable[[str, int], bool] = is_block_matrix,
@@ -62,13 +63,20 @@ def build_optimizer(
             matrices = [name for name, W in trained.items() if muon_turns(name, W.ndim - stacked)]
             others = [W for name, W in trained.items() if name not in matrices]
             optimizer = OrthogonalizedMomentum([trained[name] for name in matrices], others, lr)
+        case RecordedOptimizer():
+            raise ConfigError(
+                "`optimizer` RecordedOptimizer is the description of an optimiser that a recorded loop made itself; a "
+                "run to train needs AdamW, Adam, SGD or Muon."
+            )
     set_hyper_parameters(optimizer, config)
     return optimizer
 
 
-def set_hyper_parameters(optimizer: torch.optim.Optimizer, config: AdamW | Adam | SGD | Muon) -> None:
+def set_hyper_parameters(
+    optimizer: torch.optim.Optimizer, config: AdamW | Adam | SGD | Muon | RecordedOptimizer
+) -> None:
     """Give `optimizer` the hyper-parameters of `config` except the learning rate; its state stays."""
-    values: dict[str, Any]
+    values: dict[str, Any] = {}
     match config:
         case Adam():  # and AdamW, whose other forms of decay are interventions
             decay = config.weight_decay if config.decay == "to_zero" else 0.0
@@ -84,7 +92,7 @@ def set_hyper_parameters(optimizer: torch.optim.Optimizer, config: AdamW | Adam 
         group.update(values)
 
 
-def learning_rate(config: AdamW | Adam | SGD | Muon, step: int) -> float:
+def learning_rate(config: AdamW | Adam | SGD | Muon | RecordedOptimizer, step: int) -> float:
     """Learning rate of the update number `step`, counted from 1: lr * min(step / warmup_steps, 1).
 
     With `anneal_steps`, update t after the warm-up has the rate lr (s + (1 - s) (1 + cos(pi t / anneal_steps)) / 2),

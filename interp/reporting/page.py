@@ -236,7 +236,7 @@ def _provenance_rows(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _title(traj: "Trajectory") -> str:
-    if "replay" not in traj.run:
+    if traj.kind.stretch is None:
         return traj.folder.name
     part = traj.run["replay"]
     return f"{part['of']}, steps {part['start']:,} to {part['stop']:,}"

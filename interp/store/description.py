@@ -115,6 +115,21 @@ def _is_origin(value: Any) -> bool:
     )
 
 
+def _is_record(value: Any) -> bool:
+    if not _is_object(value) or not _is_object(value.get("task", {})):
+        return False
+    ended = value.get("interrupted", {"step": 0, "by": ""})
+    if not _is_object(ended) or not _is_step(ended.get("step")) or not _is_text(ended.get("by")):
+        return False
+    masks = [value.get("task", {}).get(side, "") for side in ("train", "test")]
+    logits = value.get("logits", [])
+    return all(_is_text(mask) and HEXADECIMAL.fullmatch(mask) for mask in masks) and (
+        type(logits) is list
+        and all(type(row) is list and all(type(x) in (int, float) for x in row) for row in logits)
+        and len({len(row) for row in logits}) <= 1
+    )
+
+
 PLAIN = re.compile(r"(?!\.)[\w.+-]+")
 HEXADECIMAL = re.compile(r"([0-9a-f]{2})*")
 ENTRIES: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
@@ -128,6 +143,7 @@ ENTRIES: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
         "import": (_is_import, "an object, with masks in hexadecimal where it holds a split"),
         "origin": (_is_origin, "an object with a `digest`, steps that are `proven` and texts of `changes`"),
         "provenance": (_is_provenance, f"an object, with `threads` of 1 to {MOST_THREADS} and a `device`, or without"),
+        "record": (_is_record, "an object, with a `task` whose masks are in hexadecimal, and rows of `logits`"),
         "replay": (_is_stretch, "an object with `of`, `start`, `stop`, `every` and `from_state`"),
         "schedule": (_is_text, "a text"),
     }

@@ -301,6 +301,34 @@ class RunWriter:
             publish(path, [b"\n".join([*kept, b""])], fsync=self._fsync, replace=True)
             self._logged_bytes, self._logged = metrics_digest(path)
 
+    def cut_after(self, step: int) -> None:
+        """Drop weights of steps > `step`, from the last one backwards, for a loop that goes on from there otherwise.
+
+        A segment that holds `step` and later ones is published anew up to it before it is deleted; after a kill in
+        between, the next writer deletes it.
+        """
+        self.commit()
+        if self._last_committed is None or self._last_committed <= step:
+            return
+        self._reopen()
+        reader = RunReader(self.folder, verify="first")
+        for file in reversed(reader._segments):
+            if file.steps[-1] <= step:
+                break
+            kept = [int(own) for own in file.steps if own <= step]
+            if kept:
+                data = file.map()
+                arrays = {name: np.array(file.view(data, name)[: len(kept)]) for name in reader.names}
+                path = self.folder / "trajectory" / f"{kept[0]:08d}-{kept[-1]:08d}.safetensors"
+                extra = {"run": self._identity, "steps": json.dumps(kept), "previous": file.previous}
+                commit_arrays(path, arrays, len(kept), extra, fsync=self._fsync)
+            with naming(file.path):
+                file.path.unlink()
+        if self._fsync:
+            sync_folder(self.folder / "trajectory")
+        self._recover()
+        self._last_appended = -1
+
     def close(self) -> None:
         """Commit and release the lock; also after an error of the background thread, which is raised again."""
         try:
@@ -332,6 +360,7 @@ class RunWriter:
                 inside(self.folder, child).mkdir(exist_ok=True)
                 if self._fsync:  # a file that was published just before a kill is durable, too
                     sync_folder(self.folder / child)
+        self._finish_cut()
         metrics = self.folder / "metrics.jsonl"
         _, torn = metrics_lines(metrics)
         if torn:
@@ -351,6 +380,20 @@ class RunWriter:
         self._last_committed = int(reader.steps[-1]) if len(reader.steps) else None
         self._stored_until = -1 if self._last_committed is None else self._last_committed
         self._previous = reader._segments[-1].reference if reader._segments else ""
+
+    def _finish_cut(self) -> None:
+        """Delete a segment of which a shorter one is there already: `cut_after` was killed between the two."""
+        files = listing(self.folder / "trajectory", r"(\d{8,})-(\d{8,})\.safetensors")
+        for ((first, _), shorter), ((other, _), longer) in itertools.pairwise(files):
+            if first != other:
+                continue
+            short, long = SealedFile(shorter), SealedFile(longer)
+            rows = range(len(short.steps))
+            if (short.run, short.previous) == (long.run, long.previous) and all(
+                short.digest(name, row) == long.digest(name, row) for name in short.spec for row in rows
+            ):
+                with naming(longer):
+                    longer.unlink()
 
     def _holdings(self) -> Holdings:
         """Inventory of all committed files."""

@@ -3,8 +3,9 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
-from interp.config import Gaussian, Group, Modular, Parity, Sums, Symbolic
+from interp.config import Gaussian, Group, Modular, NoTask, Parity, Sums, Symbolic, TableTask
 from interp.config.declared import TaskConfig
 from interp.errors import ConfigError, InterpError, error_line
 from interp.tasks.algebraic import modular_task
@@ -27,6 +28,7 @@ from interp.tasks.objective import AnswerAndClosing, CrossEntropy, NearestCode, 
 from interp.tasks.parity import parity_task
 from interp.tasks.sums import sums_task
 from interp.tasks.symbolic import symbolic_task
+from interp.tasks.tables import examples_of_words, no_examples, table
 
 __all__ = [
     "AnswerAndClosing",
@@ -48,6 +50,7 @@ __all__ = [
     "Tuples",
     "build_task",
     "split",
+    "table",
     "tuples_of",
 ]
 
@@ -82,10 +85,11 @@ class Task(TaskConfig, ABC):
         """All inputs with answers and split: a pure function of the config, which draws from its own seed alone."""
 
 
-def build_task(config: TaskConfig, stored: Mapping[str, str] | None = None) -> Examples:
+def build_task(config: TaskConfig, stored: Mapping[str, Any] | None = None) -> Examples:
     """The task that `config` describes; a pure function of it, and of `stored` where the config says so.
 
-    `stored` holds the masks `train` and `test` of an imported run as text (see `tasks.base.packed`).
+    `stored` holds the masks `train` and `test` of an imported run as text (see `tasks.base.packed`), or the examples of
+    a recorded one (see `tasks.tables`).
 
     Raises:
         ConfigError: the split is stored, and there is none.
@@ -103,6 +107,9 @@ def build_task(config: TaskConfig, stored: Mapping[str, str] | None = None) -> E
                 "`task.split` stored is the split of an imported run, which only its folder holds; a run to train "
                 "needs a recipe: torch-randperm, python-shuffle or numpy-shuffle."
             )
+        match config:
+            case TableTask():
+                return examples_of_words(stored)
         task = build_task(config.replace({"split": "torch-randperm"}))
         train, test = (unpacked(stored[side], len(task.labels)) for side in ("train", "test"))
         return replace(task, train=train, test=test)
@@ -119,6 +126,8 @@ def build_task(config: TaskConfig, stored: Mapping[str, str] | None = None) -> E
             return parity_task(config)
         case Gaussian():
             return gaussian_task(config)
+        case NoTask():
+            return no_examples()
         case Task():
             return _given_by_user(config)
     raise ConfigError(

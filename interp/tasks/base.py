@@ -203,7 +203,7 @@ class Examples:
                         "or form are Sequences()."
                     )
         answered = (self.train | self.test).nonzero().flatten()
-        right = self._follows_operation(tuples)[answered]
+        right = self.follows_operation(tuples)[answered]
         if 2 * int(right.sum()) < len(right):
             at = int(answered[~right][0])
             raise InvalidArgumentError(
@@ -212,7 +212,7 @@ class Examples:
                 "Correct the labels, or leave `operation` empty."
             )
 
-    def _follows_operation(self, tuples: Int[Tensor, "input arity"]) -> Bool[Tensor, " input"]:
+    def follows_operation(self, tuples: Int[Tensor, "input arity"]) -> Bool[Tensor, " input"]:
         """Whether the label of each tuple is what `operation` makes of it: as residues, or as numbers."""
         places = torch.full((max(int(self.classes.max()), int(self.labels.max())) + 1,), -1)
         places[self.classes] = torch.arange(len(self.classes))

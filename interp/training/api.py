@@ -39,7 +39,7 @@ from interp.training.ensemble import require_equal_inputs, require_equal_shape
 from interp.training.environment import choose_device, provenance, run_environment
 from interp.training.folders import Beginnings, delete_never_begun
 from interp.training.loop import Member, Plan, RunInterrupted, Stretch, WholeRun, advance, build_step
-from interp.training.members import members_of, new_state, position_among, refuse_imported, restored_states
+from interp.training.members import members_of, new_state, position_among, refuse_foreign, restored_states
 from interp.training.observers import Observer, check_observers
 from interp.training.origins import (
     Beginning,
@@ -220,14 +220,14 @@ def _resume(
     """See `resume`; `source` is the run with whose weights this one begins, where it is not beside it."""
     check_observers(observers)
     traj = Trajectory(path)
-    refuse_imported(traj)
+    refuse_foreign(traj)
     if traj.diverged is not None:
         raise divergence(traj)
     if traj.complete and traj.problems:
         raise CorruptRunError(f"{traj.problems[0]} Restore it; `interp verify {traj.folder}` says what is lost.")
     if traj.complete:
         return traj
-    if "replay" in traj.run:
+    if traj.kind.stretch:
         raise NotAvailableError(f"{path} is a replay; run `interp replay` again with the same range instead.")
     began = traj.provenance
     place = choose_device(device or began.get("device"))
@@ -365,7 +365,7 @@ def replay(
     """
     check_observers(observers)
     traj = as_trajectory(traj)
-    refuse_imported(traj)
+    refuse_foreign(traj)
     for name, value in (("start", start), ("stop", stop), ("every", every)):
         if not is_whole(value) or (name == "every" and value < 1):
             least = ">= 1" if name == "every" else "stored"

@@ -20,7 +20,7 @@ from interp.literals import is_whole
 from interp.store.conditions import conditions, differences, differences_in_words, throughout
 from interp.training.environment import choose_device, provenance, run_environment
 from interp.training.loop import Member, Stretch, advance
-from interp.training.members import members_of, position_among, refuse_imported, restored_states
+from interp.training.members import members_of, position_among, refuse_foreign, restored_states
 from interp.training.observers import ObservedRun, Observer
 from interp.training.recording import ProgressBar
 from interp.trajectory import Trajectory, as_trajectory
@@ -90,7 +90,7 @@ def verify_updates(
     if not is_whole(count) or count < 1:
         raise InvalidArgumentError(f"`count` must be a whole number >= 1; got {count!r}.")
     traj = as_trajectory(run)
-    refuse_imported(traj)
+    refuse_foreign(traj)
     known = sorted({*traj.steps.tolist(), *traj.full_state_steps})
     following = dict(itertools.pairwise(known))
     candidates = [(step, following[step]) for step in traj.full_state_steps if step in following]

@@ -12,7 +12,7 @@ from interp.training.folders import Beginnings
 from interp.training.state import TrainState
 from interp.trajectory import Trajectory
 
-__all__ = ["members_of", "new_state", "position_among", "refuse_imported", "restored_states"]
+__all__ = ["members_of", "new_state", "position_among", "refuse_foreign", "restored_states"]
 
 
 def members_of(traj: Trajectory) -> list[Trajectory]:
@@ -89,10 +89,7 @@ def new_state(member: Trajectory, device: torch.device) -> TrainState:
     return state
 
 
-def refuse_imported(traj: Trajectory) -> None:
-    """Refuse an imported run, of which no step can be computed again."""
-    if "import" in traj.run:
-        raise NotAvailableError(
-            f"{traj.folder} was imported: its weights are known, the state of the optimiser is not, so no step of it "
-            "can be computed again. `interp train` trains a run of its own."
-        )
+def refuse_foreign(traj: Trajectory) -> None:
+    """Refuse a run of which no step can be computed again, since this package did not train it."""
+    if traj.kind.no_continuation:
+        raise NotAvailableError(f"{traj.folder} {traj.kind.no_continuation}")

@@ -26,7 +26,7 @@ from interp.errors import ConfigError, CorruptRunError, InvalidArgumentError, No
 from interp.literals import is_whole, write_value
 from interp.store.opening import is_there
 from interp.training.loop import Member, Stretch, advance
-from interp.training.members import members_of, position_among, refuse_imported, restored_states
+from interp.training.members import members_of, position_among, refuse_foreign, restored_states
 from interp.training.observers import ObservedRun, Observer
 from interp.training.state import TrainState
 from interp.trajectory import Trajectory, as_trajectory
@@ -61,8 +61,8 @@ def branch_config(traj: Trajectory, step: int, changes: Mapping[str, Any]) -> Ru
         ConfigError: a change breaks a rule, or is one that a branch cannot make.
         NotAvailableError: the run was imported, or is a replay.
     """
-    refuse_imported(traj)
-    if "replay" in traj.run:
+    refuse_foreign(traj)
+    if traj.kind.stretch:
         raise NotAvailableError(f"{traj.folder} is a replay; branch the run that it replays.")
     end = max([*traj.steps.tolist()[-1:], *traj.full_state_steps[-1:]], default=traj.config.first_step)
     if not is_whole(step) or not traj.config.first_step <= step <= end:
