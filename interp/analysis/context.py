@@ -399,7 +399,8 @@ class RunContext:
         size = CHUNK_STEPS
         if inputs == "activations":
             neurons = self.model.neuron_logit_map().shape[0] if self.has_neurons else 0
-            size = CHUNK_BYTES // (4 * len(self.labels) * (neurons + 2 * self.examples.d_vocab_out))
+            held = 4 * len(self.labels) * (neurons + 2 * self.examples.d_vocab_out)
+            size = CHUNK_BYTES // max(held, 1)
         size = max(1, size // at_once)
         for low in range(0, len(positions), size):
             yield positions[low : low + size]
