@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp.errors import ConfigError, ForeignFormatError, InterpError, RunExistsError, RunLockedError
 from interp.importers.files import Dump, digest_of, read_dump, with_steps
 from interp.importers.layouts import detect
-from interp.importers.proof import Proof, evaluate
-from interp.importers.reading import ImportedRun, read_run
+from interp.importers.proof import Proof
+from interp.importers.reading import ImportedRun, NotFiniteError, kept_steps, left_out, read_run
 from interp.importers.sources import find_sources
 from interp.store import RunWriter
 from interp.store.opening import delete_run
@@ -100,14 +101,14 @@ def import_checkpoints(
             delete_run(folder)
     with _named(path):
         dump = with_steps(read_dump(sources), steps)
-        state = dump.checkpoints[-1].load()
+        state = _last_finite(dump)
         layout, cleaning = detect(state, dump.about, format)
         last = layout.translate(cleaning(state))
         run = read_run(dump, layout, cleaning, layout.describe(last, dump.about), last, assume, steps is not None)
     source = {"from": path.name, "files": len(sources.files), "sha256": sha256, "format": layout.name}
     folder = root / f"{run.config.task.slug}-{run.config.model.slug}-imported-{key}"
     try:
-        _write(folder, path, dump, run, source, progress)
+        _write(folder, path, run, source, progress)
     except (RunExistsError, RunLockedError):  # the folder is another process's, which imports the same files
         raise
     except BaseException:  # a later file may contradict the first
@@ -138,9 +139,18 @@ def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in line)
 
 
-def _write(folder: Path, path: Path, dump: Dump, run: ImportedRun, source: Mapping[str, Any], progress: bool) -> None:
+def _last_finite(dump: Dump) -> Mapping[str, Tensor]:
+    """The last weights that are numbers; of a run that diverged, those before. Without any, the last."""
+    for checkpoint in reversed(dump.checkpoints):
+        state = checkpoint.load()
+        if all(x.isfinite().all() for x in state.values() if x.is_floating_point() and x.ndim):
+            return state
+    return dump.checkpoints[-1].load()
+
+
+def _write(folder: Path, path: Path, run: ImportedRun, source: Mapping[str, Any], progress: bool) -> None:
     """Write the run folder: weights, the stored metrics, and at every checkpoint the metrics that the file lacks."""
-    proof = run.proof
+    proof, dump = run.proof, run.dump
     verdict = (
         f"{proof.compared} stored numbers agree with those of the imported weights, to {proof.difference:.1e}"
         if proof.compared
@@ -182,14 +192,23 @@ def _write(folder: Path, path: Path, dump: Dump, run: ImportedRun, source: Mappi
         for step, record in _stored_metrics(dump, proof).items():
             writer.log({"step": step, **record})
         count = len(dump.checkpoints)
+        kept, broken = list[int](), list[str]()
         for i in tqdm(range(count), unit="checkpoint", disable=not progress, dynamic_ncols=True):
-            with _named(path):
-                weights = run.reader.read(dump, i)
+            try:
+                with _named(path):
+                    weights = run.reader.read(dump, i)
+            except NotFiniteError as error:
+                broken.append(left_out(error))
+                continue
+            kept.append(run.steps[i])
             writer.append(run.steps[i], {name: x.numpy() for name, x in weights.items()})
             if len(dump.curves) < 4:
-                numbers = evaluate(run.reader.logits(weights), run.examples, precision)
+                numbers = run.reader.outputs(weights).numbers(run.examples, precision)
                 missing = {name: value for name, value in numbers.items() if name not in dump.curves}
                 writer.log({"step": run.steps[i], **missing})
+        if broken:  # the schedule is that of the steps that are there
+            imported["said"] = [*imported["said"], *broken]
+            writer.replace_run({**about, "config": kept_steps(run.config, kept).to_dict(), "import": imported})
         writer.finish()
 
 

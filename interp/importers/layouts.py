@@ -23,11 +23,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor
 
 from interp.config import AdamW, FeedForward, Modular, RunConfig
+from interp.config.models import Activation
 from interp.config.recipes import RECIPES
 from interp.config.tasks import Operation
 from interp.errors import ForeignFormatError
@@ -173,10 +174,10 @@ def _transposed(state: State) -> dict[str, Tensor]:
 
 def _hooked(state: State, about: Mapping[str, Any]) -> Description:
     for key, allowed in (
-        ("normalization_type", (None,)),
+        ("normalization_type", ("LN", None) if "ln_final.w" in state else (None,)),
         ("positional_embedding_type", ("standard",)),
         ("use_attn_scale", (True,)),
-        ("attn_only", (False,)),
+        ("attn_only", (not any(".mlp." in name for name in state),)),
     ):
         if about.get(key, allowed[0]) not in allowed:
             raise ForeignFormatError(f"`{key}` of the configuration must be {allowed[0]}; got {about[key]!r}.")
@@ -267,10 +268,24 @@ def _numbers(d_vocab: int, n_ctx: int, d_vocab_out: int, task: Modular) -> Modul
     )
 
 
+ACTIVATIONS = {
+    **{name: name for name in get_args(Activation)},
+    **dict.fromkeys(("gelu_fast", "gelu_pytorch_tanh", "gelu_tanh", "newgelu", "newgeluactivation"), "gelu_new"),
+    **dict.fromkeys(("quadratic", "quad", "x^2", "x2", "squared"), "square"),
+    **dict.fromkeys(("swish",), "silu"),
+    **dict.fromkeys(("linear", "none"), "identity"),
+}
+"""Activations of this package, by the names of configurations."""
+
+
 def _activation(name: object) -> Any:
-    if str(name).lower() not in ("relu", "gelu"):
-        raise ForeignFormatError(f"The activation of the configuration must be relu or gelu; got {name!r}.")
-    return str(name).lower()
+    found = ACTIVATIONS.get(str(name).lower().removeprefix("nn.").removesuffix("()"))
+    if found is None:
+        raise ForeignFormatError(
+            f"The activation of the configuration must be relu or gelu, or another of "
+            f"{', '.join(sorted({*ACTIVATIONS.values()} - {'relu', 'gelu'}))}; got {name!r}."
+        )
+    return found
 
 
 # --- feed-forward networks --------------------------------------------------------------------------------------------

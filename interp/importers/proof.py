@@ -11,16 +11,18 @@ is written before or after update number e. With s and t in {0, 1} such that che
 for a file with its last checkpoint only, the published loop of the layout decides.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from interp.tasks import Examples
 from interp.tasks.objective import answer_loss
 
-__all__ = ["Proof", "evaluate", "prove"]
+__all__ = ["Outputs", "Proof", "prove"]
 
 TOLERANCE = 1e-2
 """Largest relative difference at which numbers agree; differences are relative to the stored number, at least FLOOR."""
@@ -53,13 +55,49 @@ class Proof:
     """Offset s - t: entry i of the test metrics belongs to the weights after i + s - t updates."""
 
 
-def evaluate(logits: Float[Tensor, "pair d_vocab_out"], task: Examples, precision: str) -> dict[str, float]:
-    """Loss [nats] and accuracy on both sides of the split, under the names of the run's metrics."""
-    numbers = {}
-    for side, mask in (("train", task.train), ("test", task.test)):
-        loss, correct = answer_loss(logits[mask], task.labels[mask], precision)
-        numbers[f"{side}_loss"], numbers[f"{side}_accuracy"] = float(loss), float(correct.double().mean())
-    return numbers
+class Outputs:
+    """Outputs of a network for all pairs, of which only what is asked for is kept.
+
+    The logits of few pairs are kept; those of many are computed in batches, again for each set of answers.
+    """
+
+    def __init__(self, batches: Callable[[], Iterator[Float[Tensor, "batch d_vocab_out"]]], at_once: bool) -> None:
+        self._batches = batches
+        self._logits = next(batches()) if at_once else None
+        self._answers: Tensor | None = None
+        self._losses: Tensor | None = None
+        self._guesses: Tensor | None = None
+
+    def guesses(self) -> Int[Tensor, " pair"]:
+        """The class of the largest logit, by pair."""
+        if self._guesses is None:
+            self._guesses = torch.cat([logits.argmax(1) for logits in self._each()])
+        return self._guesses
+
+    def losses(self, answers: Int[Tensor, " pair"]) -> Float[Tensor, " pair"]:
+        """Cross-entropy [nats] of the answers by pair, in float64."""
+        if self._losses is None or self._answers is None or not torch.equal(self._answers, answers):
+            parts, at = [], 0
+            for logits in self._each():
+                due = answers[at : at + len(logits)]
+                parts.append(F.cross_entropy(logits.double(), due, reduction="none"))
+                at += len(logits)
+            self._answers, self._losses = answers, torch.cat(parts)
+        return self._losses
+
+    def numbers(self, task: Examples, precision: str) -> dict[str, float]:
+        """Loss [nats] and accuracy on both sides of the split, under the names of the run's metrics."""
+        numbers = {}
+        for side, mask in (("train", task.train), ("test", task.test)):
+            if self._logits is not None:
+                loss, correct = answer_loss(self._logits[mask], task.labels[mask], precision)
+            else:
+                loss, correct = self.losses(task.labels)[mask].mean(), (self.guesses() == task.labels)[mask]
+            numbers[f"{side}_loss"], numbers[f"{side}_accuracy"] = float(loss), float(correct.double().mean())
+        return numbers
+
+    def _each(self) -> Iterator[Tensor]:
+        return self._batches() if self._logits is None else iter([self._logits])
 
 
 def prove(

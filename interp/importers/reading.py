@@ -1,8 +1,9 @@
 """The run behind a dump: its operation, split and steps, with a proof that the weights are read correctly."""
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -15,33 +16,41 @@ from interp.config.tasks import Operation
 from interp.errors import ConfigError, ForeignFormatError
 from interp.importers.files import Dump
 from interp.importers.layouts import Description, Layout
-from interp.importers.proof import Proof, evaluate, prove
+from interp.importers.proof import Outputs, Proof, prove
 from interp.importers.splits import SplitReading, read_split
 from interp.importers.states import Cleaning
 from interp.models import Network, build_model
 from interp.tasks import Examples, build_task
 
-__all__ = ["CheckpointReader", "ImportedRun", "read_run"]
+__all__ = ["CheckpointReader", "ImportedRun", "NotFiniteError", "kept_steps", "left_out", "read_run"]
 
 NUMBERINGS = ("updates", "indices")
 """Meanings of a checkpoint's number n: it has seen n updates, or n + 1 (n is the index of the last update)."""
 LARGEST = 2**29
-"""Bound on the numbers that an evaluation holds at once: pairs times positions times the width of the widest layer."""
+"""Bound on the numbers of an evaluation: pairs times positions times the width of the widest layer."""
+AT_ONCE = 2**26
+"""Bound on those that are held at once; with more, pairs are evaluated in batches."""
 POSITIONS = 3
 """Largest number of positions of an input."""
 LEARNT = 3
 """Multiple of chance accuracy above which a network's answers determine the operation."""
 
 
+class NotFiniteError(ForeignFormatError):
+    """Weights of a checkpoint are NaN or infinite."""
+
+
 class CheckpointReader:
     """Weights and logits of one checkpoint after the other, through one model."""
 
-    def __init__(self, layout: Layout, cleaning: Cleaning, config: RunConfig, task: Examples) -> None:
+    def __init__(self, layout: Layout, cleaning: Cleaning, config: RunConfig, task: Examples, batches: int = 1) -> None:
         self._layout, self._cleaning = layout, cleaning
         unused = torch.Generator()  # the draws are overwritten
         self._model: Network = build_model(config.model, task.d_vocab, task.n_ctx, task.d_vocab_out, generator=unused)
         self._shapes = {name: tuple(x.shape) for name, x in self._model.state_dict().items()}
-        self._pairs = self._model.prepare(task.tokens)
+        self._batches = [
+            self._model.prepare(tokens) for tokens in task.tokens.split(max(1, math.ceil(len(task.tokens) / batches)))
+        ]
 
     def read(self, dump: Dump, i: int) -> dict[str, Tensor]:
         """The weights of checkpoint `i` under this package's names, in float32."""
@@ -66,23 +75,30 @@ class CheckpointReader:
         numbers = {name: weights[name].to(torch.float32) for name in sorted(self._shapes)}
         for name, x in numbers.items():
             if not x.isfinite().all():
-                raise ForeignFormatError(
+                raise NotFiniteError(
                     f"{where}: `{name}` must hold finite float32 numbers; got {int(x.isnan().sum())} NaN, "
                     f"{int(x.isinf().sum())} infinite, of {x.numel()}."
                 )
         return numbers
 
-    @torch.no_grad()
-    def logits(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """Logits of all pairs, [pair, d_vocab_out]."""
-        self._model.load_state_dict(dict(weights))
-        return self._model.answer_logits(self._pairs)
+    def outputs(self, weights: Mapping[str, Tensor]) -> Outputs:
+        """Outputs for all pairs."""
+
+        @torch.no_grad()
+        def batches() -> Iterator[Tensor]:
+            self._model.load_state_dict(dict(weights))
+            for batch in self._batches:
+                yield self._model.answer_logits(batch)
+
+        return Outputs(batches, at_once=len(self._batches) == 1)
 
 
 @dataclass(frozen=True)
 class ImportedRun:
     """A dump with its config, split, steps and proof."""
 
+    dump: Dump
+    """Checkpoints, without those that were seen not to be finite."""
     config: RunConfig
     examples: Examples
     reader: CheckpointReader
@@ -125,14 +141,14 @@ def read_run(
     )
     if task.p**2 * widest > LARGEST:
         raise ForeignFormatError(
-            f"All pairs are evaluated at once, which must take at most {LARGEST} numbers; the {task.p**2} pairs of "
-            f"p = {task.p} take {widest} numbers each."
+            f"All pairs, evaluated at once or in batches, must take at most {LARGEST} numbers; the {task.p**2} pairs "
+            f"of p = {task.p} take {widest} numbers each."
         )
-    reader = CheckpointReader(layout, cleaning, config, build_task(task))
+    reader = CheckpointReader(
+        layout, cleaning, config, build_task(task), batches=math.ceil(task.p**2 * widest / AT_ONCE)
+    )
+    dump, outputs = _looked_at(dump, reader)
     epochs = [checkpoint.epoch for checkpoint in dump.checkpoints]
-    numbered = [i for i, epoch in enumerate(epochs) if epoch is not None] or [0]
-    chosen = sorted({numbered[0], numbered[len(numbered) // 2], numbered[-1], len(epochs) - 1})
-    logits = {i: reader.logits(reader.read(dump, i)) for i in chosen}
 
     script = layout.script if dump.script is None else dump.script
     updates = _assumed_updates(assume["steps"], epochs) if "steps" in assume else int(bool(script))
@@ -140,7 +156,7 @@ def read_run(
 
     def prove_with(examples: Examples) -> Proof:
         precision = config.optimizer.loss_precision
-        numbers = [(e, evaluate(x, examples, precision)) for i, x in logits.items() if (e := epochs[i]) is not None]
+        numbers = [(e, x.numbers(examples, precision)) for i, x in outputs.items() if (e := epochs[i]) is not None]
         return prove(numbers, dump.curves, updates=updates, tests_after_update=layout.tests_after_update)
 
     drawn_by_none = set[str]()
@@ -155,10 +171,11 @@ def read_run(
             prove_with=prove_with,
             unproven=unproven,
             drawn_by_none=drawn_by_none,
+            losses_of=lambda answers: [x.losses(answers) for x in outputs.values()],
         )
 
     assumed = list(described.assumed)
-    operation, candidates, doubt = _operations(task, logits[chosen[-1]], _source_of_operation(described, assume))
+    operation, candidates, doubt = _operations(task, outputs[max(outputs)], _source_of_operation(described, assume))
     readings = (split_of(candidate) for candidate in candidates)
     found = first = next(readings)
     if operation == "assumed":  # the network has learnt too little for its answers to decide; its losses may
@@ -184,11 +201,12 @@ def read_run(
         share = min(max(n_train, 1), n - 1) / n if found.origin.startswith("stored") else task.train_fraction
         task = task.replace({"split": "stored", "train_fraction": share})
     steps, assumed_steps = _steps(dump, proof, script, given or "steps" in assume)
-    changes: dict[str, Any] = {"task": task, "steps": max(1, steps[-1]), "save": Save(weights=_schedule(steps))}
+    changes: dict[str, Any] = {"task": task}
     if config.model.init_stream == "split" and task.split != "torch-randperm":
         changes["model.init_stream"] = "seed"
-    config = config.replace(changes)
+    config = kept_steps(config.replace(changes), steps)
     return ImportedRun(
+        dump,
         config,
         found.examples,
         reader,
@@ -200,6 +218,30 @@ def read_run(
         (*assumed, *assumed_steps),
         (*dump.said, *cleaning.said),
     )
+
+
+def _looked_at(dump: Dump, reader: CheckpointReader) -> tuple[Dump, dict[int, Outputs]]:
+    """Outputs of the first, the middle and the last checkpoint, and the dump without those that are not finite."""
+    while True:
+        epochs = [checkpoint.epoch for checkpoint in dump.checkpoints]
+        numbered = [i for i, epoch in enumerate(epochs) if epoch is not None] or [0]
+        chosen = sorted({numbered[0], numbered[len(numbered) // 2], numbered[-1], len(epochs) - 1})
+        outputs = dict[int, Outputs]()
+        try:
+            for i in chosen:
+                outputs[i] = reader.outputs(reader.read(dump, i))
+        except NotFiniteError as error:
+            if len(dump.checkpoints) == 1:
+                raise
+            rest = (*dump.checkpoints[: (at := chosen[len(outputs)])], *dump.checkpoints[at + 1 :])
+            dump = replace(dump, checkpoints=rest, said=(*dump.said, left_out(error)))
+            continue
+        return dump, outputs
+
+
+def left_out(error: NotFiniteError) -> str:
+    """The sentence about a checkpoint that is not imported."""
+    return f"left out: {error}"
 
 
 def _steps(dump: Dump, proof: Proof, script: str, given: bool) -> tuple[tuple[int, ...], list[str]]:
@@ -252,7 +294,7 @@ def _source_of_operation(described: Description, assume: Mapping[str, Any]) -> s
     return "given by the configuration" if described.knows_operation else ""
 
 
-def _operations(task: Modular, logits: Tensor, source: str) -> tuple[str, list[Modular], str]:
+def _operations(task: Modular, outputs: Outputs, source: str) -> tuple[str, list[Modular], str]:
     """Operations to try: the stated operation (if it has a `source`), else the network's answers decide, else all.
 
     Before and after the tasks to try: the source of the operation in words, and a doubt where the answers contradict
@@ -265,7 +307,7 @@ def _operations(task: Modular, logits: Tensor, source: str) -> tuple[str, list[M
         except ConfigError:  # division, where p is not prime
             continue
         full = build_task(candidate)
-        correct = logits.argmax(1) == full.labels
+        correct = outputs.guesses() == full.labels
         accuracy[candidate] = float(correct[full.train | full.test].double().mean())
     best = max(accuracy, key=lambda candidate: accuracy[candidate])
     learnt = accuracy[best] >= LEARNT / task.p
@@ -278,6 +320,11 @@ def _operations(task: Modular, logits: Tensor, source: str) -> tuple[str, list[M
     better = f"{accuracy[best]:.1%} of all pairs by {best.operation}"
     doubt = f"the weights answer {better} and {accuracy[task]:.1%} by {task.operation}"
     return f"{stated}, {accuracy[best]:.1%} by {best.operation}", [task], doubt
+
+
+def kept_steps(config: RunConfig, steps: Sequence[int]) -> RunConfig:
+    """The run with weights of these steps."""
+    return config.replace({"steps": max(1, steps[-1]), "save": Save(weights=_schedule(steps))})
 
 
 def _schedule(steps: Sequence[int]) -> Schedule:
