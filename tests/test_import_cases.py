@@ -1,6 +1,7 @@
 """Checkpoints as people have them, one small file or folder for each kind of report, and what importing makes of it."""
 
 import argparse
+import itertools
 import json
 
 import numpy as np
@@ -10,8 +11,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from interp.cli import main
+from interp.config import Decoder, FeedForward, Modular, Recurrent, Transformer
 from interp.errors import ConfigError, ForeignFormatError
-from interp.importers import import_checkpoints
+from interp.importers import import_checkpoints, reading
+from interp.models import build_model
+from interp.tasks import build_task
 from tests.test_importers import LeftHanded, P, hooked, same_logits, seeded
 
 
@@ -196,6 +200,249 @@ def test_a_namespace_is_read_without_running_code(tmp_path):
     (model,) = networks(1)
     torch.save({"state_dict": hooked(model), "hyper_parameters": Namespace(), "step": 3}, tmp_path / "m.ckpt")
     assert import_checkpoints(tmp_path / "m.ckpt", root=tmp_path).config.optimizer.lr == 0.25
+
+
+# --- networks ---------------------------------------------------------------------------------------------------------
+
+
+def one_hot(model, a, b):
+    """Logits of a network on one-hot operands side by side, [pair, p]."""
+    p = P
+    return model(torch.cat([torch.eye(p)[a], torch.eye(p)[b]], 1))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("hidden", [(20,), (20, 15)])
+def test_any_chain_of_linear_layers(bias, hidden, tmp_path):
+    a, b = torch.arange(P).repeat_interleave(P), torch.arange(P).repeat(P)
+    widths = [2 * P, *hidden, P]
+    layers = [nn.Linear(*pair, bias=bias) for pair in itertools.pairwise(widths)]
+    sequential = nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))[:-1]
+    expected = one_hot(sequential, a, b).detach()
+    state = sequential.state_dict()
+    torch.save(state, tmp_path / "torch.pt")
+    turned = {
+        f"Dense_{name.replace('weight', 'kernel')}": x.movedim(0, -1).contiguous().numpy() for name, x in state.items()
+    }
+    np.savez(tmp_path / "jax.npz", **{f"params/{name.replace('.', '/')}": x for name, x in turned.items()})
+    for name in ("torch.pt", "jax.npz"):
+        traj = import_checkpoints(tmp_path / name, root=tmp_path)
+        assert traj.run["import"]["format"] == "linear-layers"
+        assert traj.config.model.embedding == "one-hot"
+        torch.testing.assert_close(traj.model()(traj.task.tokens)[:, -1], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("tables", "side_by_side"), [(1, True), (1, False), (2, True), (2, False)])
+def test_a_chain_behind_embeddings(tables, side_by_side, tmp_path):
+    embeddings = [nn.Embedding(P, 4) for _ in range(tables)]
+    first, last = nn.Linear(8 if side_by_side else 4, 9), nn.Linear(9, P, bias=False)
+    a, b = torch.arange(P).repeat_interleave(P), torch.arange(P).repeat(P)
+    x = embeddings[0](a), embeddings[-1](b)
+    expected = last(first(torch.cat(x, 1) if side_by_side else sum(x)).relu()).detach()
+    state = {f"tok{i}.weight": table.weight for i, table in enumerate(embeddings)}
+    state |= {"up.weight": first.weight, "up.bias": first.bias, "down.weight": last.weight}
+    save_file({name: x.detach() for name, x in state.items()}, tmp_path / "m.safetensors")  # in another order
+    traj = import_checkpoints(tmp_path / "m.safetensors", root=tmp_path)
+    torch.testing.assert_close(traj.model()(traj.task.tokens)[:, -1], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_fixed_basis_before_the_layers(tmp_path):
+    basis, W_in, W_out = torch.randn(P, 5), torch.randn(9, 5), torch.randn(P, 9)
+    torch.save({"model": {"mlp.W_in": W_in, "mlp.W_out": W_out, "mlp.basis": basis}, "epoch": 9}, tmp_path / "m.pt")
+    traj = import_checkpoints(tmp_path / "m.pt", root=tmp_path)
+    a, b = torch.arange(P).repeat_interleave(P), torch.arange(P).repeat(P)
+    expected = ((basis[a] + basis[b]) @ W_in.T).relu() @ W_out.T
+    torch.testing.assert_close(traj.model()(traj.task.tokens)[:, -1], expected, rtol=1e-4, atol=1e-5)
+    assert "operands are added before the first layer" in traj.run["import"]["assumed"]
+
+
+@pytest.mark.parametrize(
+    ("model", "encoding"),
+    [
+        (FeedForward(d_model=6, d_hidden=(9,)), "operands"),
+        (FeedForward(d_model=6, d_hidden=(9, 8), biases="absent"), "operands"),
+        (FeedForward(embedding="separate", d_model=6, d_hidden=(9,), combine="sum"), "operands"),
+        (FeedForward(embedding="one-hot", d_hidden=(9,)), "operands"),
+        (FeedForward(d_model=6, d_hidden=(), combine="product", biases="absent"), "operands"),
+        (Decoder(n_layers=1, d_model=8, n_heads=2, d_mlp=12), "direct"),
+        (Recurrent(d_model=5, d_hidden=6), "direct"),
+        (Recurrent(cell="rnn", d_model=5, d_hidden=6, n_layers=2), "direct"),
+        (Transformer(n_layers=2, d_model=8, n_heads=2, d_head=4, d_mlp=12), "direct"),
+        (Transformer(d_model=8, n_heads=2, d_head=4, d_mlp=12, normalization="pre"), "direct"),
+        (Transformer(d_model=8, n_heads=2, d_head=4, d_mlp=12, normalization="post"), "operands"),
+        (Transformer(d_model=8, n_heads=2, d_head=4, attention_only=True), "direct"),
+    ],
+)
+def test_state_dicts_of_this_package(model, encoding, tmp_path):
+    task = build_task(Modular(p=P, encoding=encoding))
+    network = build_model(model, task.d_vocab, task.n_ctx, task.d_vocab_out, generator=torch.Generator().manual_seed(0))
+    torch.save(network.state_dict(), tmp_path / "m.pt")
+    traj = import_checkpoints(tmp_path / "m.pt", root=tmp_path)
+    assert type(traj.config.model) is type(model)
+    assert traj.task.tokens.tolist() == task.tokens.tolist()
+    torch.testing.assert_close(traj.model()(task.tokens)[:, -1], network(task.tokens)[:, -1].detach())
+
+
+class Block(nn.Module):
+    """A layer of nanoGPT, as its author describes it."""
+
+    def __init__(self, d, heads):
+        super().__init__()
+        self.heads = heads
+        self.ln_1, self.ln_2 = nn.LayerNorm(d), nn.LayerNorm(d)
+        self.attn = nn.ModuleDict({"c_attn": nn.Linear(d, 3 * d), "c_proj": nn.Linear(d, d)})
+        self.mlp = nn.ModuleDict({"c_fc": nn.Linear(d, 4 * d), "c_proj": nn.Linear(4 * d, d)})
+
+    def forward(self, x):
+        n, t, d = x.shape
+        parts = self.attn["c_attn"](self.ln_1(x)).split(d, dim=2)
+        q, k, v = (part.view(n, t, self.heads, d // self.heads).transpose(1, 2) for part in parts)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.attn["c_proj"](mixed.transpose(1, 2).reshape(n, t, d))
+        return x + self.mlp["c_proj"](nn.functional.gelu(self.mlp["c_fc"](self.ln_2(x))))
+
+
+class Gpt(nn.Module):
+    def __init__(self, d=8, heads=2, layers=2):
+        super().__init__()
+        parts = {"wte": nn.Embedding(P + 1, d), "wpe": nn.Embedding(3, d), "ln_f": nn.LayerNorm(d)}
+        self.transformer = nn.ModuleDict({**parts, "h": nn.ModuleList([Block(d, heads) for _ in range(layers)])})
+        self.lm_head = nn.Linear(d, P + 1, bias=False)
+        self.lm_head.weight = self.transformer["wte"].weight
+
+    def forward(self, tokens):
+        parts = self.transformer
+        x = parts["wte"](tokens) + parts["wpe"](torch.arange(3))
+        for block in parts["h"]:
+            x = block(x)
+        return self.lm_head(parts["ln_f"](x))[:, -1]
+
+
+def test_a_checkpoint_of_nanogpt(tmp_path):
+    model = seeded(Gpt)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    state = {f"_orig_mod.{name}": x for name, x in model.state_dict().items()}
+    arguments = {"n_layer": 2, "n_head": 2, "n_embd": 8, "block_size": 3, "vocab_size": P + 1}
+    torch.save({"model": state, "optimizer": {}, "model_args": arguments, "iter_num": 2000}, tmp_path / "ckpt.pt")
+    traj = import_checkpoints(tmp_path / "ckpt.pt", root=tmp_path)
+    assert traj.steps.tolist() == [2000]
+    assert traj.config.model.activation == "gelu"
+    same_logits(traj, [model])
+    torch.save({"model": state}, tmp_path / "bare.pt")
+    assert "must say the number of heads (`n_head`)" in refused(tmp_path / "bare.pt", tmp_path)
+
+
+@pytest.mark.parametrize(("name", "ours"), [("gelu_new", "gelu_new"), ("quadratic", "square"), ("SiLU", "silu")])
+def test_an_activation_of_a_configuration(name, ours, tmp_path):
+    (model,) = networks(1)
+    torch.save(hooked(model), tmp_path / "m.pth")
+    (tmp_path / "config.json").write_text(json.dumps({"n_layers": 1, "act_fn": name, "normalization_type": None}))
+    traj = import_checkpoints(tmp_path / "m.pth", root=tmp_path)
+    assert traj.config.model.activation == ours
+    acts = {
+        "gelu_new": lambda x: nn.functional.gelu(x, approximate="tanh"),
+        "square": torch.square,
+        "silu": nn.functional.silu,
+    }
+    model.act = acts[ours]
+    same_logits(traj, [model])
+
+
+def test_a_network_of_no_layout_is_refused_with_the_way_out(tmp_path):
+    torch.save(nn.LSTM(3, 4).state_dict(), tmp_path / "m.pt")
+    assert "(it looks like torch's nn.LSTM, nn.GRU or nn.RNN)" in refused(tmp_path / "m.pt", tmp_path)
+
+
+# --- splits -----------------------------------------------------------------------------------------------------------
+
+
+def memorised(task, steps=150):
+    """A network that has learnt its training pairs by heart."""
+    model = seeded(lambda: LeftHanded(task.p + 1, 3, d_vocab_out=task.p))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(steps):
+        loss = nn.functional.cross_entropy(model(task.tokens[task.train]), task.labels[task.train])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"seed": 7, "frac_train": 0.6},
+        {"data_seed": 7, "model_seed": 3, "test_fraction": 0.4},
+        {"data": {"seed": 7, "train_pct": 60}},
+    ],
+)
+def test_seeds_and_fractions_of_a_configuration_are_tried(about, tmp_path):
+    """Without losses, the network itself tells which pairs it was trained on."""
+    task = build_task(Modular(p=13, train_fraction=0.6, seed=7))
+    torch.save({"model": hooked(memorised(task)), "hyper_parameters": about}, tmp_path / "m.pt")
+    traj = import_checkpoints(tmp_path / "m.pt", root=tmp_path)
+    assert torch.equal(traj.task.train, task.train)
+    assert (traj.config.task.seed, traj.config.task.train_fraction) == (7, 0.6)
+    assert "whose training pairs have smaller losses by" in traj.run["import"]["split_origin"]
+    wrong = {"seed": 8, "frac_train": 0.6}
+    torch.save({"model": hooked(memorised(task)), "hyper_parameters": wrong}, tmp_path / "n.pt")
+    traj = import_checkpoints(tmp_path / "n.pt", root=tmp_path)
+    assert not traj.task.held_out
+    assert "seed 8, frac_train 0.6 of the configuration were tried" in traj.run["import"]["split_origin"]
+
+
+def test_many_pairs_are_evaluated_in_batches(tmp_path, monkeypatch):
+    """As at once, but for rounding."""
+    task = build_task(Modular(p=13, train_fraction=0.6, seed=598))
+    torch.save({"model": hooked(memorised(task)), "seed": 598, "frac_train": 0.6}, tmp_path / "m.pt")
+    once = import_checkpoints(tmp_path / "m.pt", root=tmp_path / "once")
+    monkeypatch.setattr(reading, "AT_ONCE", 500)
+    batched = import_checkpoints(tmp_path / "m.pt", root=tmp_path / "batches")
+    assert torch.equal(batched.task.train, once.task.train)
+    for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"):
+        np.testing.assert_allclose(batched.metrics[name], once.metrics[name], rtol=1e-4)
+        assert np.isfinite(batched.metrics[name]).all()
+
+
+# --- logs beside them -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["step", "epoch", "global_step", "iteration"])
+def test_a_table_of_losses_with_any_column_of_steps(step, tmp_path):
+    task = build_task(Modular(p=13, train_fraction=0.6, seed=598))
+    (tmp_path / "run").mkdir()
+    rows = [f"lr,{step},train/loss,val_acc"]
+    for n, model in ((10, memorised(task, 5)), (20, memorised(task, 60))):
+        torch.save(hooked(model), tmp_path / "run" / f"step_{n}.pt")
+        logits = model(task.tokens)
+        loss = nn.functional.cross_entropy(logits[task.train].double(), task.labels[task.train]).item()
+        rows += [f"0.1,{n},{loss},", f"0.1,{n},,{(logits.argmax(1) == task.labels)[task.test].double().mean().item()}"]
+    (tmp_path / "run" / "metrics.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "run" / "train.log").write_text("loss 3.2")
+    (tmp_path / "run" / "hparams.yaml").write_text("data:\n  seed: 598\n  train_fraction: 0.6  # share\n")
+    traj = import_checkpoints(tmp_path / "run", root=tmp_path / "runs")
+    assert traj.run["import"]["proof"]["compared"] == 4
+    assert torch.equal(traj.task.train, task.train)
+    assert "ignored train.log" in said(traj)
+
+
+def test_the_state_of_a_trainer(tmp_path):
+    task = build_task(Modular(p=13, train_fraction=0.6, seed=598))
+    history = []
+    for n in (10, 20):
+        model = memorised(task, 2 * n)
+        (folder := tmp_path / "run" / f"checkpoint-{n}").mkdir(parents=True)
+        save_file(plain(model), folder / "model.safetensors")
+        torch.save({"state": {}}, folder / "optimizer.pt")
+        loss = nn.functional.cross_entropy(model(task.tokens)[task.test].double(), task.labels[task.test]).item()
+        history += [{"loss": 2.0, "step": n, "epoch": float(n)}, {"eval_loss": loss, "step": n, "epoch": float(n)}]
+        (folder / "trainer_state.json").write_text(json.dumps({"global_step": n, "log_history": history}))
+        (folder / "config.json").write_text(json.dumps({"seed": 598, "train_fraction": 0.6}))
+    traj = import_checkpoints(tmp_path / "run", root=tmp_path / "runs")
+    assert traj.steps.tolist() == [10, 20]
+    assert traj.run["import"]["proof"]["compared"] == 2
+    assert "of trainer_state.json, `loss` is ignored" in said(traj)
 
 
 # --- folders ----------------------------------------------------------------------------------------------------------

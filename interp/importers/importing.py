@@ -103,7 +103,7 @@ def import_checkpoints(
         dump = with_steps(read_dump(sources), steps)
         state = _last_finite(dump)
         layout, cleaning = detect(state, dump.about, format)
-        last = layout.translate(cleaning(state))
+        last = layout.translate(cleaning(state), dump.about)
         run = read_run(dump, layout, cleaning, layout.describe(last, dump.about), last, assume, steps is not None)
     source = {"from": path.name, "files": len(sources.files), "sha256": sha256, "format": layout.name}
     folder = root / f"{run.config.task.slug}-{run.config.model.slug}-imported-{key}"

@@ -7,6 +7,10 @@ A layout is recognised by names and shapes. With p numbers, heads i, and Python'
     pizza                as progress-measures, for two tokens without '=', every position attending to both
     simple-grokking      embedding.weight [p, d], fc1.weight [neuron, 2 d], readout.weight [p, neuron], with biases
     group-mlp            W_x [p, d], W_y [p, d], W [2 d, neuron], W_U [neuron, p]
+    gpt-2                wte [token, d], wpe [pos, d], h.0.attn.c_attn [3 d, d] or [d, 3 d], LayerNorm before the parts
+    decoder, recurrent, feed-forward    the state dicts of this package's other models
+    basis-mlp            W_in [neuron, p], W_out [p, neuron], basis [p, p]
+    linear-layers        any chain of matrices from two numbers to p classes (`interp.importers.chains`)
 
 In order: TransformerLens and its Grokking demo; "Progress measures for grokking" (Nanda et al., 2023); "The Clock and
 the Pizza" (Zhong et al., 2023); github.com/okitouni/simple-grokking; "A Toy Model of Universality" (Chughtai et al.,
@@ -25,20 +29,23 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, get_args
 
+import torch
 from torch import Tensor
 
-from interp.config import AdamW, FeedForward, Modular, RunConfig
+from interp.config import AdamW, Decoder, FeedForward, Modular, Recurrent, RunConfig
 from interp.config.models import Activation
 from interp.config.recipes import RECIPES
 from interp.config.tasks import Operation
 from interp.errors import ForeignFormatError
+from interp.importers.chains import describe_chain, find_chain
 from interp.importers.states import Cleaning, State, cleanings
 from interp.models.lens import from_state_dict
 
 __all__ = ["LAYOUTS", "Description", "Layout", "detect"]
 
+ANY = "linear-layers"
+"""Layout that is recognised by shapes alone, and tried last."""
 STRANGERS = {
-    r"\bwte\b.*\bc_attn\b|\bc_attn\b": "GPT-2 as nanoGPT and Hugging Face write it, with LayerNorm",
     r"in_proj_weight|self_attn\.": "torch's nn.TransformerEncoder or nn.MultiheadAttention",
     r"\bq_proj\b|query_key_value": "a transformer of Hugging Face",
     r"weight_ih_l0": "torch's nn.LSTM, nn.GRU or nn.RNN",
@@ -70,8 +77,8 @@ class Layout:
     knows: Callable[[str], bool]
     """Whether a name is that of a parameter."""
     matches: Callable[[State], bool]
-    translate: Callable[[State], dict[str, Tensor]]
-    """Translation of the parameters to the names and shapes of this package's models."""
+    translate: Callable[[State, Mapping[str, Any]], dict[str, Tensor]]
+    """Translation of the parameters to the names and shapes of this package's models, with the configuration beside."""
     describe: Callable[[State, Mapping[str, Any]], Description]
     """Description of the run, from the translated weights of its last checkpoint and the configuration beside them."""
     tests_after_update: bool
@@ -89,12 +96,15 @@ def detect(state: State, about: Mapping[str, Any], name: str | None = None) -> t
     if name is not None and name not in LAYOUTS:
         raise ForeignFormatError(f"`format` must be one of {', '.join(LAYOUTS)}; got {name!r}.")
     fits = [(depth, layout, cleaning) for layout in LAYOUTS.values() for depth, cleaning in _fits(state, layout)]
+    fits = [fit for fit in fits if fit[1].name != ANY] or fits
     least = min((depth for depth, *_ in fits), default=0)
     found = {layout.name: (layout, cleaning) for depth, layout, cleaning in fits if depth == least}
-    if len(found) > 1:  # equal names and shapes: the number of tokens and the configuration decide
+    if "pizza" in found and len(found) > 1:  # equal names and shapes: the tokens and the configuration decide
         cleaned = found["pizza"][1](state)
         two_tokens = cleaned["pos_embed.W_pos"].shape[0] == 2 or "attn_coeff" in about
         found = {only: found[only] for only in ["pizza" if two_tokens else "progress-measures"]}
+    elif name in found:
+        found = {name: found[name]}
     first = next(iter(found), None)
     if first is not None and name in (None, first):
         return found[first]
@@ -144,14 +154,14 @@ def _names_transformer(name: str) -> bool:
     return TRANSFORMER.fullmatch(name) is not None
 
 
-def _same(state: State) -> dict[str, Tensor]:
+def _same(state: State, about: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name: x for name, x in state.items() if not name.endswith((".attn.mask", ".attn.IGNORE"))}
 
 
-def _transposed(state: State) -> dict[str, Tensor]:
+def _transposed(state: State, about: Mapping[str, Any]) -> dict[str, Tensor]:
     """Parameters with matrices that act from the left, W x, transposed to act from the right, x W."""
     out = {}
-    for name, x in _same(state).items():
+    for name, x in _same(state, about).items():
         match name.rpartition(".")[2]:
             case "W_E" | "W_in" | "W_out":
                 out[name] = _axes(name, x, 2).T
@@ -181,17 +191,23 @@ def _hooked(state: State, about: Mapping[str, Any]) -> Description:
     ):
         if about.get(key, allowed[0]) not in allowed:
             raise ForeignFormatError(f"`{key}` of the configuration must be {allowed[0]}; got {about[key]!r}.")
-    unsaid = {"act_fn": "activation relu", "attention_dir": "causal attention"}
-    assumed = [text for key, text in unsaid.items() if key not in about]
+    activation, assumed = _stated_activation(about)
+    if "attention_dir" not in about:
+        assumed = (*assumed, "causal attention")
+    behind = "blocks.0.ln1.w" in state and "ln_final.w" not in state  # LayerNorm behind the parts
+    d_model = state["embed.W_E"].shape[1:]
+    ends = {"ln_final.w": state["embed.W_E"].new_ones(d_model), "ln_final.b": state["embed.W_E"].new_zeros(d_model)}
     imported = from_state_dict(
-        state,
-        activation=_activation(about.get("act_fn", "relu")),
+        {**state, **(ends if behind else {})},
+        activation=activation,
         attention="bidirectional" if about.get("attention_dir") == "bidirectional" else "causal",
     )
     recipe, published = _recipe("tl-demo")
     task = _numbers(imported.d_vocab, imported.n_ctx, imported.d_vocab_out, published)
-    config = replace(recipe, task=task, model=replace(imported.config, init="tl"))
-    return Description(_optimizer(config, about), assumed=tuple(assumed))
+    model = replace(imported.config, init="tl")
+    if behind:
+        model = replace(model, normalization="post")
+    return Description(_optimizer(replace(recipe, task=task, model=model), about), assumed=assumed)
 
 
 def _progress_measures(state: State, about: Mapping[str, Any]) -> Description:
@@ -268,6 +284,8 @@ def _numbers(d_vocab: int, n_ctx: int, d_vocab_out: int, task: Modular) -> Modul
     )
 
 
+ACTIVATION_KEYS = ("act_fn", "activation", "act", "act_type", "nonlinearity", "activation_function", "activation_fn")
+"""Names of the activation in configurations."""
 ACTIVATIONS = {
     **{name: name for name in get_args(Activation)},
     **dict.fromkeys(("gelu_fast", "gelu_pytorch_tanh", "gelu_tanh", "newgelu", "newgeluactivation"), "gelu_new"),
@@ -276,6 +294,12 @@ ACTIVATIONS = {
     **dict.fromkeys(("linear", "none"), "identity"),
 }
 """Activations of this package, by the names of configurations."""
+
+
+def _stated_activation(about: Mapping[str, Any], default: str = "relu") -> tuple[Any, tuple[str, ...]]:
+    """The activation of a configuration, whatever it is called, else the default, which is then assumed."""
+    stated = [about[key] for key in ACTIVATION_KEYS if isinstance(about.get(key), str)]
+    return (_activation(stated[0]), ()) if stated else (default, (f"activation {default}",))
 
 
 def _activation(name: object) -> Any:
@@ -295,7 +319,7 @@ SIMPLE = frozenset({"embedding.weight", "fc1.weight", "fc1.bias", "readout.weigh
 GROUP = frozenset({"W_x", "W_y", "W", "W_U"})
 
 
-def _from_linear(state: State) -> dict[str, Tensor]:
+def _from_linear(state: State, about: Mapping[str, Any]) -> dict[str, Tensor]:
     """Parameters of nn.Linear, which acts from the left, transposed to act from the right."""
     return {
         "embed.W_E": state["embedding.weight"],
@@ -316,7 +340,7 @@ def _simple_grokking(state: State, about: Mapping[str, Any]) -> Description:
     return Description(config, assumed=assumed)
 
 
-def _from_group(state: State) -> dict[str, Tensor]:
+def _from_group(state: State, about: Mapping[str, Any]) -> dict[str, Tensor]:
     names = {"W_x": "embed.W_E", "W_y": "embed_b.W_E", "W": "blocks.0.mlp.W_in", "W_U": "unembed.W_U"}
     return {ours: _axes(theirs, state[theirs], 2) for theirs, ours in names.items()}
 
@@ -357,6 +381,166 @@ def _group_mlp(state: State, about: Mapping[str, Any]) -> Description:
         knows_split=known,
         unshuffled=known and seed == 0,  # the script takes seed 0 for no seed
         assumed=() if "group" in about else ("the cyclic group",),
+    )
+
+
+# --- any feed-forward network, and this package's own ----------------------------------------------------------------
+
+
+OWN = re.compile(r"(embed|embed_b)\.W_E|unembed\.(W_U|b_U)|blocks\.\d+\.mlp\.[Wb]_in")
+"""Names of the parameters of a `FeedForward` model."""
+
+
+def _is_own_mlp(state: State) -> bool:
+    return "unembed.W_U" in state and "embed.W_E" in state and all(OWN.fullmatch(name) for name in state)
+
+
+def _from_chain(state: State, about: Mapping[str, Any]) -> dict[str, Tensor]:
+    chain = find_chain(state)
+    if chain is None:
+        raise ForeignFormatError("The matrices must be a chain, as those of the last checkpoint are.")
+    return chain.translate(state)
+
+
+def _from_basis(state: State, about: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The first layer times the basis in which it reads the operands: rows of it are what a number adds to neurons."""
+    basis, W_in, W_out = (_axes(name, state[name], 2) for name in ("basis", "W_in", "W_out"))
+    p = basis.shape[0]
+    if W_in.shape[1] != basis.shape[1] or W_out.shape != (p, W_in.shape[0]):
+        raise ForeignFormatError(
+            f"`W_in` must be [neurons, {basis.shape[1]}] and `W_out` [{p}, neurons], as `basis` says; got "
+            f"{tuple(W_in.shape)} and {tuple(W_out.shape)}."
+        )
+    table = basis.to(W_in.dtype) @ W_in.T
+    return {
+        "embed.W_E": table.contiguous(),
+        "blocks.0.mlp.b_in": table.new_zeros(table.shape[1]),
+        "unembed.W_U": W_out.T.contiguous(),
+        "unembed.b_U": table.new_zeros(p),
+    }
+
+
+def _feed_forward(state: State, about: Mapping[str, Any]) -> Description:
+    p = _axes("unembed.W_U", state["unembed.W_U"], 2).shape[1]
+    activation, assumed = _stated_activation(about)
+    model = replace(describe_chain(state, p), activation=activation)
+    fraction = _recipe("simple-grokking")[1].train_fraction
+    task = Modular(p=p, encoding="operands", train_fraction=fraction)
+    if model.combine == "product":
+        assumed = ("embeddings are multiplied",)
+    elif model.combine == "sum":
+        assumed = (*assumed, "operands are added before the first layer")
+    return Description(_optimizer(RunConfig(task=task, model=model), about), assumed=assumed)
+
+
+def _is_decoder(state: State) -> bool:
+    return _is_transformer(state, 3) and "blocks.0.ln1.w" in state and "pos_embed.W_pos" not in state
+
+
+def _decoder(state: State, about: Mapping[str, Any]) -> Description:
+    d_vocab, d_model = _axes("embed.W_E", state["embed.W_E"], 2).shape
+    d_vocab_out = _axes("unembed.W_U", state["unembed.W_U"], 2).shape[1]
+    activation, assumed = _stated_activation(about)
+    model = Decoder(
+        n_layers=len({name.split(".")[1] for name in state if name.startswith("blocks.")}),
+        d_model=d_model,
+        n_heads=_axes("blocks.0.attn.W_Q", state["blocks.0.attn.W_Q"], 3).shape[0],
+        d_mlp=_axes("blocks.0.mlp.W_in", state["blocks.0.mlp.W_in"], 2).shape[1],
+        activation=activation,
+    )
+    task = _numbers(d_vocab, 2 if d_vocab_out == d_vocab else 3, d_vocab_out, Modular())
+    return Description(_optimizer(RunConfig(task=task, model=model), about), assumed=assumed)
+
+
+RECURRENT = re.compile(r"embed\.W_E|unembed\.(W_U|b_U)|blocks\.\d+\.rnn\.(W_ih|W_hh|b_ih|b_hh)")
+"""Names of the parameters of a `Recurrent` model."""
+
+
+def _recurrent(state: State, about: Mapping[str, Any]) -> Description:
+    W_ih, W_hh = (_axes(name, state[f"blocks.0.rnn.{name}"], 2) for name in ("W_ih", "W_hh"))
+    d_vocab = state["embed.W_E"].shape[0]
+    d_vocab_out = _axes("unembed.W_U", state["unembed.W_U"], 2).shape[1]
+    model = Recurrent(
+        cell="lstm" if W_hh.shape[1] == 4 * W_hh.shape[0] else "rnn",
+        d_model=W_ih.shape[0],
+        d_hidden=W_hh.shape[0],
+        n_layers=len({name.split(".")[1] for name in state if name.startswith("blocks.")}),
+    )
+    task = _numbers(d_vocab, 2 if d_vocab_out == d_vocab else 3, d_vocab_out, Modular())
+    return Description(_optimizer(RunConfig(task=task, model=model), about))
+
+
+# --- GPT-2 ------------------------------------------------------------------------------------------------------------
+
+
+GPT2 = re.compile(
+    r"(transformer\.)?(wte|wpe|ln_f|h\.\d+\.(ln_[12]|attn\.(c_attn|c_proj|bias|masked_bias)|mlp\.(c_fc|c_proj)))"
+    r"(\.(weight|bias))?|lm_head\.weight"
+)
+"""Names of the parameters of nanoGPT and of Hugging Face's GPT2LMHeadModel."""
+
+
+def _is_gpt2(state: State) -> bool:
+    return all(f"transformer.{name}" in state for name in ("wte.weight", "wpe.weight", "h.0.attn.c_attn.weight"))
+
+
+def _from_gpt2(state: State, about: Mapping[str, Any]) -> dict[str, Tensor]:
+    # --- any feed-forward network, and this package's own -----------------------------------------------------------------
+    heads = _whole(about, "n_head", 0) or _whole(about, "n_heads", 0)
+    W_E = _axes("transformer.wte.weight", state["transformer.wte.weight"], 2)
+    d = W_E.shape[1]
+    if heads < 1 or d % heads:
+        raise ForeignFormatError(
+            f"The configuration must say the number of heads (`n_head`), a divisor of {d}; got {heads or 'none'}."
+        )
+    body = {name.removeprefix("transformer."): x for name, x in state.items() if name.startswith("transformer.")}
+    layers = {int(name.split(".")[1][:6]) for name in body if name.startswith("h.")}
+    out = {"embed.W_E": W_E, "pos_embed.W_pos": body["wpe.weight"]}
+
+    def norm(theirs: str, ours: str) -> None:
+        if f"{theirs}.weight" not in body:
+            raise ForeignFormatError(f"A GPT-2 must hold `{theirs}.weight`; this one lacks it.")
+        out[f"{ours}.w"] = weight = body[f"{theirs}.weight"]
+        out[f"{ours}.b"] = body.get(f"{theirs}.bias", torch.zeros_like(weight))
+
+    def linear(name: str, d_in: int) -> tuple[Tensor, Tensor | None]:
+        if f"{name}.weight" not in body:
+            raise ForeignFormatError(f"A GPT-2 must hold `{name}.weight`; this one lacks it.")
+        x = _axes(name, body[f"{name}.weight"], 2)
+        square = x.shape[0] == x.shape[1]
+        turned = (x.shape[1] == d_in and not square) or (square and left)
+        return (x.T if turned else x), body.get(f"{name}.bias")
+
+    left = _axes("c_attn", body["h.0.attn.c_attn.weight"], 2).shape[0] == 3 * d
+    for i in sorted(layers):
+        at, to = f"h.{i}.", f"blocks.{i}."
+        norm(f"{at}ln_1", f"{to}ln1")
+        norm(f"{at}ln_2", f"{to}ln2")
+        W, b = linear(f"{at}attn.c_attn", d)
+        for part, (name, x) in enumerate(zip("QKV", W.split(d, dim=1))):
+            out[f"{to}attn.W_{name}"] = x.unflatten(1, (heads, d // heads)).transpose(0, 1)
+            if b is not None:
+                out[f"{to}attn.b_{name}"] = b[part * d : (part + 1) * d].unflatten(0, (heads, d // heads))
+        W, b = linear(f"{at}attn.c_proj", d)
+        out[f"{to}attn.W_O"] = W.unflatten(0, (heads, d // heads))
+        if b is not None:
+            out[f"{to}attn.b_O"] = b
+        for theirs, ours, width in (("c_fc", "in", d), ("c_proj", "out", 4 * d)):
+            W, b = linear(f"{at}mlp.{theirs}", out[f"{to}mlp.W_in"].shape[1] if ours == "out" else width)
+            out[f"{to}mlp.W_{ours}"] = W
+            if b is not None:
+                out[f"{to}mlp.b_{ours}"] = b
+    norm("ln_f", "ln_final")
+    out["unembed.W_U"] = state.get("lm_head.weight", W_E).T
+    return {name: x.contiguous() for name, x in out.items()}
+
+
+def _gpt2(state: State, about: Mapping[str, Any]) -> Description:
+    described = _hooked(state, {"act_fn": "gelu", "attention_dir": "causal", **about})
+    tied = torch.equal(state["unembed.W_U"].T, state["embed.W_E"])
+    stated = _stated_activation(about, "gelu")[1]
+    return replace(
+        described, assumed=(*stated, *(("the unembedding is the embedding in every checkpoint",) if tied else ()))
     )
 
 
@@ -418,7 +602,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
                 "hooked-transformer",
                 "TransformerLens's state dicts, alone or in the Grokking demo's file",
                 _names_transformer,
-                lambda state: _is_transformer(state, 3),
+                lambda state: _is_transformer(state, 3) and not _is_decoder(state),
                 _same,
                 _hooked,
                 tests_after_update=True,
@@ -460,6 +644,63 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
                 _group_mlp,
                 tests_after_update=False,
                 script="bilal-chughtai/rep-theory-mech-interp's train_with_checkpoints.py",
+            ),
+            Layout(
+                "gpt-2",
+                "nanoGPT's ckpt.pt and Hugging Face's GPT2LMHeadModel, with the number of heads in a configuration",
+                lambda name: GPT2.fullmatch(name) is not None,
+                _is_gpt2,
+                _from_gpt2,
+                _gpt2,
+                tests_after_update=True,
+            ),
+            Layout(
+                "decoder",
+                "state dicts of this package's Decoder",
+                _names_transformer,
+                _is_decoder,
+                lambda state, about: dict(state),
+                _decoder,
+                tests_after_update=True,
+            ),
+            Layout(
+                "recurrent",
+                "state dicts of this package's Recurrent models",
+                lambda name: RECURRENT.fullmatch(name) is not None,
+                lambda state: (
+                    {"embed.W_E", "blocks.0.rnn.W_ih", "blocks.0.rnn.W_hh", "unembed.W_U"} <= set(state)
+                    and all(RECURRENT.fullmatch(name) for name in state)
+                ),
+                lambda state, about: dict(state),
+                _recurrent,
+                tests_after_update=True,
+            ),
+            Layout(
+                "feed-forward",
+                "state dicts of this package's FeedForward models",
+                lambda name: OWN.fullmatch(name) is not None,
+                _is_own_mlp,
+                lambda state, about: dict(state),
+                _feed_forward,
+                tests_after_update=True,
+            ),
+            Layout(
+                "basis-mlp",
+                "W_in, W_out and a fixed basis in which the first layer reads the operands",
+                {"W_in", "W_out", "basis"}.__contains__,
+                lambda state: set(state) == {"W_in", "W_out", "basis"},
+                _from_basis,
+                _feed_forward,
+                tests_after_update=True,
+            ),
+            Layout(
+                "linear-layers",
+                "any chain of an embedding (or none, for one-hot operands) and linear layers, such as nn.Sequential's",
+                lambda name: True,
+                lambda state: find_chain(state) is not None,
+                _from_chain,
+                _feed_forward,
+                tests_after_update=True,
             ),
         )
     }

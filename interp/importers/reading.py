@@ -63,7 +63,7 @@ class CheckpointReader:
             raise ForeignFormatError(f"{where}: {error}") from None
         if not self._layout.matches(state):
             raise ForeignFormatError(f"{where} must be of the format {self._layout.name}, as the last checkpoint is.")
-        weights = self._layout.translate(state)
+        weights = self._layout.translate(state, dump.about)
         if missing := self._shapes.keys() - weights.keys():
             raise ForeignFormatError(f"{where} must hold every parameter; it lacks {', '.join(sorted(missing))}.")
         for name, shape in self._shapes.items():

@@ -41,8 +41,8 @@ STORED = "stored: no recipe that was tried draws these pairs"
 
 
 DEVIATIONS = 6.0
-"""Standard deviations by which losses of training pairs must be smaller than chance allows; of a hundred splits that are
-tried one exceeds 6 by chance with probability 1e-7."""
+"""Standard deviations by which losses of training pairs must be smaller than chance allows; of a hundred splits
+that are tried one exceeds 6 by chance with probability 1e-7."""
 SEED = re.compile(r"seed|random_state", re.IGNORECASE)
 FRACTION = re.compile(
     r"frac|train_?(share|ratio|size|prop|pct|percent|split)|split|ratio|alpha|pct|percent", re.IGNORECASE
@@ -247,7 +247,9 @@ def _split_by_memory(
     losses_of: Callable[[Tensor], Sequence[Tensor]],
 ) -> SplitReading:
     """The split whose training pairs the network knows better than the others, or the `unknown` split."""
-    tried = _candidates(task, about, published=bool(about.fractions))
+    tried = (
+        _candidates(task, about) if about.fractions else []
+    )  # the share has to be known: sets of one seed are nested
     full = build_task(task)
     ranks = [_ranks(losses[full.train | full.test]) for losses in losses_of(full.labels)]
     best, most = None, 0.0
@@ -262,17 +264,16 @@ def _split_by_memory(
         proof = prove_with(examples)
         origin = f"rebuilt: {_named(best, about)}, whose training pairs have smaller losses by {most:.0f} deviations"
         return SplitReading(best, examples, proof if proof.agrees else unproven, origin)
-    seeds, fractions = (
-        ", ".join(f"{name} {value}" for value, name in values.items()) for values in (about.seeds, about.fractions)
-    )
-    given = " and ".join(words for words in (seeds, fractions) if words)
-    why = f"{given} of the configuration were tried, and no pairs of theirs are known better than others"
+    named = [*((name, value) for value, name in about.seeds.items()), *((x, y) for y, x in about.fractions.items())]
+    given = ", ".join(f"{name} {value:g}" for name, value in named)
+    were = "were tried, and no pairs of theirs are known better than others" if tried else "alone name no split"
+    why = f"{given} of the configuration {were}"
     return replace(unknown, origin=f"{unknown.origin} ({why}; `assume` task.seed and task.train_fraction takes them)")
 
 
 def _ranks(losses: Tensor) -> Tensor:
     """Ranks of losses from 1; equal losses share their mean rank."""
-    values, inverse, counts = losses.unique(return_inverse=True, return_counts=True)
+    _, inverse, counts = losses.unique(return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
     return (last - (counts.double() - 1) / 2)[inverse]
 
