@@ -393,7 +393,7 @@ def test_seeds_and_fractions_of_a_configuration_are_tried(about, tmp_path):
 
 
 def test_many_pairs_are_evaluated_in_batches(tmp_path, monkeypatch):
-    """As at once, but for rounding."""
+    """Batches give the numbers that all pairs at once give, but for rounding."""
     task = build_task(Modular(p=13, train_fraction=0.6, seed=598))
     torch.save({"model": hooked(memorised(task)), "seed": 598, "frac_train": 0.6}, tmp_path / "m.pt")
     once = import_checkpoints(tmp_path / "m.pt", root=tmp_path / "once")

@@ -87,7 +87,7 @@ def _orders(state: State, matrices: Sequence[str], left: bool) -> Iterator[tuple
     """Tables and layers in each order that shapes allow."""
 
     def ends(name: str) -> tuple[int, int]:
-        """What a layer reads and writes."""
+        """Widths that a layer reads and writes."""
         rows, columns = state[name].shape
         return (columns, rows) if left else (rows, columns)
 

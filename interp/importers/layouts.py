@@ -485,7 +485,7 @@ def _is_gpt2(state: State) -> bool:
 
 
 def _from_gpt2(state: State, about: Mapping[str, Any]) -> dict[str, Tensor]:
-    # --- any feed-forward network, and this package's own -----------------------------------------------------------------
+    # --- any feed-forward network, and this package's own -------------------------------------------------------------
     heads = _whole(about, "n_head", 0) or _whole(about, "n_heads", 0)
     W_E = _axes("transformer.wte.weight", state["transformer.wte.weight"], 2)
     d = W_E.shape[1]

@@ -59,7 +59,7 @@ class Part:
     """Files of one checkpoint, or of all of them."""
 
     files: tuple[Path, ...]
-    """One file, or the shards of one checkpoint."""
+    """Shards of one checkpoint, or one file."""
     name: str
     """Name by which it is spoken of."""
     number: int | None = None
