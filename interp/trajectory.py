@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from interp.config import RunConfig, TaskConfig
+from interp.config.events import is_stop
 from interp.config.schedule import parse_schedule
 from interp.errors import (
     ConfigError,
@@ -193,6 +194,16 @@ class Trajectory:
         return [(int(step), str(what)) for step, what in self._reader.run.get("events", [])]
 
     @property
+    def stopped(self) -> int | None:
+        """Step at which an event ended the run, before the last step of its config; None: none did."""
+        return next((step for step, text in self.events if is_stop(text)), None)
+
+    @property
+    def last_step(self) -> int:
+        """Step at which the run ends, or ended: that of its config, or an earlier one at which an event stopped it."""
+        return self.config.steps if self.stopped is None else self.stopped
+
+    @property
     def size_in_bytes(self) -> int:
         """Size of the run folder on disk."""
         return size_of(self.folder)
@@ -297,7 +308,11 @@ class Trajectory:
 
     def refresh(self) -> "Trajectory":
         """See what has been committed since; returns itself."""
+        last = self.last_step
         self._reader.refresh()
+        if self.last_step != last:
+            for name in ("_scheduled_weights", "_scheduled_metrics"):
+                self.__dict__.pop(name, None)
         return self
 
     def verify(self) -> VerifyReport:
@@ -359,9 +374,9 @@ class Trajectory:
             start, stop, every = self.kind.stretch
             return np.append(np.arange(start, stop, max(every, 1) if stop <= LONGEST else stop), stop)
         if not run.get("schedule") or last > LONGEST:
-            return np.array([last])
+            return np.array([self.last_step])
         try:
-            return self._from_first(parse_schedule(run["schedule"]).steps(last))
+            return self._made(parse_schedule(run["schedule"]).steps(last), self.config.anchors)
         except ConfigError as error:
             raise CorruptRunError(f"{self.folder / 'run.json'} is damaged: {error}") from error
 
@@ -373,14 +388,13 @@ class Trajectory:
             return np.empty(0, np.int64)
         if self.kind.stretch:
             return np.arange(start, stop + 1)
-        logged = np.array((self.config.log.test | self.config.log.train).steps(last), np.int64)
-        return logged[logged >= self.config.first_step]
+        return self._made((self.config.log.test | self.config.log.train).steps(last), anchors=())
 
-    def _from_first(self, scheduled: Sequence[int]) -> np.ndarray:
-        """Steps of a schedule that the run itself makes, with those that are stored in any case."""
-        return np.array(
-            sorted({*self.config.anchors, *(s for s in scheduled if s >= self.config.first_step)}), np.int64
-        )
+    def _made(self, scheduled: Sequence[int], anchors: Sequence[int]) -> np.ndarray:
+        """Steps of a schedule that the run itself makes, with `anchors` and its last step."""
+        first, last = self.config.first_step, self.last_step
+        made = {*anchors, last, *(step for step in scheduled if first <= step <= last)}
+        return np.array(sorted(made), np.int64)
 
     def _shortfall(self, what: Literal["weights", "metrics"]) -> list[str]:
         """Sentence about a complete run that lacks weights or metrics of its schedule."""
@@ -486,11 +500,12 @@ class Trajectory:
         """
         orphans = self._reader.orphaned_states()
         stored = self.full_state_steps
+        states = self.config.save.state
         gaps: dict[str, int] = {what: step for what in WHATS if (step := self.first_missing(what)) is not None}
         if (
             self.kind.plans_steps
             and self.config.steps <= LONGEST
-            and (missing := {*self._from_first(self.config.save.state.steps(self.config.steps)).tolist()} - {*stored})
+            and (missing := {*self._made(states.steps(self.config.steps), self.config.anchors).tolist()} - {*stored})
         ):
             gaps["full state"] = min(missing)  # of those that are kept for replays
         end = min(gaps.values(), default=self.config.steps if self.kind.plans_steps else max(stored, default=0))

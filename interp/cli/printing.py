@@ -60,6 +60,8 @@ def print_outcome(traj: "Trajectory") -> None:
     metrics = traj.metrics
     print(f"Outcome:   {' '.join(describe(find((metrics, None)), metrics, config))}")
     happened = {what for _, what in traj.events}
+    if traj.stopped is not None:
+        print(f"Stopped:   at step {traj.stopped:,}, by an event of its config")
     for event in (str(event) for event in traj.config.events):
         if traj.complete and event not in happened:
             print(f"Event:     did not happen: {event}")

@@ -1,6 +1,7 @@
 """Configs of optimisers, and of interventions in an update."""
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from interp.config.base import Record, added_field
@@ -27,6 +28,8 @@ class _Optimizer(Record):
     """Updates, after the warm-up, in which half a cosine leads from lr to anneal_to * lr; None: lr stays."""
     anneal_to: float = added_field(0.1)
     """Share of lr that is left in the end, in [0, 1]; 0.1 is that of github.com/openai/grok."""
+    frozen: tuple[str, ...] = added_field(())
+    """Names of parameters that are not trained, as patterns such as embed.*; behind ! such as are. The last counts."""
 
     decay = "to_zero"
     """Form of weight decay: a field of AdamW alone."""
@@ -38,12 +41,36 @@ class _Optimizer(Record):
         """Learning rate, over `lr`, of the parameters that a network leaves to AdamW (see `Network.muon_turns`)."""
         return 1.0
 
+    def freezes(self, name: str) -> bool:
+        """Whether the parameter `name` is frozen.
+
+        >>> [AdamW(frozen=("embed.*", "!embed.b")).freezes(name) for name in ("embed.W", "embed.b", "mlp.W")]
+        [True, False, False]
+        """
+        matching = [one for one in self.frozen if fnmatchcase(name, one.removeprefix("!"))]
+        return bool(matching) and not matching[-1].startswith("!")
+
+    def freezing(self, pattern: str, frozen: bool) -> tuple[str, ...]:
+        """Value of `frozen` once the parameters of a pattern are frozen, or trained again.
+
+        >>> SGD(frozen=("embed.*",)).freezing("embed.W", False), SGD(frozen=("embed.*",)).freezing("embed.*", False)
+        (('embed.*', '!embed.W'), ())
+        """
+        kept = [one for one in self.frozen if one.removeprefix("!") != pattern and pattern != "*"]
+        kept += [pattern] if frozen else [f"!{pattern}"]
+        while kept and kept[0].startswith("!"):  # of what is trained anyway
+            kept.pop(0)
+        return tuple(kept)
+
     def _rules(self) -> None:
         self._require("lr", self.lr > 0, "> 0")
         self._require("anneal_steps", self.anneal_steps is None or self.anneal_steps >= 1, ">= 1, or None")
         self._require("anneal_to", 0 <= self.anneal_to <= 1, "a share in [0, 1]")
         self._require("weight_decay", self.weight_decay >= 0, ">= 0")
         self._require("warmup_steps", self.warmup_steps >= 0, ">= 0")
+        self._require(
+            "frozen", all(name.strip("!") for name in self.frozen), "names of parameters, or patterns of them"
+        )
         self._require("batch_size", self.batch_size is None or self.batch_size >= 1, ">= 1, or None for a full batch")
 
 

@@ -58,7 +58,7 @@ class RunConfig(Record):
     interventions: Interventions = added_field(Interventions())
     events: tuple[str, ...] = added_field(())
     """Changes of `optimizer` and `interventions` in the course of the run: "step 200: optimizer.weight_decay=0",
-    "epoch 60: ...", "test_accuracy>=0.99: ..." (see `interp.config.events`)."""
+    "epoch 60: ...", "test_accuracy>=0.99 for 500: stop", "step 500: freeze=embed.*" (see `interp.config.events`)."""
     origin: Branch | StoredWeights | None = added_field(None)
     """Stored weights of another run with which this one begins; None: initial weights of its own, at step 0."""
 
@@ -117,18 +117,28 @@ class RunConfig(Record):
         event = parse_event(text)
         parts = self._changed_parts(event)
         self.replace({"events": (), **parts})  # the rules of the whole hold afterwards, too
-        paths = [path.partition(".") for path, _ in event.changes]
-        return str(Event(event.when, tuple((f"{part}.{name}", getattr(parts[part], name)) for part, _, name in paths)))
+        values = []
+        for path, value in event.changes:
+            part, _, name = path.partition(".")
+            values.append((path, getattr(parts[part], name) if name else value))
+        return str(Event(event.when, tuple(values), event.stops))
 
     def _changed_parts(self, event: Event) -> dict[str, Record]:
         """The optimiser and the interventions as `event` makes them, where it does."""
         changes: dict[str, dict[str, Any]] = {}
+        optimizer = self.optimizer
         for path, value in event.changes:
             part, _, name = path.partition(".")
+            if path in ("freeze", "unfreeze"):
+                if not isinstance(value, str):
+                    raise ConfigError(f"`{path}` must be a pattern of parameters' names, as embed.*; got {value!r}.")
+                optimizer = optimizer.replace({"frozen": optimizer.freezing(value, path == "freeze")})
+                changes.setdefault("optimizer", {})["frozen"] = optimizer.frozen
+                continue
             if part not in ("optimizer", "interventions") or not name or name == "batch_size":
                 raise ConfigError(
                     f"`{path}` cannot change in the course of a run ({event}); events change fields of `optimizer` "
-                    "(batch_size excepted) and of `interventions`."
+                    "(batch_size excepted) and of `interventions`, or freeze, unfreeze and stop."
                 )
             changes.setdefault(part, {})[name] = value
         return {part: getattr(self, part).replace(values) for part, values in changes.items()}

@@ -3,6 +3,7 @@
 from interp.optim.interventions import Intervention, build_interventions
 from interp.optim.optimizers import (
     build_optimizer,
+    complete_momentum,
     learning_rate,
     load_optimizer_arrays,
     optimizer_arrays,
@@ -14,6 +15,7 @@ __all__ = [
     "Intervention",
     "build_interventions",
     "build_optimizer",
+    "complete_momentum",
     "learning_rate",
     "load_optimizer_arrays",
     "optimizer_arrays",

@@ -19,6 +19,7 @@ from interp.optim.muon import OrthogonalizedMomentum
 
 __all__ = [
     "build_optimizer",
+    "complete_momentum",
     "learning_rate",
     "load_optimizer_arrays",
     "optimizer_arrays",
@@ -90,6 +91,17 @@ def set_hyper_parameters(
             optimizer.param_groups[1]["relative_lr"] = config.relative_lr
     for group in optimizer.param_groups:
         group.update(values)
+
+
+def complete_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Give parameters that were never updated a momentum of zero, where others of gradient descent have one.
+
+    torch's fused gradient descent takes a momentum of all parameters or of none; one of zero gives the same update.
+    """
+    if any("momentum_buffer" in state for state in optimizer.state.values()):
+        for group in optimizer.param_groups:
+            for W in group["params"]:
+                optimizer.state[W].setdefault("momentum_buffer", torch.zeros_like(W))
 
 
 def learning_rate(config: AdamW | Adam | SGD | Muon | RecordedOptimizer, step: int) -> float:

@@ -106,9 +106,11 @@ def _is_origin(value: Any) -> bool:
     """Whether this says how a run began with weights of another: their digest, and what is proven and was changed."""
     if not _is_object(value) or not _is_text(value.get("digest")):
         return False
-    proven, changes = value.get("proven", []), value.get("changes", [])
+    proven, changes, held = value.get("proven", []), value.get("changes", []), value.get("held", {})
     return (
-        type(proven) is list
+        _is_object(held)
+        and all(map(_is_step, held.values()))
+        and type(proven) is list
         and all(map(_is_step, [*proven, value.get("from_state", 0)]))
         and type(changes) is list
         and all(map(_is_text, changes))

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 
 from interp.config import RunConfig, recipes
+from interp.config.events import Agenda, parse_event
 from interp.config.schedule import Schedule
 from interp.errors import (
     ConfigError,
@@ -39,7 +40,7 @@ from interp.training.ensemble import require_equal_inputs, require_equal_shape
 from interp.training.environment import choose_device, provenance, run_environment
 from interp.training.folders import Beginnings, delete_never_begun
 from interp.training.loop import Member, Plan, RunInterrupted, Stretch, WholeRun, advance, build_step
-from interp.training.members import members_of, new_state, position_among, refuse_foreign, restored_states
+from interp.training.members import members_of, new_state, position_among, recall, refuse_foreign, restored_states
 from interp.training.observers import Observer, check_observers
 from interp.training.origins import (
     Beginning,
@@ -247,6 +248,7 @@ def _resume(
             beginning = read_origin(traj.config, source or beside(traj.folder, traj.config), place, unproven=True)
             require_digest(traj.folder, traj.run["origin"], beginning)
             states[0].begin(beginning.arrays)
+            states[0].agenda.recall(traj.run["origin"].get("held", {}), ())
         running = []  # a run that has diverged runs along for its shape alone, from wherever
         for state, member, writer in zip(states, members, writers):
             if member.diverged is not None:
@@ -254,6 +256,7 @@ def _resume(
                 continue
             if first is not None:
                 state.restore(member.full_state(first), first, member.events)
+                recall(state.agenda, member, first)
             start = begins if first is None else first
             writer.truncate_after(start)
             record_continuation(writer, start, now)
@@ -452,6 +455,7 @@ def _start(
         if begin is not None:
             beginning = begin(place)
             states[0].begin(beginning.arrays)
+            states[0].agenda.recall(beginning.about.get("held", {}), ())
             about_origin = {"origin": beginning.about}
         if len(states) > 1:
             require_equal_inputs(states)
@@ -489,14 +493,15 @@ def _from(
         if (first := beginning.about["from_state"]) < config.first_step:
             then = throughout(source.run, first, config.first_step)
             _warn_of_other_conditions(f"{source.folder.name} is branched", provenance(place), then, stacklevel=5)
-        return replace(
-            beginning,
-            about={
-                **beginning.about,
-                "changes": list(changes),
-                "draws_initial_weights": draws_initial_weights(config, source),
-            },
-        )
+        about = {
+            **beginning.about,
+            "changes": list(changes),
+            "draws_initial_weights": draws_initial_weights(config, source),
+        }
+        agenda = Agenda(map(parse_event, config.events), 1)
+        if config.first_step:
+            recall(agenda, source, config.first_step)
+        return replace(beginning, about=about | ({"held": agenda.held} if agenda.held else {}))
 
     return begin
 

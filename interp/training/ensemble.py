@@ -36,7 +36,7 @@ from interp.training.step import Step, captured_update
 
 __all__ = ["EnsembleStep", "require_equal_inputs", "require_equal_shape", "shape_of"]
 
-SHARED_OPTIMIZER_FIELDS = ("batch_size", "loss", "loss_precision")
+SHARED_OPTIMIZER_FIELDS = ("batch_size", "loss", "loss_precision", "frozen")
 """Fields of the optimiser in which members must agree; in all others they may differ."""
 
 
@@ -261,9 +261,9 @@ class _Group:
                     own[name].grad = of_member
         for intervention in self.interventions:
             intervention.before()
-        fresh = not self.optimizer.state
+        known = len(self.optimizer.state)
         self.optimizer.step()
-        if fresh:
+        if len(self.optimizer.state) > known:  # the first update, or the first of parameters that were frozen
             self._share_state()
         for intervention in self.interventions:
             intervention.after()
@@ -389,11 +389,12 @@ def _fields(config: RunConfig) -> dict[str, str]:
     size = data["optimizer"]["batch_size"]
     if size is not None and config.task.split != "stored" and size >= _training_inputs(config.task):
         data["optimizer"]["batch_size"] = None  # all are trained on at once
-    shared = {f"optimizer.{name}" for name in SHARED_OPTIMIZER_FIELDS}
-    changes = [event for event in map(parse_event, config.events) if any(path in shared for path, _ in event.changes)]
+    shared = {*(f"optimizer.{name}" for name in SHARED_OPTIMIZER_FIELDS), "freeze", "unfreeze"}
+    events = map(parse_event, config.events)
+    changes = [event for event in events if event.stops or any(path in shared for path, _ in event.changes)]
     if changes:  # at one step in all members, or in a run that is trained alone
         data["events"] = [str(event) for event in changes]
-        if not all(isinstance(event.when, AtStep) for event in changes):
+        if any(event.stops or not isinstance(event.when, AtStep) for event in changes):
             data["events"].append(config.run_id)
     return {
         f"{part}.{name}" if name else part: repr(value)

@@ -158,17 +158,18 @@ def advance(
     update = update or build_step(states)
     buffer = MetricsBuffer(states[0].device, len(states))
     runs = _Runs(members, buffer, observers)
-    step, safe_at = plan.first, time.monotonic()
+    step, safe_at, final = plan.first, time.monotonic(), False
     try:
         with interruptible() as signals:
             for step in range(plan.first, plan.last + 1):
                 if runs.apply_events(step):  # before anything of this step is stored
                     update = build_step(states)
+                final = step == plan.last or (runs.ended and not plan.is_replay)
                 stopping = bool(signals) or runs.stopping  # asked once: what comes later in this step is for the next
                 overdue = time.monotonic() - safe_at > SAFETY_SECONDS
-                saves_weights = plan.saves_weights(step)
-                saves_state = plan.saves_state(step) or ((overdue or stopping) and not plan.is_replay)
-                if plan.evaluates(step):
+                saves_weights = plan.saves_weights(step) or final
+                saves_state = plan.saves_state(step) or ((overdue or stopping or final) and not plan.is_replay)
+                if plan.evaluates(step) or final:
                     buffer.add(step, "test", update.evaluate("test"))
                     if not update.exact_pass:
                         buffer.add(step, "train", update.evaluate("train"))
@@ -179,11 +180,11 @@ def advance(
                 if saves_state:
                     runs.save_states(step)
                     safe_at = time.monotonic()
-                if step == plan.last:
+                if final:
                     if update.exact_pass:
                         buffer.add(step, "train", update.evaluate("train"))
                     runs.fetch()
-                if stopping or step == plan.last:
+                if stopping or final:
                     break
                 runs.before_step(step)
                 metrics = update(step)
@@ -192,7 +193,7 @@ def advance(
                 runs.after_step(step, metrics)
                 if buffer.full or runs.awaiting_metrics:
                     runs.fetch()
-        unfinished = runs.interruption(plan, step, signals) if step < plan.last else None
+        unfinished = None if final else runs.interruption(plan, step, signals)
     except BaseException as error:
         with contextlib.suppress(Exception):  # the error that came first is the one to be raised
             runs.end(step, error)
@@ -243,6 +244,11 @@ class _Runs:
     def awaiting_metrics(self) -> bool:
         """Whether an event of any run waits for a metric."""
         return any(member.state.agenda.watching for member in self._members)
+
+    @property
+    def ended(self) -> bool:
+        """Whether an event has ended the run: such a run is trained alone."""
+        return any(member.state.agenda.stopped for member in self._members)
 
     @property
     def stopping(self) -> bool:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 
+from interp.config.events import Agenda
 from interp.errors import NotAvailableError
 from interp.store.opening import is_there
 from interp.training.folders import Beginnings
 from interp.training.state import TrainState
 from interp.trajectory import Trajectory
 
-__all__ = ["members_of", "new_state", "position_among", "refuse_foreign", "restored_states"]
+__all__ = ["members_of", "new_state", "position_among", "recall", "refuse_foreign", "restored_states"]
 
 
 def members_of(traj: Trajectory) -> list[Trajectory]:
@@ -87,6 +88,18 @@ def new_state(member: Trajectory, device: torch.device) -> TrainState:
     if member.config.origin is not None and member.config.first_step in member.full_state_steps:
         state.begin(member.full_state(member.config.first_step))
     return state
+
+
+def recall(agenda: Agenda, traj: Trajectory, step: int) -> None:
+    """Let `agenda` know since when its thresholds have been met, by what the run logged before `step`."""
+    if agenda.holding:
+        metrics = traj.metrics.sel(step=slice(None, step - 1))
+        columns = {str(name): column.values.tolist() for name, column in metrics.data_vars.items()}
+        records = [
+            (at, {name: column[i] for name, column in columns.items() if column[i] == column[i]})  # NaN: not logged
+            for i, at in enumerate(metrics["step"].values.tolist())
+        ]
+        agenda.recall(traj.run.get("origin", {}).get("held", {}), records)
 
 
 def refuse_foreign(traj: Trajectory) -> None:

@@ -5,6 +5,7 @@ once.
 """
 
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from interp.optim import (
     Intervention,
     build_interventions,
     build_optimizer,
+    complete_momentum,
     load_optimizer_arrays,
     optimizer_arrays,
     set_hyper_parameters,
@@ -73,6 +75,9 @@ class TrainState:
         self.optimizer = build_optimizer(
             config.optimizer, self.model.named_parameters(), muon_turns=self.model.muon_turns
         )
+        self._trained = [name for name, parameter in self._parameters.items() if parameter.requires_grad]
+        self._require_patterns()
+        self._freeze()
         if (self.task.objective.has_population or self.task.objective.has_slopes) and not config.model.is_plane:
             raise ConfigError(
                 f"The objective {type(self.task.objective).__name__} has closed forms for a plane S.x + b alone; "
@@ -131,7 +136,7 @@ class TrainState:
         if self.objective.has_slopes:
             loss, correct, by_name = self.closed_form(batch.tokens, self._parameters)
             for name, gradient in by_name.items():
-                self._parameters[name].grad = gradient
+                self._parameters[name].grad = gradient if self._parameters[name].requires_grad else None
             return loss, correct
         optimizer = self.current.optimizer
         loss, correct = self.objective.loss(self.outputs(batch), labels, optimizer.loss_precision, optimizer.loss)
@@ -260,12 +265,38 @@ class TrainState:
     def _adopt(self, event: Event) -> None:
         self.current = self.current.after(event)
         set_hyper_parameters(self.optimizer, self.current.optimizer)
+        self._freeze()
         before = self._intervention_states()
         self.interventions = self._build_interventions()
         for one in self.interventions:  # an unchanged intervention keeps all of its state, a changed one nothing
             if all(name in before and before[name].shape == value.shape for name, value in one.state.items()):
                 for name, value in one.state.items():
                     value.copy_(before[name])
+
+    def _freeze(self) -> None:
+        """Train the parameters that the optimiser's config does not freeze, of those that the network has trained."""
+        trained = [name for name in self._trained if not self.current.optimizer.freezes(name)]
+        if not trained:
+            raise ConfigError(
+                f"`optimizer.frozen` must leave a parameter to train; got {self.current.optimizer.frozen}."
+            )
+        for name in self._trained:
+            self._parameters[name].requires_grad_(name in trained)
+            if name not in trained:
+                self._parameters[name].grad = None
+        complete_momentum(self.optimizer)
+
+    def _require_patterns(self) -> None:
+        """Refuse a pattern, now or in an event, that no trained parameter matches."""
+        changes = [change for text in self.config.events for change in parse_event(text).changes]
+        patterns = [value for path, value in changes if path in ("freeze", "unfreeze")]
+        patterns += [one for path, value in changes if path == "optimizer.frozen" for one in value]
+        for pattern in (*self.config.optimizer.frozen, *patterns):
+            if not any(fnmatchcase(name, pattern.removeprefix("!")) for name in self._trained):
+                raise ConfigError(
+                    f"`{pattern}` must match the name of a trained parameter, and matches none of "
+                    f"{', '.join(self._trained)}."
+                )
 
     def _build_interventions(self) -> tuple[Intervention, ...]:
         def initial() -> Mapping[str, Tensor]:
