@@ -213,7 +213,7 @@ def parse_event(text: str) -> Event:
     >>> str(parse_event("step 9: optimizer.weight-decay=0"))
     'step 9: optimizer.weight_decay=0'
     >>> parse_event("step 200: optimizer.betas=[0.9, 0.98]")
-    Event(when=AtStep(step=200), changes=(('optimizer.betas', (0.9, 0.98)),))
+    Event(when=AtStep(step=200), changes=(('optimizer.betas', (0.9, 0.98)),), stops=False)
     """
     when, colon, changes = text.partition(":")
     trigger = _parse_when(when.strip())
