@@ -1,12 +1,36 @@
 """Configs of optimisers, and of interventions in an update."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
 from interp.config.base import Record, added_field
 
-__all__ = ["SGD", "Adam", "AdamW", "Interventions", "Muon"]
+__all__ = ["SGD", "Adam", "AdamW", "Interventions", "Muon", "freezes", "with_frozen"]
+
+
+def freezes(frozen: Sequence[str], name: str) -> bool:
+    """Whether the patterns `frozen` freeze the parameter `name`: the last that matches counts.
+
+    >>> [freezes(("embed.*", "!embed.b"), name) for name in ("embed.W", "embed.b", "mlp.W")]
+    [True, False, False]
+    """
+    matching = [one for one in frozen if fnmatchcase(name, one.removeprefix("!"))]
+    return bool(matching) and not matching[-1].startswith("!")
+
+
+def with_frozen(frozen: Sequence[str], pattern: str, freeze: bool) -> tuple[str, ...]:
+    """Patterns once the parameters of `pattern` are frozen, or trained again.
+
+    >>> with_frozen(("embed.*",), "embed.W", False), with_frozen(("embed.*",), "*", False)
+    (('embed.*', '!embed.W'), ())
+    """
+    kept = [one for one in frozen if one.removeprefix("!") != pattern and pattern != "*"]
+    kept += [pattern] if freeze else [f"!{pattern}"]
+    while kept and kept[0].startswith("!"):  # of what is trained anyway
+        kept.pop(0)
+    return tuple(kept)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,27 +64,6 @@ class _Optimizer(Record):
     def relative_lr(self) -> float:
         """Learning rate, over `lr`, of the parameters that a network leaves to AdamW (see `Network.muon_turns`)."""
         return 1.0
-
-    def freezes(self, name: str) -> bool:
-        """Whether the parameter `name` is frozen.
-
-        >>> [AdamW(frozen=("embed.*", "!embed.b")).freezes(name) for name in ("embed.W", "embed.b", "mlp.W")]
-        [True, False, False]
-        """
-        matching = [one for one in self.frozen if fnmatchcase(name, one.removeprefix("!"))]
-        return bool(matching) and not matching[-1].startswith("!")
-
-    def freezing(self, pattern: str, frozen: bool) -> tuple[str, ...]:
-        """Value of `frozen` once the parameters of a pattern are frozen, or trained again.
-
-        >>> SGD(frozen=("embed.*",)).freezing("embed.W", False), SGD(frozen=("embed.*",)).freezing("embed.*", False)
-        (('embed.*', '!embed.W'), ())
-        """
-        kept = [one for one in self.frozen if one.removeprefix("!") != pattern and pattern != "*"]
-        kept += [pattern] if frozen else [f"!{pattern}"]
-        while kept and kept[0].startswith("!"):  # of what is trained anyway
-            kept.pop(0)
-        return tuple(kept)
 
     def _rules(self) -> None:
         self._require("lr", self.lr > 0, "> 0")

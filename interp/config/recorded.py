@@ -97,4 +97,5 @@ class RecordedOptimizer(Record):
     warmup_steps = 0
     anneal_steps = None
     relative_lr = 1.0
+    frozen = ()
     memory = ""

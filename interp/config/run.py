@@ -9,7 +9,7 @@ from interp.config.base import Record, added_field
 from interp.config.declared import ModelConfig, TaskConfig
 from interp.config.events import Event, parse_event
 from interp.config.models import Transformer
-from interp.config.optimizers import SGD, Adam, AdamW, Interventions, Muon
+from interp.config.optimizers import SGD, Adam, AdamW, Interventions, Muon, with_frozen
 from interp.config.origins import Branch, StoredWeights
 from interp.config.recorded import RecordedOptimizer
 from interp.config.schedule import Every, Schedule
@@ -126,14 +126,14 @@ class RunConfig(Record):
     def _changed_parts(self, event: Event) -> dict[str, Record]:
         """The optimiser and the interventions as `event` makes them, where it does."""
         changes: dict[str, dict[str, Any]] = {}
-        optimizer = self.optimizer
+        frozen = self.optimizer.frozen
         for path, value in event.changes:
             part, _, name = path.partition(".")
             if path in ("freeze", "unfreeze"):
                 if not isinstance(value, str):
                     raise ConfigError(f"`{path}` must be a pattern of parameters' names, as embed.*; got {value!r}.")
-                optimizer = optimizer.replace({"frozen": optimizer.freezing(value, path == "freeze")})
-                changes.setdefault("optimizer", {})["frozen"] = optimizer.frozen
+                frozen = with_frozen(frozen, value, path == "freeze")
+                changes.setdefault("optimizer", {})["frozen"] = frozen
                 continue
             if part not in ("optimizer", "interventions") or not name or name == "batch_size":
                 raise ConfigError(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from interp.config import RunConfig
 from interp.config.events import Agenda, Event, parse_event
+from interp.config.optimizers import freezes
 from interp.errors import ConfigError
 from interp.models import Batch, Model, Network, build_model
 from interp.models.guests import load_weights, require_sound
@@ -275,7 +276,7 @@ class TrainState:
 
     def _freeze(self) -> None:
         """Train the parameters that the optimiser's config does not freeze, of those that the network has trained."""
-        trained = [name for name in self._trained if not self.current.optimizer.freezes(name)]
+        trained = [name for name in self._trained if not freezes(self.current.optimizer.frozen, name)]
         if not trained:
             raise ConfigError(
                 f"`optimizer.frozen` must leave a parameter to train; got {self.current.optimizer.frozen}."
