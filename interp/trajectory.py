@@ -6,6 +6,7 @@ A trajectory reads; it never trains. It may be complete or still growing: `refre
 import contextlib
 import dataclasses
 import math
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -81,8 +82,19 @@ def load(path: str | Path, *, model: nn.Module | None = None, forward: Forward |
 
 
 def as_trajectory(run: "Trajectory | str | Path") -> "Trajectory":
-    """The run itself, or the one in this folder."""
-    return run if isinstance(run, Trajectory) else load(run)
+    """The run itself, or the one in this folder.
+
+    Raises:
+        InvalidArgumentError: it is neither.
+        StoreError: it is a path, and no run folder.
+    """
+    if isinstance(run, Trajectory):
+        return run
+    if not isinstance(run, str | os.PathLike):
+        raise InvalidArgumentError(
+            f"A run must be a Trajectory or the path of its folder; got {type(run).__name__}. A network alone is none."
+        )
+    return load(run)
 
 
 def find_runs(root: str | Path) -> list[Path]:
@@ -431,7 +443,10 @@ class Trajectory:
 
         Raises:
             UnknownNameError: where no weights are stored at that step; the message names the nearest ones.
+            InvalidArgumentError: `step` is no number.
         """
+        if step is not None and (np.ndim(step) or np.asarray(step).dtype.kind not in "biuf"):
+            raise InvalidArgumentError(f"`step` must be one stored step, or None for the last; got {step!r}.")
         if step is None and len(self.steps):
             return len(self.steps) - 1
         return int(_positions(self._reader, -1 if step is None else step))

@@ -641,7 +641,12 @@ def test_the_command_line(planted, grokked_run, tmp_path, capsys):
     assert code == 0
     assert "Certificate (rank 2)" in out
     assert re.search("Universal .*: ", out)
-    assert {path.name for path in (tmp_path / "two").iterdir()} == {planted.folder.name, grokked_run.folder.name}
+    written = {"comparison.json", "index.html"}
+    assert {path.name for path in (tmp_path / "two").iterdir()} - written == {
+        planted.folder.name,
+        grokked_run.folder.name,
+    }
+    assert all((tmp_path / "two" / name).exists() for name in written)
 
 
 @pytest.mark.parametrize(
@@ -653,6 +658,7 @@ def test_the_command_line(planted, grokked_run, tmp_path, capsys):
         (["NONE"], "none"),
         (["RUN", "RUN", "--verify", "NONE"], "`--verify` takes the run that was explained; got 2 runs"),
         (["RUN", "--verify", "NONE"], "must hold an account"),
+        (["--verify", "NONE"], "`--verify` needs the run that was explained, too: interp explain RUN --verify"),
     ],
 )
 def test_the_command_line_refuses_in_one_line(words, message, planted, tmp_path, capsys):

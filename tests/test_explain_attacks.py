@@ -1,6 +1,7 @@
 """Claims of an explanation that an adversary would try: dead networks, chance, vacuous accounts, damaged files."""
 
 import dataclasses
+import html
 import json
 import shutil
 
@@ -9,14 +10,17 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import interp
+from interp.analysis.ablations import keep_only
 from interp.analysis.account import Account, key_shares
 from interp.analysis.batch import CheckpointBatch
 from interp.analysis.context import RunContext
 from interp.analysis.explaining import Examined
 from interp.analysis.scrubbing import Score, Scrubbed
 from interp.config import FeedForward, Group
-from interp.errors import InvalidArgumentError
+from interp.errors import InterpError, InvalidArgumentError, NotAvailableError
+from interp.explanation import compare_explanations, verify_explanation
 from interp.explanation.sentences import Scores, Sentence, _judged
+from interp.explanation.universality import COLUMNS, comparison_lines, save_comparison
 from interp.store import RunWriter
 from tests.runs import TINY
 
@@ -249,6 +253,8 @@ def test_an_explanation_is_not_saved_over_a_run_or_a_file(run, tmp_path):
     for folder in (tmp_path / "file", run.folder):
         with pytest.raises(InvalidArgumentError, match="`folder` must be a folder of its own"):
             found.save(folder)
+        with pytest.raises(InvalidArgumentError, match="`folder` must be a folder of its own"):
+            save_comparison(compare_explanations([found, found]), folder)
 
 
 def test_controls_are_means_over_draws_of_other_keys_with_their_range(learning):
@@ -284,3 +290,107 @@ def test_scores_of_some_pairs_are_those_of_all_where_there_are_no_more(learning)
     some = Scrubbed(circuit, np.array([3, 8]))
     assert some.logits.equal(every.logits[[3, 8]])
     assert some.inputs == 2
+
+
+def damaged_arrays(account, folder, **arrays):
+    folder = shutil.copytree(account, folder)
+    save_file(load_file(folder / "account.safetensors") | arrays, folder / "account.safetensors")
+    return folder
+
+
+def test_numbers_of_an_account_are_finite_and_its_non_linearity_is_known(account, tmp_path):
+    alpha = load_file(account / "account.safetensors")["alpha"]
+    for i, wrong in enumerate((np.nan, np.inf)):
+        with pytest.raises(InvalidArgumentError, match="`alpha` must hold finite numbers"):
+            Account.load(damaged_arrays(account, tmp_path / str(i), alpha=np.full_like(alpha, wrong)))
+    folder = shutil.copytree(account, tmp_path / "tanh")
+    plain = json.loads((folder / "account.json").read_text())
+    (folder / "account.json").write_text(json.dumps(plain | {"activation": "tanh"}))
+    with pytest.raises(InvalidArgumentError, match="`activation` must be one of relu, gelu; got 'tanh'"):
+        Account.load(folder)
+
+
+def test_files_of_an_explanation_have_the_permissions_of_new_files(account, tmp_path):
+    (tmp_path / "new").write_text("")
+    assert {path.stat().st_mode for path in account.iterdir()} == {(tmp_path / "new").stat().st_mode}
+
+
+def test_a_file_that_is_not_there_is_named_without_its_number(run, account, tmp_path):
+    with pytest.raises(InvalidArgumentError, match=r"account\.json cannot be read: No such file") as refused:
+        Account.load(tmp_path / "none")
+    assert "Errno" not in str(refused.value)
+    folder = shutil.copytree(account, tmp_path / "half")
+    (folder / "explanation.json").unlink()
+    with pytest.raises(InvalidArgumentError, match=r"explanation\.json cannot be read: No such file") as refused:
+        verify_explanation(folder, run)
+    assert "Errno" not in str(refused.value)
+
+
+def test_a_certificate_of_another_run_names_both(run, learning, account):
+    with pytest.raises(InterpError, match=f"explains the run {run.folder.name}, and .* was given") as refused:
+        verify_explanation(account, changed(learning, account.parent / "another", lambda weights: None))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("wrong", [5, None, [1], b"x"], ids=str)
+@pytest.mark.usefixtures("as_users_run_it")
+def test_a_run_is_a_run_or_a_path(wrong):
+    for function in (interp.explain, interp.measure):
+        with pytest.raises(InvalidArgumentError, match="A run must be a Trajectory or the path of its folder; got"):
+            function(wrong)
+
+
+@pytest.mark.usefixtures("as_users_run_it")
+def test_a_network_alone_is_no_run(run):
+    model = explained(run, keys=[1]).ideal_model
+    with pytest.raises(InvalidArgumentError, match=r"got IdealNetwork\. A network alone is none"):
+        interp.measure(model)
+
+
+@pytest.mark.usefixtures("as_users_run_it")
+@pytest.mark.parametrize("step", [[1], (1, 2), "1", {}], ids=str)
+def test_a_step_is_one_number(run, step):
+    with pytest.raises(InvalidArgumentError, match="`step` must be one stored step"):
+        explained(run, step=step)
+
+
+def test_frequencies_that_are_none_are_named_by_their_argument(run):
+    with pytest.raises(InvalidArgumentError, match=r"`frequencies` must be a list of frequencies in 1..5"):
+        keep_only(run.model(), frequencies=[99], examples=run.task)
+
+
+def test_a_bilinear_model_is_refused_for_what_it_is(tmp_path):
+    config = interp.RunConfig(
+        task=interp.config.Modular(p=7, encoding="operands"), model=FeedForward(d_hidden=(), combine="product"), steps=1
+    )
+    with pytest.raises(NotAvailableError, match="this bilinear model multiplies its operands and has no hidden layer"):
+        explained(interp.train(config, root=tmp_path, device="cpu"))
+
+
+def test_a_verdict_on_products_says_what_is_proved_of_pairs_with_0(tmp_path):
+    found = explained(trained(tmp_path, **{"task.p": 5, "task.operation": "multiply"}), keys=[1])
+    proved = int(found.certificate.right.sum() - found.certificate.right[1:, 1:].sum())
+    assert found.limit == f"without 0: of the 9 pairs with the operand 0, {proved} are proved to be right"
+    assert f"({found.limit})" in found.lines()[0]
+    assert found.limit in found._repr_html_()
+    assert explained(trained(tmp_path / "sum", **{"task.p": 5}), keys=[1]).limit == ""
+
+
+def test_a_comparison_explains_its_columns_and_is_saved_as_a_page(run, learning, tmp_path):
+    table = compare_explanations([explained(run, keys=[1, 3]), explained(learning, keys=[1, 2])])
+    assert {*table.data_vars} - {"universal"} == {*COLUMNS}
+    table["from_attention"][0] = -6e-19
+    lines = comparison_lines(table)
+    assert "e-19" not in "\n".join(lines)
+    assert not any(" -0 " in line for line in lines)
+    for name in COLUMNS:
+        assert any(line.startswith(f"  {name}: ") for line in lines)
+    assert lines[-1].startswith("Universal (hold in all runs")
+    assert "of its own keys" in lines[-1]
+    saved = json.loads((save_comparison(table, tmp_path) / "comparison.json").read_text())
+    assert saved["run"] == [run.folder.name, learning.folder.name]
+    assert saved["verdict"] == table["verdict"].values.tolist()
+    page = (tmp_path / "index.html").read_text()
+    assert f'href="{run.folder.name}/index.html"' in page
+    assert html.escape(COLUMNS["coherence"]) in page
+    assert "NaN" not in (tmp_path / "comparison.json").read_text()

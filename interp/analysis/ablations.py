@@ -234,7 +234,7 @@ def _keep_frequencies(network: Network, frequencies: Keys, examples: Examples) -
     tokens = examples.operands[order.residues]
     for name in network.embeddings:
         table = network.get_parameter(name)
-        kept = as_key_mask(frequencies, table[tokens])
+        kept = as_key_mask(frequencies, table[tokens], name="frequencies")
         table[tokens] = without_frequency(table[tokens], ~kept)
     numbers = (kept.nonzero().squeeze(1) + 1).tolist()
     return f"frequencies {_listed(numbers)} of the embedding alone ({order.basis})"

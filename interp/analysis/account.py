@@ -30,13 +30,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from interp.analysis import irreps as irreps_module
 from interp.analysis import logits as logits_module
 from interp.analysis.bases import Basis, Functions, Symmetry, all_keys, basis_of, functions_of, products_of
 from interp.errors import InvalidArgumentError
-from interp.models.tables import activated
+from interp.models.tables import ACTIVATIONS, activated
 from interp.theory.groups import finite_group, irreps
 
 __all__ = [
@@ -190,7 +190,7 @@ class Account:
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
         plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _ARRAYS}
         (folder / "account.json").write_text(json.dumps({"format": 1, **plain}, indent=2) + "\n", encoding="utf-8")
-        save_file(arrays, folder / "account.safetensors")
+        (folder / "account.safetensors").write_bytes(save(arrays))  # with the permissions of any new file
 
     @classmethod
     def load(cls, folder: str | Path) -> "Account":
@@ -208,8 +208,13 @@ class Account:
             plain |= {"keys": tuple(plain["keys"]), "symmetry": tuple(plain["symmetry"])}
             account = cls(**plain, **arrays)
             account._require_sizes()
+            account._require_numbers()
             return account
-        except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
+        except OSError as error:
+            raise InvalidArgumentError(
+                f"`folder` must hold an account; {error.filename} cannot be read: {error.strerror}."
+            ) from error
+        except (ValueError, LookupError, TypeError, SafetensorError) as error:
             raise InvalidArgumentError(f"`folder` must hold an account; {folder} does not: {error}") from error
 
     def _require_sizes(self) -> None:
@@ -234,6 +239,15 @@ class Account:
                 raise ValueError(f"`{name}` has the sizes {list(getattr(self, name).shape)}, not {list(shape)}")
         if n and not 0 <= self.cluster.min() <= self.cluster.max() < max(K, 1):
             raise ValueError("neurons belong to clusters that it has not")
+
+    def _require_numbers(self) -> None:
+        """Raises ValueError where a number is not finite, or the non-linearity is none."""
+        allowed = ACTIVATIONS if self.has_pre_activations else (*ACTIVATIONS, "none")
+        if self.activation not in allowed:
+            raise ValueError(f"`activation` must be one of {', '.join(allowed)}; got {self.activation!r}")
+        for name in _ARRAYS:
+            if not np.isfinite(getattr(self, name)).all():
+                raise ValueError(f"`{name}` must hold finite numbers")
 
     def pre_activations(self, parts: Sequence[Part] = PARTS) -> Float[np.ndarray, "N N n"]:
         """Idealised pre-activations x^ of all pairs, of some parts of the account."""

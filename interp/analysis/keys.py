@@ -100,24 +100,26 @@ def key_frequency_embedding(
     return (norm > multiple * typical) & (norm > 1e-6 * norm.amax(-1, keepdim=True))
 
 
-def as_key_mask(keys: Keys, like: Tensor, p: int | None = None) -> Bool[Tensor, "*steps frequency"]:
+def as_key_mask(
+    keys: Keys, like: Tensor, p: int | None = None, *, name: str = "keys"
+) -> Bool[Tensor, "*steps frequency"]:
     """`keys` as a mask [*steps, frequency] over the steps of `like`, a table [*steps, p, feature] (or with p given,
-    [*steps, frequency])."""
+    [*steps, frequency]). `name` is that of the argument, for errors."""
     steps = like.shape[:-2] if p is None else like.shape[:-1]
     p = like.shape[-2] if p is None else p
     count = p // 2
     given = torch.as_tensor(np.asarray(keys) if not isinstance(keys, Tensor) else keys, device=like.device)
     if given.dtype != torch.bool:
         if given.is_floating_point() and given.numel():
-            raise InvalidArgumentError(f"`keys` must be frequencies or a boolean mask; got {given.dtype}.")
+            raise InvalidArgumentError(f"`{name}` must be frequencies or a boolean mask; got {given.dtype}.")
         if given.ndim != 1 or (given.numel() and (given.min() < 1 or given.max() > count)):
             raise InvalidArgumentError(
-                f"`keys` must be a list of frequencies in 1..{count} for p={p}; got {given.tolist()}."
+                f"`{name}` must be a list of frequencies in 1..{count} for p={p}; got {given.tolist()}."
             )
         given = torch.isin(frequencies(p, device=like.device), given)
     if given.shape[-1:] != (count,) or given.shape[:-1] not in ((), steps):
         raise InvalidArgumentError(
-            f"`keys` must be a mask of shape {[count]} or {[*steps, count]}; got {list(given.shape)}."
+            f"`{name}` must be a mask of shape {[count]} or {[*steps, count]}; got {list(given.shape)}."
         )
     return given.expand(*steps, count)
 

@@ -578,7 +578,10 @@ class Explain:
     timeline: Annotated[bool, arg(help="date each part: the account at up to 100 steps, for a minute or so")] = True
     output: Annotated[
         Path | None,
-        arg(metavar="FOLDER", help="write explanation.json, index.html and the account; of several, one folder each"),
+        arg(
+            metavar="FOLDER",
+            help="write explanation.json, index.html and the account; of several, one folder each and a comparison",
+        ),
     ] = None
     verify: Annotated[
         Path | None,
@@ -590,10 +593,15 @@ class Explain:
     def __call__(self) -> None:
         """Explain each run and print it; then print what several have in common."""
         from interp.explanation import compare_explanations, explain
+        from interp.explanation.universality import comparison_lines, save_comparison
         from interp.trajectory import load
 
         if self.output is not None and self.output.exists() and not self.output.is_dir():
             raise ConfigError(f"`--output` must be a folder; {self.output} is none.")
+        if not self.runs and self.verify is not None:
+            raise ConfigError(
+                f"`--verify` needs the run that was explained, too: interp explain RUN --verify {self.verify}"
+            )
         if not self.runs:
             raise ConfigError("Name one or more run folders, such as checkpoints/add59-transformer-seed0-1a2b3c4d.")
         if self.verify is not None:
@@ -613,9 +621,9 @@ class Explain:
             found.append(one)
         if len(found) > 1:
             together = compare_explanations(found)
-            print(as_table(together.drop_dims("sentence").to_dataframe()))
-            universal = together["sentence"].values[together["universal"].values]
-            print(f"Universal (hold in all runs, as accurately): {', '.join(universal) or 'none'}")
+            print("\n".join(comparison_lines(together)))
+            if self.output is not None:
+                print(f"Written:   {save_comparison(together, self.output)}")
 
     def _verify(self, folder: Path) -> None:
         """Print what a saved explanation claims and what follows; exit 1 where less does."""

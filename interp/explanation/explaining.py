@@ -33,12 +33,12 @@ from interp.explanation.sentences import CERTIFIED, KEPT, Sentence, sentences_of
 from interp.explanation.timeline import births, spread, timeline_of
 from interp.explanation.verifying import certificate_of
 from interp.literals import as_count
-from interp.trajectory import Trajectory, load
+from interp.trajectory import Trajectory, as_trajectory
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["LEAST", "Explanation", "LeftOver", "explain"]
+__all__ = ["LEAST", "Explanation", "LeftOver", "explain", "own_folder"]
 
 LEAST = 0.2
 """Share of the logits that the idealised network must explain for an account to say anything."""
@@ -137,6 +137,19 @@ class Explanation:
         )
 
     @property
+    def limit(self) -> str:
+        """Restriction of the verdict in words: pairs that the account leaves out, and how many are proved; or empty.
+
+        Products mod p are sums of logarithms, which 0 has not.
+        """
+        if self.certificate is None or self.account.p == self.account.N:
+            return ""
+        outside = ~np.isnan(self.certificate.margin)
+        outside[np.ix_(self.account.elements, self.account.elements)] = False
+        proved = int((self.certificate.right & outside).sum())
+        return f"without 0: of the {int(outside.sum())} pairs with the operand 0, {proved} are proved to be right"
+
+    @property
     def formula(self) -> str:
         """Formulas of the account in LaTeX: logits, pre-activations, read-out."""
         return ",\\quad ".join(s.formula for s in self.sentences if s.id in ("keys", "first", "readout", "whole"))
@@ -233,10 +246,7 @@ class Explanation:
 
         The account is read back by `Account.load(folder)`; `verify_explanation` proves the certificate again.
         """
-        folder = Path(folder)
-        if (folder / "run.json").exists() or (folder.exists() and not folder.is_dir()):
-            raise InvalidArgumentError(f"`folder` must be a folder of its own, and not a file or a run; got {folder}.")
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = own_folder(folder)
         self.account.save(folder)
         summary = {
             "run": self.run,
@@ -294,7 +304,7 @@ def explain(
         >>> found.verdict  # two updates of a random network
         'none'
     """
-    traj = traj if isinstance(traj, Trajectory) else load(traj)
+    traj = as_trajectory(traj)
     permutations = as_count("permutations", permutations)
     seed = as_count("seed", seed, minimum=0)
     if rank not in RANKS:
@@ -335,6 +345,19 @@ def explain(
     if timeline and chosen and tables is not None:
         found.timeline  # noqa: B018  computed now, while progress is shown
     return found
+
+
+def own_folder(folder: str | Path) -> Path:
+    """Folder to write into, which is created.
+
+    Raises:
+        InvalidArgumentError: it is a file or a run.
+    """
+    folder = Path(folder)
+    if (folder / "run.json").exists() or (folder.exists() and not folder.is_dir()):
+        raise InvalidArgumentError(f"`folder` must be a folder of its own, and not a file or a run; got {folder}.")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _as_keys(keys: Any) -> tuple[Any, ...]:

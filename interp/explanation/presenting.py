@@ -48,7 +48,7 @@ def lines_of(explanation: "Explanation") -> list[str]:
     what = "key frequencies" if account.basis == "frequency" else "key irreps"
     keys = ", ".join(map(str, account.keys)) or "none"
     lines = [
-        f"{explanation.run}, step {explanation.step:,}: {explanation.verdict.upper()}",
+        f"{explanation.run}, step {explanation.step:,}: {explanation.verdict.upper()}{_limit(explanation)}",
         f"{what}: {keys}; {_network(explanation)}",
     ]
     if account.keys:
@@ -72,6 +72,10 @@ def lines_of(explanation: "Explanation") -> list[str]:
         lines.append(certificate_line(explanation.certificate))
     lines.append(f"Left over: {explanation.left_over}")
     return lines
+
+
+def _limit(explanation: "Explanation") -> str:
+    return f" ({explanation.limit})" if explanation.limit else ""
 
 
 def _controls(explanation: "Explanation") -> str:
@@ -112,7 +116,8 @@ def html_of(explanation: "Explanation") -> str:
     account = explanation.account
     keys = ", ".join(map(str, account.keys)) or "none"
     parts = [
-        f"<h3>{html.escape(explanation.run)}, step {explanation.step:,}: {explanation.verdict}</h3>",
+        f"<h3>{html.escape(explanation.run)}, step {explanation.step:,}: {explanation.verdict}"
+        f"{_limit(explanation)}</h3>",
         f"<p>Keys: {html.escape(keys)}; {_network(explanation)}.</p>",
     ]
     if explanation.certificate is not None:

@@ -13,7 +13,7 @@ from interp.analysis.account import Account
 from interp.analysis.certificate import Certificate
 from interp.analysis.context import RunContext
 from interp.analysis.explaining import Examined
-from interp.errors import InvalidArgumentError
+from interp.errors import InvalidArgumentError, UnknownNameError
 from interp.trajectory import Trajectory
 
 __all__ = ["Verification", "certificate_of", "verify_explanation"]
@@ -77,6 +77,8 @@ def certificate_of(traj: Trajectory, step: int | None, account: Account, rank: i
 def verify_explanation(folder: str | Path, traj: Trajectory) -> Verification:
     """Claims of an explanation that `Explanation.save` wrote, checked against the run's weights at its step.
 
+    Errors about another run than the one explained name both.
+
     Raises:
         InvalidArgumentError: the folder holds no saved explanation with a certificate, or one of another task.
         UnknownNameError: the run stores no weights at the explanation's step.
@@ -86,11 +88,23 @@ def verify_explanation(folder: str | Path, traj: Trajectory) -> Verification:
     account = Account.load(folder)
     try:
         saved = json.loads((folder / "explanation.json").read_text(encoding="utf-8"))
+        name = saved["run"]
         step, rank, claimed = saved["step"], saved["settings"]["rank"], saved["certificate"]
         accuracy, loss = claimed["accuracy"], claimed["loss"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
         raise InvalidArgumentError(
-            f"`folder` must hold a saved explanation with a certificate; {folder} does not: {error}"
+            f"`folder` must hold a saved explanation; {error.filename} cannot be read: {error.strerror}."
         ) from error
-    certificate = certificate_of(traj, step, account, rank)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidArgumentError(
+            f"`folder` must hold a saved explanation with a certificate; {folder} has none: it lacks {error}."
+            if isinstance(error, KeyError)
+            else f"`folder` must hold a saved explanation with a certificate; {folder} has none."
+        ) from error
+    try:
+        certificate = certificate_of(traj, step, account, rank)
+    except (InvalidArgumentError, UnknownNameError) as error:
+        if name == traj.folder.name:
+            raise
+        raise type(error)(f"{error} {folder} explains the run {name}, and {traj.folder.name} was given.") from error
     return Verification(certificate, accuracy, math.inf if loss is None else loss, step)

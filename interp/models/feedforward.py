@@ -199,6 +199,11 @@ class FeedForwardNetwork(NeuronNetwork):
 
     def pair_tables(self, tokens: Int[Tensor, "pair pos"]) -> PairTables:
         """See `Network.pair_tables`; for one hidden layer behind a sum or a concatenation of embeddings."""
+        if self.config.combine == "product" and not self.blocks:
+            raise NotAvailableError(
+                "Tables of pairs need one hidden layer behind a sum of embeddings; this bilinear model multiplies its "
+                "operands and has no hidden layer."
+            )
         if len(self.blocks) != 1:
             raise NotAvailableError(f"Tables of pairs need one hidden layer; this MLP has {len(self.blocks)}.")
         if self.config.combine == "product" or self.config.embedding == "scalars":

@@ -170,6 +170,10 @@ def operand_tokens(
     raise NotAvailableError("Tables of pairs need inputs that are all pairs of two operands, at two positions.")
 
 
+ACTIVATIONS = ("relu", "gelu")
+"""Non-linearities of `activated`."""
+
+
 def activated(kind: str, x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
     """The non-linearity of a hidden layer: relu, or gelu with the error function.
 

@@ -57,7 +57,8 @@ def verdict_line(explanation: Explanation) -> str:
     """Verdict and certificate of an explanation in a line."""
     certificate = explanation.certificate
     proved = "No certificate: the network tells no tables." if certificate is None else certificate_line(certificate)
-    return f"{explanation.run}, step {explanation.step:,}: {explanation.verdict}. {proved}"
+    limit = f" ({explanation.limit})" if explanation.limit else ""
+    return f"{explanation.run}, step {explanation.step:,}: {explanation.verdict}{limit}. {proved}"
 
 
 def sentence_bars(explanation: Explanation) -> go.Figure:
