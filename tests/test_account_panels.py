@@ -16,7 +16,7 @@ from interp.analysis.catalogue import MEASURES
 from interp.config import FeedForward, RunConfig
 from interp.errors import InvalidArgumentError, UnknownNameError
 from interp.plots import Panel, PanelContext
-from interp.plots.catalogue import named_panels
+from interp.plots.catalogue import _birth_note, named_panels
 from interp.plots.style import step_axis
 from interp.reporting import cards
 from interp.reporting.scrubber import scrubber
@@ -138,6 +138,18 @@ def test_the_loss_without_each_head_is_drawn_beside_that_of_all(toy_run):
 def test_a_step_that_was_not_measured_is_refused(explained):
     with pytest.raises(InvalidArgumentError, match="the nearest is 40"):
         plots.margin_map(explained.timeline, 39)
+
+
+def test_the_birth_note_says_where_proofs_lag(explained):
+    curves = {"certified_accuracy": ("step", [0.1, 0.2, 0.9]), "test_accuracy": ("step", [0.1, 0.8, 0.9])}
+    note = _birth_note(xr.Dataset(curves, {"step": [0, 10, 20]}))
+    assert note.endswith("furthest below test accuracy at step 10, 0.20 and 0.80.")
+
+
+def test_both_lists_of_keys_and_the_rule_of_the_verdict_are_named(page, explained):
+    assert "other panels call key what two of these criteria name" in page
+    assert explained.lines()[-1] == f"Verdict: {explained.rule}"
+    assert "at least 0.95 of the accuracy is certified" in explained._repr_html_()
 
 
 # --- names ---

@@ -137,6 +137,15 @@ class Explanation:
         )
 
     @property
+    def rule(self) -> str:
+        """Rule of the verdict, in words."""
+        return (
+            f"explained if at least {CERTIFIED} of the accuracy is certified and resampling everything outside the "
+            f"account keeps {KEPT} of the network's; none if there is no key, or the idealised network explains less "
+            f"than {LEAST} of the logits; otherwise in part, as where a term cannot be computed."
+        )
+
+    @property
     def limit(self) -> str:
         """Restriction of the verdict in words: pairs that the account leaves out, and how many are proved; or empty.
 

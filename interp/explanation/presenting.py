@@ -70,7 +70,7 @@ def lines_of(explanation: "Explanation") -> list[str]:
     lines.append("")
     if explanation.certificate is not None:
         lines.append(certificate_line(explanation.certificate))
-    lines.append(f"Left over: {explanation.left_over}")
+    lines += [f"Left over: {explanation.left_over}", f"Verdict: {explanation.rule}"]
     return lines
 
 
@@ -135,6 +135,7 @@ def html_of(explanation: "Explanation") -> str:
         f"In grey: the null. {html.escape(_controls(explanation))}</p>"
     )
     parts.append(f"<p>Left over: {html.escape(str(explanation.left_over))}.</p>")
+    parts.append(f'<p style="font-size:85%;color:{GREY}">Verdict: {html.escape(explanation.rule)}</p>')
     return f'<div style="font-family:{FONT};line-height:1.4;max-width:76em">{"".join(parts)}</div>'
 
 

@@ -13,6 +13,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from interp.analysis.scrubbing import Score
+from interp.analysis.spectra import NEURON_SHARE
 from interp.explanation import Explanation, Sentence
 from interp.explanation.presenting import certificate_line
 from interp.explanation.sentences import ANY_KEYS, always_right
@@ -45,7 +46,7 @@ WIDEST = 58
 """Letters in a line of a sentence."""
 ROWS = {  # variable of a timeline over step and key -> title of its row
     "alpha": "alpha in the logits",
-    "cluster_size": "neurons",
+    "cluster_size": f"neurons, {NEURON_SHARE:.0%} on k",
     "embedding_share": "embedding share",
 }
 NOTHING = Score(np.nan, np.nan, np.nan)

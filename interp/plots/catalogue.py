@@ -10,7 +10,9 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from interp.analysis.account import KEY_SHARE
 from interp.analysis.keys import named_key_frequencies
+from interp.analysis.spectra import NEURON_SHARE
 from interp.errors import InvalidArgumentError, UnknownNameError, did_you_mean
 from interp.explanation import Explanation
 from interp.milestones import Milestones
@@ -330,7 +332,7 @@ ON_REQUEST: Final[tuple[Panel, ...]] = (
         "sentences", title=lambda context: verdict_line(_of(context)), group="Explanation", kind="still",
         wide=True, explained=True, height=lambda figure: figure.layout.height,
         draw=lambda context: sentence_bars(_of(context)),
-        note=lambda context: f"Left over: {_of(context).left_over}.",
+        note=lambda context: f"Left over: {_of(context).left_over}. {_keys_note(context)}",
         method="Sentences about the network as interp.explain finds them, each beside the same sentence for as many "
         "frequencies (or irreps) that are not key: mean and range of several draws of them. Part replaced: the network "
         "with what the sentence speaks of taken "
@@ -345,8 +347,7 @@ ON_REQUEST: Final[tuple[Panel, ...]] = (
         "births", group="Explanation", wide=True, explained=True, height=lambda figure: figure.layout.height,
         applies=lambda context: bool(_of(context).account.keys) and "certified_accuracy" in _of(context).timeline,
         draw=lambda context: birth_curves(_of(context).timeline, **context.overlay),
-        note="A diamond marks a birth: the first step from which a quantity stays above half its last value. Certified "
-        "accuracy lags behind test accuracy until what was memorised is cleaned up.",
+        note=lambda context: _birth_note(_of(context).timeline),
         method="The account is refitted at each step with the keys of the last one.",
     ),
     Panel(
@@ -368,6 +369,33 @@ ON_REQUEST: Final[tuple[Panel, ...]] = (
     ),
 )  # fmt: skip
 """Built-in panels that take long, and are shown where they are asked for: "explain" is the name of all of them."""
+
+
+def _birth_note(timeline: xr.Dataset) -> str:
+    """Definition of a birth, and where certified accuracy is furthest below test accuracy."""
+    text = "A diamond marks a birth: the first step from which a quantity stays above half its last value."
+    if "test_accuracy" not in timeline or "certified_accuracy" not in timeline:
+        return text
+    proved, found = (timeline[name].values for name in ("certified_accuracy", "test_accuracy"))
+    i = int(np.argmax(found - proved))
+    return (
+        f"{text} Certified accuracy is furthest below test accuracy at step {int(timeline['step'].values[i]):,}, "
+        f"{proved[i]:.2f} and {found[i]:.2f}."
+    )
+
+
+def _keys_note(context: PanelContext) -> str:
+    """Why the keys of the account and the key frequencies of other panels may differ; empty for irreps."""
+    if _of(context).account.basis != "frequency":
+        return ""
+    named = context.data.attrs.get("key_frequencies")
+    others = "" if named is None else f" ({', '.join(map(str, named)) or 'none'})"
+    return (
+        f"Keys of the account are the frequencies with more than {KEY_SHARE:.1%} of the squared logits, or "
+        f"named by two of three criteria, without which less is proved; other panels call key what two of these "
+        f"criteria name{others}. Clusters of the account have "
+        f"every neuron; other panels count those with {NEURON_SHARE:.0%} of their variance on one frequency."
+    )
 
 
 def _of(context: PanelContext) -> Explanation:
