@@ -19,6 +19,8 @@ MODELS = {
     "attention alone": Transformer(**ALONE),
     "attention alone, pre, two layers": Transformer(**ALONE, n_layers=2, normalization="pre"),
     "square": Transformer(**TINY, activation="square"),
+    "tied": Transformer(**TINY, tied=True),
+    "scaled": Transformer(**TINY, output_scale=2.0),
 }
 SMALL = Transformer(**TINY)
 TASKS = {
@@ -31,7 +33,9 @@ TASKS = {
     "multiset": Modular(p=7, train_fraction=0.7, draws=40),
 }
 RUNS = {name: (TASK, model) for name, model in MODELS.items()} | {name: (task, SMALL) for name, task in TASKS.items()}
+MSE = ("mse", "mlp, square")
 RUNS |= {
+    "mse": (TASK, SMALL),
     "mlp, square": (Modular(p=7, train_fraction=0.7, encoding="operands"), FeedForward(d_model=8, activation="square")),
 }
 
@@ -40,8 +44,10 @@ RUNS |= {
 def run(request, tmp_path_factory):
     """A run that was interrupted and resumed, and its twin that was not."""
     task, model = RUNS[request.param]
+    loss = "mse" if request.param in MSE else "cross-entropy"
     changes = {
         "steps": 40,
+        "optimizer.loss": loss,
         "optimizer.lr": 1e-2,
         "save.weights": "every(10)",
         "save.state": "every(10)",

@@ -126,6 +126,11 @@ def test_the_bridge_has_layers_of_attention_alone(normalization):
     assert not any("mlp" in name for name in (*cache, *model.state_dict()))
 
 
+@pytest.mark.parametrize("fields", [{"tied": True}, {"output_scale": 3.0}, {"tied": True, "output_scale": 0.5}])
+def test_the_bridge_has_tied_and_scaled_unembeddings(fields):
+    assert_same_activations(transformer(**SMALL, **fields, unembed_biases="trainable"), all_pairs(13))
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -98,7 +98,7 @@ def test_annealing_is_half_a_cosine_after_the_warm_up():
         (lambda: AdamW(decay="away"), "`AdamW.decay` must be one of to_zero, to_init, jiggle; got 'away'."),
         (
             lambda: AdamW(loss="hinge"),
-            "`AdamW.loss` must be one of cross-entropy, stablemax, exponential; got 'hinge'.",
+            "`AdamW.loss` must be one of cross-entropy, stablemax, exponential, mse; got 'hinge'.",
         ),
         (lambda: Muon(momentum=1.0), r"`Muon.momentum` must be in \[0, 1\); got 1.0."),
         (lambda: Muon(iterations=-1), "`Muon.iterations` must be >= 0; got -1."),

@@ -40,6 +40,14 @@ ACTIVATIONS = {
     "identity": lambda x: x,
 }
 ACTIVATED = [Transformer(**SMALL, mlp_biases="trainable", activation=name) for name in ACTIVATIONS]
+READ_OUTS = [
+    Transformer(**SMALL, **biases, **normalization, **read_out)
+    for biases, normalization, read_out in itertools.product(
+        ({}, BIASES),
+        ({}, {"normalization": "pre"}),
+        ({"tied": True}, {"output_scale": 3.0}, {"tied": True, "output_scale": 0.5}),
+    )
+]
 ENCODINGS = {"operands": ("a", "b"), "direct": ("a", "b", "="), "sentence": ("<", "a", "+", "b", "mod", "=")}
 
 
@@ -74,6 +82,7 @@ def model_of(config: Transformer | FeedForward, encoding: str = "direct") -> Net
 
 def name_of(config: Transformer) -> str:
     shown = ("normalization", "attention", "activation", "n_layers", "attention_only")
+    shown += ("tied", "output_scale", "mlp_biases")
     return "-".join(str(getattr(config, name)) for name in shown)
 
 
@@ -112,10 +121,12 @@ def slowly(model: Network, row: list[int]) -> torch.Tensor:
                 mid = write(biased(mid + hidden @ block.mlp.W_out, block.mlp.b_out), block, "ln2")
             after.append(mid)
         x = after
-    return torch.stack([biased(read(y, model, "ln_final") @ model.unembed.W_U, model.unembed.b_U) for y in x])
+    W_U = model.embed.W_E[:P].T if config.tied else model.unembed.W_U
+    outputs = [biased(read(y, model, "ln_final") @ W_U, model.unembed.b_U) for y in x]
+    return config.output_scale * torch.stack(outputs)
 
 
-@pytest.mark.parametrize("config", [*NORMED, *ATTENTION_ALONE, *ACTIVATED], ids=name_of)
+@pytest.mark.parametrize("config", [*NORMED, *ATTENTION_ALONE, *ACTIVATED, *READ_OUTS], ids=name_of)
 def test_the_plain_pass_is_the_definition(config):
     model, tokens = model_of(config, "sentence"), inputs("sentence")[:3]
     with torch.no_grad():
@@ -131,7 +142,7 @@ def gradients(model: Network, logits: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("config", [*NORMED, *ATTENTION_ALONE, *ACTIVATED], ids=name_of)
+@pytest.mark.parametrize("config", [*NORMED, *ATTENTION_ALONE, *ACTIVATED, *READ_OUTS], ids=name_of)
 def test_the_fast_pass_and_its_gradients_are_those_of_the_plain_pass(config, encoding):
     model, tokens = model_of(config, encoding), inputs(encoding)
     pairs = model.prepare(tokens)
@@ -145,7 +156,7 @@ def test_the_fast_pass_and_its_gradients_are_those_of_the_plain_pass(config, enc
             assert (grad - expected[name]).norm() <= 1e-10 * (expected[name].norm() + 1e-3 * scale), name
 
 
-@pytest.mark.parametrize("config", [*NORMED, *ACTIVATED], ids=name_of)
+@pytest.mark.parametrize("config", [*NORMED, *ACTIVATED, *READ_OUTS], ids=name_of)
 def test_neurons_as_the_logits_see_them_and_the_rest_are_the_logits(config):
     model, tokens = model_of(config), inputs("direct")
     answer, (logits, cache) = model.answer(model.prepare(tokens)), model.run_with_cache(tokens)
@@ -178,6 +189,26 @@ def test_activations_are_their_definitions(name):
     torch.testing.assert_close(mlp.answer_logits(mlp.prepare(tokens)), mlp(tokens)[:, -1], rtol=1e-12, atol=1e-12)
 
 
+def test_an_mlp_scales_its_logits():
+    mlp, scaled = (model_of(FeedForward(d_model=4, d_hidden=(6,), output_scale=x), "operands") for x in (1.0, 3.0))
+    tokens = inputs("operands")
+    pairs = mlp.prepare(tokens)
+    for own, other in ((mlp(tokens), scaled(tokens)), (mlp.answer_logits(pairs), scaled.answer_logits(pairs))):
+        torch.testing.assert_close(3 * own, other, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(3 * mlp.neuron_logit_map(), scaled.neuron_logit_map(), rtol=1e-12, atol=1e-12)
+
+
+def test_a_tied_network_has_one_table_and_its_tables_of_pairs():
+    model = model_of(Transformer(**SMALL, tied=True))
+    assert "unembed.W_U" not in model.state_dict()
+    tokens = torch.cartesian_prod(torch.arange(P), torch.arange(P))
+    tokens = torch.cat([tokens, torch.full((P * P, 1), P)], dim=1)
+    logits = model(tokens)[:, -1].detach().numpy()
+    assert np.allclose(model.pair_tables(tokens).logits().reshape(P * P, P), logits, rtol=1e-11, atol=1e-11)
+    with pytest.raises(ConfigError, match=r"`model\.tied` must be False for 9 classes and 8 tokens"):
+        build_model(Transformer(tied=True), 8, 3, 9, generator=torch.Generator())
+
+
 def test_names_of_layer_norms_are_hooked_transformers():
     norms = {name: tuple(x.shape) for name, x in model_of(NORMED[0]).state_dict().items() if "ln" in name}
     assert norms == {f"{ln}.{name}": (12,) for ln in ("blocks.0.ln1", "blocks.0.ln2", "ln_final") for name in "wb"}
@@ -192,6 +223,8 @@ def test_names_of_layer_norms_are_hooked_transformers():
         (Transformer(**ALONE), "need a hidden layer; this transformer has attention alone"),
         (Transformer(**SMALL, activation="silu"), "rounding is bounded, relu or gelu; this network has silu"),
         (FeedForward(d_model=4, d_hidden=(6,), activation="square"), "relu or gelu; this network has square"),
+        (Transformer(**SMALL, output_scale=2.0), "need an output scale of 1; this network has 2.0"),
+        (FeedForward(d_model=4, d_hidden=(6,), output_scale=2.0), "need an output scale of 1; this network has 2.0"),
     ],
 )
 def test_what_has_no_tables_says_why(config, message):
@@ -224,6 +257,7 @@ def test_attention_alone_has_no_neurons():
             "`Transformer.activation` must be left at relu with attent",
         ),
         ({"attention_only": True, "mlp_biases": "frozen"}, "`Transformer.mlp_biases` must be left at absent with"),
+        ({"output_scale": 0.0}, "`Transformer.output_scale` must be > 0; got 0.0"),
         ({"normalization": "rms"}, "`Transformer.normalization` must be one of none, pre, post; got 'rms'"),
         ({"activation": "swish"}, "`Transformer.activation` must be one of relu, gelu, gelu_new, .*; got 'swish'"),
     ],
@@ -234,7 +268,9 @@ def test_fields_that_contradict_each_other_are_refused(fields, message):
 
 
 def test_new_fields_leave_old_configs_as_they_were():
-    assert not any(name in Transformer().to_json() for name in ("normalization", "attention_only"))
+    assert not any(
+        name in Transformer().to_json() for name in ("normalization", "attention_only", "tied", "output_scale")
+    )
     assert Transformer.from_json(Transformer().to_json()) == Transformer()
     assert '"normalization":"pre"' in Transformer(normalization="pre").to_json()
 

@@ -41,7 +41,7 @@ class TaskConfig(Record):
     @property
     def losses(self) -> tuple[str, ...]:
         """Values of `optimizer.loss` that the objective has."""
-        return ("cross-entropy", "stablemax")
+        return ("cross-entropy", "stablemax", "mse")
 
     @property
     def loss_rule(self) -> str:

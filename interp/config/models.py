@@ -44,6 +44,11 @@ class Transformer(ModelConfig):
     attention_biases: Biases = "absent"
     mlp_biases: Biases = "absent"
     unembed_biases: Biases = "absent"
+    tied: bool = added_field(False)
+    """Whether the unembedding is the transposed embedding of the first tokens, one for each class: no `unembed.W_U`."""
+    output_scale: float = added_field(1.0)
+    """alpha > 0: logits are alpha times what weights and biases of the unembedding give ("Grokking as the transition
+    from lazy to rich training dynamics", Kumar et al., 2024; large is lazy)."""
     init: Init = "tl"
     """tl: N(0, 0.64/d_model) everywhere; nanda: N(0, 1/d_model), W_U N(0, 1/d_vocab_out); torch: the defaults of
     nn.Embedding and nn.Linear. Biases start at 0 (torch: uniform)."""
@@ -55,6 +60,7 @@ class Transformer(ModelConfig):
             unused = f"left at {default} with attention_only, where there is no MLP"
             self._require(name, not self.attention_only or getattr(self, name) == default, unused)
         self._require("attention_rate", 0 <= self.attention_rate <= 1, "in [0, 1]")
+        self._require("output_scale", self.output_scale > 0, "> 0")
 
     @property
     def sees_later(self) -> bool:
@@ -105,6 +111,8 @@ class FeedForward(ModelConfig):
     """Widths of the hidden layers, first to last; none where products are read out at once."""
     activation: Activation = "relu"
     biases: Biases = "trainable"
+    output_scale: float = added_field(1.0)
+    """alpha > 0, as of a `Transformer`."""
     init: Literal[Init, "fan-in"] = "torch"
     """Initialisation as of a `Transformer`; fan-in: embeddings N(0, 1/d_model), weights N(0, 1/d_in)."""
     init_stream: Literal["seed", "split"] = "seed"
@@ -113,6 +121,7 @@ class FeedForward(ModelConfig):
 
     def _rules(self) -> None:
         self._require("d_model", self.d_model >= 1, ">= 1")
+        self._require("output_scale", self.output_scale > 0, "> 0")
         tables = self.embedding in ("shared", "separate")
         self._require(
             "d_hidden",

@@ -44,10 +44,12 @@ class _Optimizer(Record):
     """Pairs per step; None: the whole training set."""
     loss_precision: Literal["float64", "float32"] = "float64"
     """Precision of the log-softmax; float32 makes late training unstable (Nanda et al., appendix)."""
-    loss: Literal["cross-entropy", "stablemax", "exponential"] = added_field("cross-entropy")
+    loss: Literal["cross-entropy", "stablemax", "exponential", "mse"] = added_field("cross-entropy")
     """Loss that is minimised; stablemax: cross-entropy with StableMax for the softmax ("Grokking at the edge of
-    numerical stability", Prieto et al., 2025); exponential: e^z, of the logit z of points (Beck et al.). Others than
-    cross-entropy are logged as batch_loss: train_loss and test_loss are cross-entropies always."""
+    numerical stability", Prieto et al., 2025); exponential: e^z, of the logit z of points (Beck et al.); mse: squared
+    error of the logits, which are to be 1 at the answer and 0 elsewhere, mean over the classes ("Omnigrok", Liu et al.,
+    2022; "Grokking modular arithmetic", Gromov, 2023). Others than cross-entropy are logged as batch_loss: train_loss
+    and test_loss are cross-entropies always."""
     anneal_steps: int | None = added_field(None)
     """Updates, after the warm-up, in which half a cosine leads from lr to anneal_to * lr; None: lr stays."""
     anneal_to: float = added_field(0.1)

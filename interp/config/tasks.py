@@ -28,8 +28,8 @@ Operation = Literal[
 ]  # fmt: skip
 GroupOperation = Literal["compose", "conjugate", "aba"]
 _LOSS_RULE = (
-    "`optimizer.loss` must be cross-entropy or exponential for the one logit of a point, cross-entropy or stablemax "
-    "elsewhere"
+    "`optimizer.loss` must be cross-entropy or exponential for the one logit of a point, cross-entropy, stablemax or "
+    "mse elsewhere"
 )
 Split = Literal["torch-randperm", "python-shuffle", "numpy-shuffle", "stored"]
 

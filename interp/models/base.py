@@ -271,6 +271,13 @@ class Network(nn.Module, ABC):
             "whose activations `run_with_cache` gives under the same names."
         )
 
+    def lens_weights(self) -> dict[str, Tensor]:
+        """Weights of the bridge of `lens_settings`, by HookedTransformer's names: those of the network itself.
+
+        A network whose passes make a matrix of its parameters, such as a tied unembedding, gives the matrix.
+        """
+        return dict(self.state_dict())
+
     def extra_repr(self) -> str:
         """Words in the network's printed form: parts that were taken away."""
         return self.ablation

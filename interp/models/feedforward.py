@@ -39,7 +39,7 @@ from interp.models.base import (
     look_up,
     numbers_of_tokens,
 )
-from interp.models.tables import TABLED, PairTables, dot_error, operand_tokens, sum_tables
+from interp.models.tables import TABLED, PairTables, dot_error, operand_tokens, require_unscaled, sum_tables
 
 __all__ = ["FeedForwardNetwork"]
 
@@ -87,7 +87,7 @@ class FeedForwardNetwork(NeuronNetwork):
                 "sequences, such as Transformer."
             )
         self.config, self.d_vocab, self.n_ctx, self.d_vocab_out = config, d_vocab, n_ctx, d_vocab_out
-        self.has_tables = config.activation in TABLED
+        self.has_tables = config.activation in TABLED and config.output_scale == 1
         scale = {"tl": 0.8, "nanda": 1.0, "fan-in": 1.0, "torch": math.nan}[config.init] / math.sqrt(config.d_model)
 
         def table() -> nn.Parameter:
@@ -184,18 +184,19 @@ class FeedForwardNetwork(NeuronNetwork):
             W_in = self.embed.W_E if block.mlp.W_in is None else block.mlp.W_in
             pre = activations.keep(f"blocks.{layer}.mlp.hook_pre", _affine(x, W_in, block.mlp.b_in))
             x = activations.keep(f"blocks.{layer}.mlp.hook_post", activate(self.config.activation, pre))
-        return _affine(x, self.unembed.W_U, self.unembed.b_U)[:, None]
+        return _affine(x, self._W_U, self._b_U)[:, None]
 
     def answer(self, batch: Batch) -> Answer:
         """See `Network.answer`."""
         neurons = self._neurons(batch)
-        constant = self.unembed.b_U if self.unembed.b_U is not None else neurons.new_zeros(self.d_vocab_out)
-        logits = torch.addmm(constant, neurons, self.unembed.W_U)
-        return Answer(logits, neurons, self.unembed.W_U, constant.expand_as(logits))
+        W_U, b_U = self._W_U, self._b_U
+        constant = b_U if b_U is not None else neurons.new_zeros(self.d_vocab_out)
+        logits = torch.addmm(constant, neurons, W_U)
+        return Answer(logits, neurons, W_U, constant.expand_as(logits))
 
     def neuron_logit_map(self) -> Float[Tensor, "neuron d_vocab_out"]:
         """See `Network.neuron_logit_map`."""
-        return self.unembed.W_U
+        return self._W_U
 
     def pair_tables(self, tokens: Int[Tensor, "pair pos"]) -> PairTables:
         """See `Network.pair_tables`; for one hidden layer behind a sum or a concatenation of embeddings."""
@@ -209,6 +210,7 @@ class FeedForwardNetwork(NeuronNetwork):
         if self.config.combine == "product" or self.config.embedding == "scalars":
             found = "multiplies operands" if self.config.combine == "product" else "reads operands as numbers"
             raise NotAvailableError(f"Tables of pairs need a sum of embeddings; this MLP {found}.")
+        require_unscaled(self.config.output_scale)
         *operands, _ = operand_tokens(tokens)
         mlp, one_hot = self.blocks[0].mlp, self.config.embedding == "one-hot"
         rows, rounding = [], {}
@@ -263,6 +265,17 @@ class FeedForwardNetwork(NeuronNetwork):
         """Weights of the first layer for the operand at either position."""
         W_in = self.embed.W_E if first.W_in is None else first.W_in
         return W_in.chunk(2) if self.config.combine == "concatenate" else (W_in, W_in)
+
+    @property
+    def _W_U(self) -> Float[Tensor, "neuron d_vocab_out"]:
+        """Read-out as the logits see it, times the output scale."""
+        W_U: Tensor = self.unembed.W_U
+        return W_U if self.config.output_scale == 1 else self.config.output_scale * W_U
+
+    @property
+    def _b_U(self) -> Float[Tensor, " d_vocab_out"] | None:
+        b_U: Tensor | None = self.unembed.b_U
+        return b_U if b_U is None or self.config.output_scale == 1 else self.config.output_scale * b_U
 
     @property
     def _numbers(self) -> Float[Tensor, " token"]:

@@ -48,8 +48,9 @@ def to_bridge(model: Network) -> "transformer_lens.model_bridge.TransformerBridg
     """A TransformerLens bridge with a copy of this model's weights, in eval mode, on its device and in its precision.
 
     A bridge has a bias everywhere: those that the model lacks are zero, and those that it lacks or freezes do not
-    require gradients. `b_U` is a buffer there: it takes part in the forward pass and is never trained. The global
-    random generators are left as they were. Needs no network.
+    require gradients. A tied unembedding is a copy of the embedding, and the output scale is in it. `b_U` is a buffer
+    there: it takes part in the forward pass and is never trained. The global random generators are left as they were.
+    Needs no network.
 
     Raises:
         NotAvailableError: for a model that is no transformer, or one that TransformerLens does not have: an attention
@@ -80,7 +81,7 @@ def to_bridge(model: Network) -> "transformer_lens.model_bridge.TransformerBridg
         bridge = boot_native(bridge_config, device=weight.device, dtype=weight.dtype)
         shapes = _shapes(**{name: settings[name] for name in _SIZES}, normed=settings["normalization_type"] is not None)
         biases = {name: weight.new_zeros(shape) for name, shape in shapes.items() if _bias_group(name)}
-        bridge.load_state_dict(convert_tl_checkpoint(biases | model.state_dict(), bridge_config), strict=True)
+        bridge.load_state_dict(convert_tl_checkpoint(biases | model.lens_weights(), bridge_config), strict=True)
         trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         for layer, block in enumerate(bridge.blocks):
             if f"blocks.{layer}.attn.b_Q" not in trained:

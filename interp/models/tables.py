@@ -24,7 +24,16 @@ from torch import Tensor
 
 from interp.errors import NotAvailableError
 
-__all__ = ["TABLED", "PairTables", "activated", "attention_tables", "dot_error", "operand_tokens", "sum_tables"]
+__all__ = [
+    "TABLED",
+    "PairTables",
+    "activated",
+    "attention_tables",
+    "dot_error",
+    "operand_tokens",
+    "require_unscaled",
+    "sum_tables",
+]
 
 TABLED = ("relu", "gelu")
 """Non-linearities whose rounding is bounded, so that networks have tables."""
@@ -264,6 +273,18 @@ def attention_tables(
         weights = float(np.expm1(4 * rounding["scores"]))
         rounding |= {name: error + weights * error / gamma for name, error in rounding.items() if name in _WITH_MEAN}
     return PairTables(activation=activation, rate=rate, d_z=heads * d_head, rounding=rounding, **values)
+
+
+def require_unscaled(output_scale: float) -> None:
+    """Refuse tables where logits are multiplied by a factor, whose rounding is not bounded.
+
+    Raises:
+        NotAvailableError: the factor is not 1.
+
+    >>> require_unscaled(1.0)
+    """
+    if output_scale != 1:
+        raise NotAvailableError(f"Tables of pairs need an output scale of 1; this network has {output_scale}.")
 
 
 def _require_tabled(activation: str) -> None:

@@ -25,7 +25,7 @@ prefix where attention is causal, and of the last layer the last position alone 
 
 import math
 from collections.abc import Mapping
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interp.config import Transformer
-from interp.errors import NotAvailableError
+from interp.errors import ConfigError, NotAvailableError
 from interp.models.attention import (
     Attention,
     AttentionNetwork,
@@ -54,7 +54,7 @@ from interp.models.base import (
     look_up,
 )
 from interp.models.prefixes import PrefixBatch, prefix_batch, whole_batch
-from interp.models.tables import TABLED, PairTables, attention_tables, operand_tokens
+from interp.models.tables import TABLED, PairTables, attention_tables, operand_tokens, require_unscaled
 
 __all__ = ["TransformerNetwork"]
 
@@ -105,7 +105,12 @@ class TransformerNetwork(AttentionNetwork):
         self.config, self.d_vocab, self.n_ctx, self.d_vocab_out = config, d_vocab, n_ctx, d_vocab_out
         d, heads, d_head, d_mlp = config.d_model, config.n_heads, config.d_head, config.d_mlp
         self.has_mlps = self.has_neurons = not config.attention_only
-        self.has_tables = self.has_mlps and config.normalization == "none" and config.activation in TABLED
+        self.has_tables = (
+            self.has_mlps
+            and config.normalization == "none"
+            and config.activation in TABLED
+            and config.output_scale == 1
+        )
         self.attends_to_sums = config.normalization != "pre"
         self.attention = Attention(heads, d_head, causal=config.attention == "causal", rate=config.attention_rate)
 
@@ -157,11 +162,19 @@ class TransformerNetwork(AttentionNetwork):
             self.blocks.append(block)
         if config.normalization == "pre":
             self.ln_final = norm()
-        W_U = (
-            draw((d, d_vocab_out), generator, std=1 / math.sqrt(d_vocab_out))
-            if config.init == "nanda"
-            else linear(d, d_vocab_out, fan_in=d)
-        )
+        W_U = None
+        if not config.tied:
+            std = 1 / math.sqrt(d_vocab_out)
+            W_U = (
+                draw((d, d_vocab_out), generator, std=std)
+                if config.init == "nanda"
+                else linear(d, d_vocab_out, fan_in=d)
+            )
+        elif d_vocab_out > d_vocab:
+            raise ConfigError(
+                f"`model.tied` must be False for {d_vocab_out} classes and {d_vocab} tokens: a tied unembedding is the "
+                "embedding of a token for each class."
+            )
         self.unembed = Parameters(W_U=W_U, b_U=bias(config.unembed_biases, d_vocab_out, fan_in=d))
 
     @property
@@ -202,6 +215,22 @@ class TransformerNetwork(AttentionNetwork):
             "attn_only": not self.has_mlps,
         }
 
+    @property
+    def _W_U(self) -> Float[Tensor, "d_model d_vocab_out"]:
+        """Unembedding as the logits see it: tied or not, times the output scale."""
+        W_U = self.embed.W_E[: self.d_vocab_out].T if self.config.tied else self.unembed.W_U
+        return W_U if self.config.output_scale == 1 else self.config.output_scale * W_U
+
+    @property
+    def _b_U(self) -> Float[Tensor, " d_vocab_out"] | None:
+        b_U: Tensor | None = self.unembed.b_U
+        return b_U if b_U is None or self.config.output_scale == 1 else self.config.output_scale * b_U
+
+    def lens_weights(self) -> dict[str, Tensor]:
+        """See `Network.lens_weights`."""
+        found = super().lens_weights() | {"unembed.W_U": self._W_U.detach()}
+        return found if self._b_U is None else found | {"unembed.b_U": self._b_U.detach()}
+
     # --- the plain pass -----------------------------------------------------------------------------------------------
 
     def plain_pass(
@@ -221,7 +250,7 @@ class TransformerNetwork(AttentionNetwork):
                 post = keep(at + "mlp.hook_post", activate(self.config.activation, pre))
                 x = self._behind(block, "ln2", x + keep(at + "hook_mlp_out", plus(post @ mlp.W_out, mlp.b_out)))
             x = keep(at + "hook_resid_post", x)
-        return plus(self._in_front(self, "ln_final", x) @ self.unembed.W_U, self.unembed.b_U)
+        return plus(self._in_front(self, "ln_final", x) @ self._W_U, self._b_U)
 
     # --- the fast pass ------------------------------------------------------------------------------------------------
 
@@ -241,15 +270,15 @@ class TransformerNetwork(AttentionNetwork):
         if not isinstance(batch, PrefixBatch):
             return super().last_logits(batch, positions)
         x = self._in_front(self, "ln_final", self._post(self.blocks[-1], self._last_mid(batch, positions)))
-        return F.linear(x, self.unembed.W_U.T, self.unembed.b_U)
+        return F.linear(x, self._W_U.T, self._b_U)
 
     def answer_logits(self, batch: Batch) -> Float[Tensor, "batch d_vocab_out"]:
         """See `Network.answer_logits`."""
         if isinstance(batch, PrefixBatch):
             return self.last_logits(batch, 1)[:, 0]
-        if self.config.activation != "relu" or is_stacked(self.unembed.W_U):
+        if self.config.activation != "relu" or is_stacked(self.embed.W_E):
             return self.answer(batch).logits
-        joint = torch.cat([self.neuron_logit_map(), self._W_O @ self.unembed.W_U])
+        joint = torch.cat([self.neuron_logit_map(), self._W_O @ self._W_U])
         weights = self._hidden_bias(), self._W_O @ self.blocks[0].mlp.W_in, self._constant_logits(), joint
         return _FoldedReadout.apply(self._mixture(batch), *weights)
 
@@ -259,25 +288,25 @@ class TransformerNetwork(AttentionNetwork):
         if self._last_norm is not None:
             block, mid = self.blocks[-1], self._last_mid(batch, 1)[:, 0]
             written, b_out = (self._neurons(block, mid), block.mlp.W_out), block.mlp.b_out
-            return answer_behind_norm(plus(mid, b_out), *written, self._last_norm, self.unembed.W_U, self.unembed.b_U)
+            return answer_behind_norm(plus(mid, b_out), *written, self._last_norm, self._W_U, self._b_U)
         W_L = self.neuron_logit_map()
         if not isinstance(batch, PrefixBatch):
             z = self._mixture(batch)
             W_hidden = self._W_O @ self.blocks[0].mlp.W_in
             neurons = activate(self.config.activation, torch.addmm(self._hidden_bias(), z, W_hidden))
-            residual = torch.addmm(self._constant_logits(), z, self._W_O @ self.unembed.W_U)
+            residual = torch.addmm(self._constant_logits(), z, self._W_O @ self._W_U)
         else:
             mid = self._last_mid(batch, 1)[:, 0]
             neurons = self._neurons(self.blocks[-1], mid)
-            residual = F.linear(plus(mid, self.blocks[-1].mlp.b_out), self.unembed.W_U.T, self.unembed.b_U)
+            residual = F.linear(plus(mid, self.blocks[-1].mlp.b_out), self._W_U.T, self._b_U)
         return Answer(torch.addmm(residual, neurons, W_L), neurons, W_L, residual)
 
     def neuron_logit_map(self) -> Float[Tensor, "neuron d_vocab_out"]:
         """See `Network.neuron_logit_map`; up to the scale of a LayerNorm in front of the logits."""
         self._require_neurons()
         if self._last_norm is not None:
-            return map_through_norm(self.blocks[-1].mlp.W_out, self._last_norm, self.unembed.W_U)
-        return self.blocks[-1].mlp.W_out @ self.unembed.W_U
+            return map_through_norm(self.blocks[-1].mlp.W_out, self._last_norm, self._W_U)
+        return self.blocks[-1].mlp.W_out @ self._W_U
 
     def _require_neurons(self) -> None:
         if not self.has_mlps:
@@ -302,6 +331,7 @@ class TransformerNetwork(AttentionNetwork):
                 "Tables of pairs need pre-activations that are sums of terms of one token each; the LayerNorm of this "
                 f"transformer (`normalization` {self.config.normalization}) divides by a scale of each pair."
             )
+        require_unscaled(self.config.output_scale)
         if len(self.blocks) > 1:
             raise NotAvailableError(f"Tables of pairs need a single layer; this transformer has {len(self.blocks)}.")
         first, second, rest = operand_tokens(tokens)
@@ -313,9 +343,9 @@ class TransformerNetwork(AttentionNetwork):
                 f"operands stand at positions {first[0]} and {second[0]} of 0..{last}."
             )
         x = self.pos_embed.W_pos[: tokens.shape[1], None].double() + self.embed.W_E.double()
-        block, config = self.blocks[0], self.config
+        block, config, unembed = self.blocks[0], self.config, SimpleNamespace(W_U=self._W_U, b_U=self._b_U)
         return attention_tables(
-            x, (first, second), rest, block.attn, block.mlp, self.unembed, config.activation, config.attention_rate
+            x, (first, second), rest, block.attn, block.mlp, unembed, config.activation, config.attention_rate
         )
 
     # once per prefix
@@ -394,7 +424,7 @@ class TransformerNetwork(AttentionNetwork):
 
     def _constant_logits(self) -> Float[Tensor, " d_vocab_out"]:
         constant = plus(plus(self._x_last, self.blocks[0].attn.b_O), self.blocks[0].mlp.b_out)
-        return plus(constant @ self.unembed.W_U, self.unembed.b_U)
+        return plus(constant @ self._W_U, self._b_U)
 
 
 class _FoldedReadout(torch.autograd.Function):

@@ -243,8 +243,9 @@ def answer_loss(
     """Mean cross-entropy in nats, and which answers are right: those whose logit leads all others strictly.
 
     `precision` is "float64" (see the module's text) or "float32" (the plain log-softmax with all its failures); `kind`
-    is "cross-entropy" or "stablemax", cross-entropy with StableMax for the softmax. `weights`, whose sum is 1, make the
-    mean a weighted one. Leading axes are the members of an ensemble, each with a loss of its own.
+    is "cross-entropy", "stablemax", cross-entropy with StableMax for the softmax, or "mse", the squared distance to 1
+    at the answer and 0 elsewhere, mean over classes. `weights`, whose sum is 1, make the mean a weighted one. Leading
+    axes are the members of an ensemble, each with a loss of its own.
 
     Example:
         >>> loss, right = answer_loss(torch.tensor([[40.0, 0.0, 0.0]]), torch.tensor([0]))
@@ -252,9 +253,13 @@ def answer_loss(
         ('8.497e-18', True)
         >>> f"{answer_loss(torch.tensor([[3.0, 0.0, -1.0]]), torch.tensor([0]), kind='stablemax')[0].exp():.4g}"
         '1.375'
+        >>> answer_loss(torch.tensor([[0.5, 0.0]]), torch.tensor([0]), kind="mse")  # (1/2)^2 / 2
+        (tensor(0.1250, dtype=torch.float64), tensor([True]))
 
         (s is 4, 1 and 1/2, so the right answer has the share 4 / 5.5.)
     """
+    if kind == "mse":
+        return _squared_error(logits.double() if precision == "float64" else logits, labels, weights)
     if kind == "stablemax":
         logits = log_stablemax_term(logits.double() if precision == "float64" else logits)
     if precision == "float32":
@@ -266,6 +271,15 @@ def answer_loss(
         losses = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none").view(labels.shape)
         return mean_of(losses, weights), right
     return _SplitCrossEntropy.apply(logits, labels, weights)
+
+
+def _squared_error(
+    logits: Float[Tensor, "*members batch d_vocab_out"], labels: Int[Tensor, "*members batch"], weights: Tensor | None
+) -> tuple[Float[Tensor, " *members"], Bool[Tensor, "*members batch"]]:
+    """Mean squared error of one-hot answers; compared, not scattered, which a captured step may."""
+    answer = labels[..., None] == torch.arange(logits.shape[-1], device=logits.device)
+    right = (logits.detach() * answer).sum(-1) > logits.detach().masked_fill(answer, -torch.inf).amax(-1)
+    return mean_of((logits - answer.to(logits.dtype)).square().mean(-1), weights), right
 
 
 def mean_of(
