@@ -4,7 +4,7 @@ import pytest
 
 import interp
 from interp.analysis.catalogue import MEASURES
-from interp.config import FeedForward, Modular, RunConfig, Transformer
+from interp.config import FeedForward, Modular, Operations, RunConfig, Transformer
 from interp.errors import InterpError
 from interp.training.api import RunInterrupted
 from tests.observers import Interrupts
@@ -31,6 +31,7 @@ TASKS = {
     "a <= b": Modular(p=7, train_fraction=1, hold_out="a>b"),
     "random labels": Modular(p=7, train_fraction=0.7, random_labels=0.2),
     "multiset": Modular(p=7, train_fraction=0.7, draws=40),
+    "several operations": Operations(p=7, operations=("add", "multiply", "x2+y"), train_fraction=0.7),
 }
 RUNS = {name: (TASK, model) for name, model in MODELS.items()} | {name: (task, SMALL) for name, task in TASKS.items()}
 MSE = ("mse", "mlp, square")

@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
-from interp.config import FeedForward, Group, Modular, RunConfig, Transformer
-from interp.errors import ConfigError, InvalidArgumentError
+import interp
+from interp.config import FeedForward, Group, Modular, Operations, RunConfig, Transformer
+from interp.errors import ConfigError, InvalidArgumentError, NotAvailableError
 from interp.tasks import Classes, Examples, Sequences, build_task
 from interp.training.state import TrainState
 
@@ -162,6 +163,69 @@ def test_ones_own_examples_may_repeat():
     for wrong in (torch.tensor([3, 0, 1]), torch.tensor([3, 1, 0], dtype=torch.int32)):
         with pytest.raises(InvalidArgumentError, match="`repeats` must be int64, one for each of 3 inputs"):
             Examples.of(tokens, labels, train, repeats=wrong, **own)
+
+
+# --- several operations -----------------------------------------------------------------------------------------------
+
+
+def test_a_token_names_the_operation():
+    names = ("add", "divide", "x2+y")
+    task = build_task(Operations(p=P, operations=names, train_fraction=0.5))
+    signs = range(P + 1, P + 4)
+    assert task.tokens.tolist() == [[a, sign, b, P] for sign in signs for a in range(P) for b in range(P)]
+    assert (task.d_vocab, task.d_vocab_out, task.p, task.arity) == (P + 4, P, P, 0)
+    alone = [build_task(Modular(p=P, operation=name)) for name in names]
+    assert task.labels.tolist() == [c for one in alone for c in one.labels.tolist()]
+    answered = torch.cat([one.train | one.test for one in alone])
+    assert torch.equal(task.train | task.test, answered)
+    assert not (task.train & task.test).any()
+    assert int(task.train.sum()) == int(0.5 * int(answered.sum()))
+    task.require_consistent()
+    assert build_task(Operations(p=P, operations=names, outputs="tokens")).d_vocab_out == P + 4
+
+
+def test_two_operations_begin_like_one():
+    """Of one operation the tokens are those of `Modular`, so that a network of one reads the others."""
+    alone = build_task(Modular(p=P, encoding="operation"))
+    both = build_task(Operations(p=P, operations=("add", "multiply")))
+    assert torch.equal(both.tokens[: P * P], alone.tokens)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"operations": ("add",)}, r"`Operations.operations` must be two or more, each once; got \('add',\)"),
+        ({"operations": ("x2 + y", "x^2+y")}, "must be two or more, each once"),
+        ({"operations": ("add", "modulo")}, "`Modular.operation` must be one of add, .*modulo"),
+        ({"operations": ("add", "divide"), "p": 6}, "divide needs a prime p"),
+        ({"p": 5000}, r"`Operations.p` must be smaller: at most 10\^7 inputs"),
+    ],
+)
+def test_operations_that_are_none_are_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        Operations(**fields)
+
+
+def test_operations_are_a_part_of_the_run_id():
+    config = RunConfig(task=Operations(operations=["add", "x^2 + y"]))
+    assert config.task.slug == "add+x2_y97"
+    assert RunConfig.from_json(config.to_json()) == config
+
+
+def test_accuracy_is_told_apart_by_operation(tmp_path):
+    task = Operations(p=P, operations=("add", "multiply", "subtract"), train_fraction=0.6)
+    config = RunConfig(task=task, model=Transformer(d_model=16, n_heads=2, d_head=8, d_mlp=16), steps=20)
+    traj = interp.train(config, root=tmp_path, device="cpu")
+    data = interp.measure(traj, ["test_accuracy", "test_accuracy_by_operation"], steps=[0, 20])
+    assert data["operation"].values.tolist() == ["add", "multiply", "subtract"]
+    held_out = build_task(task).test.unflatten(0, (3, -1)).sum(1).numpy()
+    together = (data["test_accuracy_by_operation"].values * held_out).sum(1) / held_out.sum()
+    assert together == pytest.approx(data["test_accuracy"].values)
+    with pytest.raises(NotAvailableError, match="is defined where each input names one of several operations"):
+        interp.measure(
+            interp.train(config.replace({"task": Modular(p=P)}), root=tmp_path, device="cpu"),
+            "test_accuracy_by_operation",
+        )
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

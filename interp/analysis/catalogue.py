@@ -71,6 +71,13 @@ def _accuracy(mask: Callable[[RunContext], Tensor]) -> Callable[[CheckpointBatch
     return lambda b: b.correct[:, mask(b.context)].double().mean(-1)
 
 
+def _accuracy_by_operation(batch: CheckpointBatch) -> Tensor:
+    """Accuracy on the held-out inputs of each operation; NaN where none is held out."""
+    test = batch.context.test.unflatten(0, (len(batch.context.operations), -1))
+    right = batch.correct.unflatten(1, test.shape) & test
+    return right.sum(-1).double() / torch.where(test.any(-1), test.sum(-1), torch.nan)
+
+
 def _update_norm(batch: CheckpointBatch) -> Tensor:
     value = norms.sum_of_squares_by_parameter(batch.updates, leading=1).value.sqrt()
     value[batch.positions == 0] = torch.nan  # nothing is stored before
@@ -107,6 +114,9 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
                     "share of training inputs answered correctly, 0 to 1", **_CLASSES),
             Measure("test_accuracy", _accuracy(lambda c: c.test),
                     "share of held-out inputs answered correctly, 0 to 1", **_CLASSES),
+            Measure("test_accuracy_by_operation", _accuracy_by_operation,
+                    "share of held-out inputs of each operation answered correctly, 0 to 1",
+                    dims=("step", "operation"), requires=("several operations", "logits of classes")),
             Measure("all_accuracy", _accuracy(lambda c: c.train | c.test),
                     "share of all inputs answered correctly, 0 to 1", **_CLASSES),
             Measure("test_accuracy_mirrored", _accuracy(lambda c: c.mirrored),

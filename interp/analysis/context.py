@@ -23,7 +23,7 @@ from interp.analysis.requirements import Requirement, first_unmet
 from interp.errors import NotAvailableError
 from interp.models import Batch, Network
 from interp.rng import generator
-from interp.tasks.declared import Numbers, Sides, Tuples
+from interp.tasks.declared import Numbers, Operated, Sides, Tuples
 from interp.theory.groups import irreps
 from interp.trajectory import Trajectory
 
@@ -107,9 +107,16 @@ class RunContext:
         match self.examples.inputs, self.examples.answers:
             case Tuples(Numbers(n)), Numbers(m):
                 return n <= m
+            case Operated(operands), answers:
+                return operands == answers
             case Tuples(operands), answers:
                 return operands == answers
         return False
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """Operations of which each input names one; empty where one makes all answers."""
+        return self.examples.inputs.operations
 
     @property
     def has_mirrored_pairs(self) -> bool:
@@ -177,6 +184,8 @@ class RunContext:
                 return self.residues.numpy()
             case "parameter":
                 return np.array(self.traj.names)
+            case "operation":
+                return np.array(self.operations)
             case "irrep" if self.group is not None:
                 return np.array([irrep.name for irrep in irreps(self.group)])
             case "frequency" if self.operands_are_residues:

@@ -14,7 +14,7 @@ from torch import Tensor
 from interp.analysis.multiplicative import powers_of_primitive_root, primitive_root
 from interp.errors import InvalidArgumentError
 from interp.tasks import Examples
-from interp.tasks.declared import Elements, Residues, Tuples
+from interp.tasks.declared import Elements, Operated, Residues, Tuples
 from interp.theory.groups import Group
 
 __all__ = ["OperandOrder", "order_of_operands"]
@@ -72,4 +72,6 @@ def order_of_operands(examples: Examples) -> OperandOrder:
                         are_residues=True,
                     )
             return OperandOrder(numbers, basis, are_residues=True)
+        case Operated(Residues(p)):
+            return OperandOrder(numbers, basis, are_residues=p >= 3)
     return OperandOrder(numbers, basis)

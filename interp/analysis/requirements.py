@@ -52,6 +52,11 @@ _TABLE = (
         "needs a commutative operation, and held-out pairs (a, b) with and without (b, a) in the training set",
         implies=("operand pairs",),
     ),
+    Requirement(
+        "several operations",
+        lambda c: len(c.operations) > 1,
+        "is defined where each input names one of several operations (`task.kind` Operations)",
+    ),
     # --- answers
     Requirement(
         "network",

@@ -23,6 +23,7 @@ from interp.config import (
     Log,
     Logistic,
     Modular,
+    Operations,
     Recurrent,
     RunConfig,
     Save,
@@ -352,6 +353,18 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             "'Omnigrok' (Liu et al., 2023, arXiv:2210.01117), modular addition: Nanda et al.'s transformer, weight "
             "decay 0, norm projected after every step (there it is 0.8 from the start, here from step 1). They "
             "compute in float64.",
+        ),
+        "furuta": Recipe(
+            RunConfig(
+                task=Operations(p=97, operations=("add", "subtract", "multiply"), train_fraction=0.3),
+                model=_nanda_transformer,
+                optimizer=AdamW(lr=1e-3, weight_decay=1.0, betas=(0.9, 0.98)),
+                steps=30_000,
+            ),
+            "three operations mod 97 in one network: a token names the operation",
+            "After 'Interpreting Grokked Transformers in Complex Modular Arithmetic' (Furuta et al., 2024, "
+            "arXiv:2402.16726): tokens a o b =, mod 97, a fraction of .3, AdamW 1e-3 with decay 1. Operations, steps "
+            "and the transformer, that of Nanda et al., are chosen here.",
         ),
         "prieto-orthograd": Recipe(
             _prieto,

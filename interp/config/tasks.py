@@ -16,6 +16,7 @@ __all__ = [
     "GroupOperation",
     "Modular",
     "Operation",
+    "Operations",
     "Parity",
     "Split",
     "Sums",
@@ -194,6 +195,42 @@ class Modular(_Pairs):
         """See `TaskConfig.slug`."""
         operands = "" if self.arity == 2 else f"-{self.arity}operands"
         return self.operation.replace("+", "_") + str(self.p) + operands
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operations(_Split):
+    """All pairs (a, b) under each of several operations on Z_p, in one run: a token names the operation.
+
+    Inputs are `a o b =` with '=' as token p and the signs of the operations behind it, p+1, p+2, ..., in their order;
+    there are p answers ("Interpreting Grokked Transformers in Complex Modular Arithmetic", Furuta et al., 2024). The
+    recipe shuffles the pairs of all operations together, those of the first operation being listed first.
+    """
+
+    p: int = 97
+    """Modulus: the numbers are 0 .. p-1."""
+    operations: tuple[str, ...] = ("add", "subtract")
+    """Operations, two or more, named as in `Modular`."""
+    train_fraction: float = 0.5
+    """Share of all pairs of all operations that is trained on, in (0, 1)."""
+    split: Split = "torch-randperm"
+    """Recipe that shuffles the inputs before the first ones become the training set, or stored."""
+    outputs: Literal["numbers", "tokens"] = "numbers"
+    """Classes: the p numbers, or all tokens, signs included."""
+
+    encoding = "operation"
+
+    def _rules(self) -> None:
+        super()._rules()
+        spelt = tuple(Modular(p=self.p, operation=operation).operation for operation in self.operations)
+        object.__setattr__(self, "operations", spelt)  # equal polynomials have equal JSON
+        self._require("operations", 2 <= len(set(spelt)) == len(spelt), "two or more, each once")
+        self._require("p", len(spelt) * self.p**2 <= 10**7, "smaller: at most 10^7 inputs, p^2 for each operation")
+        self._require_pairs_on_each_side(sum(_answered(operation, self.p) for operation in spelt))
+
+    @property
+    def slug(self) -> str:
+        """See `TaskConfig.slug`: add+x2_y97."""
+        return "+".join(operation.replace("+", "_") for operation in self.operations) + str(self.p)
 
 
 @dataclass(frozen=True, kw_only=True)

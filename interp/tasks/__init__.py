@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from interp.config import Gaussian, Group, Modular, NoTask, Parity, Sums, Symbolic, TableTask
+from interp.config import Gaussian, Group, Modular, NoTask, Operations, Parity, Sums, Symbolic, TableTask
 from interp.config.declared import TaskConfig
 from interp.errors import ConfigError, InterpError, error_line
 from interp.tasks.algebraic import modular_task
@@ -16,6 +16,7 @@ from interp.tasks.declared import (
     Codes,
     Elements,
     Numbers,
+    Operated,
     Points,
     Residues,
     Sequences,
@@ -25,6 +26,7 @@ from interp.tasks.declared import (
 from interp.tasks.gaussian import gaussian_task
 from interp.tasks.groups import group_task
 from interp.tasks.objective import AnswerAndClosing, CrossEntropy, NearestCode, Objective, OneClass
+from interp.tasks.operations import operations_task
 from interp.tasks.parity import parity_task
 from interp.tasks.sums import sums_task
 from interp.tasks.symbolic import symbolic_task
@@ -42,6 +44,7 @@ __all__ = [
     "Numbers",
     "Objective",
     "OneClass",
+    "Operated",
     "Points",
     "Residues",
     "Sequences",
@@ -116,6 +119,8 @@ def build_task(config: TaskConfig, stored: Mapping[str, Any] | None = None) -> E
     match config:
         case Modular():
             return modular_task(config)
+        case Operations():
+            return operations_task(config)
         case Group():
             return group_task(config)
         case Symbolic():

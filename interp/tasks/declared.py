@@ -27,6 +27,7 @@ __all__ = [
     "Elements",
     "Inputs",
     "Numbers",
+    "Operated",
     "Points",
     "Residues",
     "Sequences",
@@ -201,6 +202,9 @@ class Sides(Alphabet):
 class Inputs:
     """Set of all inputs of a task, in the order of `Examples.tokens`."""
 
+    operations: tuple[str, ...] = ()
+    """Operations of which each input names one; empty where one makes all answers."""
+
     @property
     def arity(self) -> int:
         """Operands of an input; 0 where inputs are no tuples of operands."""
@@ -230,6 +234,28 @@ class Tuples(Inputs):
 
     def __str__(self) -> str:
         return f"{'pairs' if self.arity == 2 else f'{self.arity}-tuples'} of {self.operands}"
+
+    @property
+    def n_operands(self) -> int:
+        """See `Inputs.n_operands`."""
+        return self.operands.size
+
+
+@dataclass(frozen=True)
+class Operated(Inputs):
+    """Every pair of operands under each of several operations, which a token names: `[operation, a, b]`, lexicographic.
+
+    Example:
+        >>> inputs = Operated(Residues(5), ("add", "multiply"))
+        >>> str(inputs), inputs.arity, inputs.n_operands
+        ('pairs of residues mod 5 under add, multiply', 0, 5)
+    """
+
+    operands: Alphabet
+    operations: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"pairs of {self.operands} under {', '.join(self.operations)}"
 
     @property
     def n_operands(self) -> int:
