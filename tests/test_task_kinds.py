@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import interp
-from interp.config import FeedForward, Group, Modular, Operations, RunConfig, Transformer
+from interp.config import Digits, FeedForward, Group, Modular, Operations, RunConfig, Transformer
 from interp.errors import ConfigError, InvalidArgumentError, NotAvailableError
 from interp.tasks import Classes, Examples, Sequences, build_task
 from interp.training.state import TrainState
@@ -226,6 +226,71 @@ def test_accuracy_is_told_apart_by_operation(tmp_path):
             interp.train(config.replace({"task": Modular(p=P)}), root=tmp_path, device="cpu"),
             "test_accuracy_by_operation",
         )
+
+
+# --- digits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["most", "least"])
+@pytest.mark.parametrize(("base", "n"), [(2, 3), (3, 2), (10, 1)])
+def test_digits_of_sums_are_those_of_schoolbook_addition_with_carries(base, n, order):
+    task = build_task(Digits(base=base, n_digits=n, answer_order=order, train_fraction=0.5))
+    read, due = task.objective.inputs(task.tokens, task.labels)
+    assert len(task.tokens) == base ** (2 * n)
+    assert (task.d_vocab, task.d_vocab_out, task.n_ctx) == (base + 2, base, 3 * n + 2)
+    for row, digits in zip(read.tolist(), due.tolist()):
+        first, plus, second, equals, seen = row[:n], row[n], row[n + 1 : 2 * n + 1], row[2 * n + 1], row[2 * n + 2 :]
+        assert (plus, equals) == (base, base + 1)
+        carry, answer = 0, []
+        for a, b in zip(reversed(first), reversed(second)):
+            carry, digit = divmod(a + b + carry, base)
+            answer.append(digit)
+        answer.append(carry)
+        assert digits == (answer if order == "least" else answer[::-1])
+        assert seen == digits[:-1]
+    task.require_consistent()
+
+
+def test_the_loss_of_digits_is_their_mean_and_all_must_be_right():
+    task = Digits(base=3, train_fraction=0.5)
+    state = TrainState(RunConfig(task=task, model=Transformer(d_model=8, n_heads=2, d_head=4, d_mlp=8)), CPU)
+    read, due = state.objective.inputs(state.task.tokens, state.task.labels)
+    logits = state.model(read)[:, -3:].detach()
+    each = torch.nn.functional.cross_entropy(logits.flatten(0, 1), due.flatten(), reduction="none").view(-1, 3)
+    right = (logits.argmax(-1) == due).all(1)
+    for name, mask in (("train", state.task.train), ("test", state.task.test)):
+        loss, accuracy = state.evaluate(name).tolist()
+        assert loss == pytest.approx(float(each[mask].mean()), rel=1e-5)
+        assert accuracy == pytest.approx(float(right[mask].double().mean()))
+    weights = torch.rand(len(due), dtype=torch.float64)
+    weights /= weights.sum()
+    weighted, _ = state.objective.loss(logits, due, weights=weights)
+    assert float(weighted) == pytest.approx(float((each.mean(1) * weights).sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Digits(base=1), "`Digits.base` must be >= 2; got 1"),
+        (lambda: Digits(n_digits=0), "`Digits.n_digits` must be >= 1; got 0"),
+        (
+            lambda: Digits(n_digits=4),
+            r"`Digits.n_digits` must be smaller: at most 10\^7 pairs, 10\^\(2 n_digits\); got 4",
+        ),
+        (lambda: RunConfig(task=Digits(), model=FeedForward()), "`task.encoding` must be operands; got tokens"),
+        (
+            lambda: RunConfig(task=Digits(), model=Transformer(attention="bidirectional")),
+            "A Digits task has the model read the answer behind '=': `model.attention` must be causal",
+        ),
+        (
+            lambda: RunConfig(task=Digits(), model=Transformer()).replace({"optimizer.loss": "exponential"}),
+            "cross-entropy, stablemax or mse elsewhere; got exponential",
+        ),
+    ],
+)
+def test_digits_that_cannot_be_are_refused(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

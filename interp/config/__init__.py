@@ -17,7 +17,7 @@ from interp.config.optimizers import SGD, Adam, AdamW, Interventions, Muon
 from interp.config.origins import Branch, StoredWeights
 from interp.config.recorded import NoTask, RecordedModel, RecordedOptimizer, TableTask
 from interp.config.run import Log, RunConfig, Save
-from interp.config.tasks import Gaussian, Group, Modular, Operations, Parity, Sums, Symbolic
+from interp.config.tasks import Digits, Gaussian, Group, Modular, Operations, Parity, Sums, Symbolic
 
 __all__ = [
     "SGD",
@@ -25,6 +25,7 @@ __all__ = [
     "AdamW",
     "Branch",
     "Decoder",
+    "Digits",
     "FeedForward",
     "Gaussian",
     "Group",

@@ -55,8 +55,13 @@ class TaskConfig(Record):
 
     @property
     def reads_answer(self) -> bool:
-        """Whether the model reads the answer behind '=', to learn what closes it."""
+        """Whether the model reads the answer behind '=', to learn its further tokens or what closes it."""
         return False
+
+    @property
+    def answer_rule(self) -> str:
+        """Reason why `reads_answer`, as the beginning of an error."""
+        return f"A {type(self).__name__} task has the model read the answer behind '='"
 
     @property
     def shuffles_inputs(self) -> bool:

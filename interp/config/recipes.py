@@ -354,7 +354,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             "decay 0, norm projected after every step (there it is 0.8 from the start, here from step 1). They "
             "compute in float64.",
         ),
-        "furuta": Recipe(
+        "operations": Recipe(
             RunConfig(
                 task=Operations(p=97, operations=("add", "subtract", "multiply"), train_fraction=0.3),
                 model=_nanda_transformer,
@@ -362,9 +362,9 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 steps=30_000,
             ),
             "three operations mod 97 in one network: a token names the operation",
-            "After 'Interpreting Grokked Transformers in Complex Modular Arithmetic' (Furuta et al., 2024, "
-            "arXiv:2402.16726): tokens a o b =, mod 97, a fraction of .3, AdamW 1e-3 with decay 1. Operations, steps "
-            "and the transformer, that of Nanda et al., are chosen here.",
+            "One network for several operations as in 'Interpreting Grokked Transformers in Complex Modular "
+            "Arithmetic' (Furuta et al., 2024, arXiv:2402.16726); the transformer and optimiser of Nanda et al., all "
+            "other values are chosen here.",
         ),
         "prieto-orthograd": Recipe(
             _prieto,

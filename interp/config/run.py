@@ -78,10 +78,7 @@ class RunConfig(Record):
         if self.optimizer.loss not in self.task.losses:
             raise ConfigError(f"{self.task.loss_rule}; got {self.optimizer.loss}.")
         if self.task.reads_answer and self.model.sees_later:
-            raise ConfigError(
-                "`task.closing` has the model read the answer behind '=': `model.attention` must be causal; "
-                "got bidirectional."
-            )
+            raise ConfigError(f"{self.task.answer_rule}: `model.attention` must be causal; got bidirectional.")
         if self.model.init_stream == "split" and not self.task.shuffles_inputs:
             raise ConfigError(
                 "`model.init_stream` split continues the stream that shuffled all inputs: `task.hold_out` must be "

@@ -11,6 +11,7 @@ from interp.config.polynomials import polynomial
 from interp.errors import ConfigError
 
 __all__ = [
+    "Digits",
     "Gaussian",
     "Group",
     "GroupOperation",
@@ -347,6 +348,11 @@ class Symbolic(_Split):
         return self.closing
 
     @property
+    def answer_rule(self) -> str:
+        """See `TaskConfig.answer_rule`."""
+        return "`task.closing` has the model read the answer behind '='"
+
+    @property
     def varying(self) -> tuple[str, ...]:
         """See `TaskConfig.varying`."""
         return (*super().varying, "operation", "noisy_answers")
@@ -415,6 +421,49 @@ class Sums(_Split):
     def varying(self) -> tuple[str, ...]:
         """See `TaskConfig.varying`; the seed draws the codes, too, which must be the same ones."""
         return super().varying if self.codes is None else ("train_fraction", "split")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Digits(_Split):
+    """Sums a + b written in digits of a base, with carries ("Understanding Addition in Transformers", Quirke and Barez,
+    2024, arXiv:2310.13121).
+
+    Inputs are the digits of a, '+', those of b and '=', the most significant digits first; the answer has a digit more
+    than either, each of which is learned from those before it. An input is answered correctly where all of them are.
+    """
+
+    base: int = 10
+    """Number of digits 0 .. base-1, which are the classes; '+' and '=' are the tokens base and base+1."""
+    n_digits: int = 2
+    """Digits of either number, leading zeros included."""
+    answer_order: Literal["most", "least"] = "most"
+    """Digit of the answer that is due first: the most or the least significant one ("Teaching Arithmetic to Small
+    Transformers", Lee et al., 2023, where the reversed answer is learned from fewer examples)."""
+
+    encoding = "tokens"
+
+    def _rules(self) -> None:
+        super()._rules()
+        self._require("base", self.base >= 2, ">= 2")
+        self._require("n_digits", self.n_digits >= 1, ">= 1")
+        pairs = self.base ** (2 * self.n_digits)
+        self._require("n_digits", pairs <= 10**7, f"smaller: at most 10^7 pairs, {self.base}^(2 n_digits)")
+        self._require_pairs_on_each_side(pairs)
+
+    @property
+    def slug(self) -> str:
+        """See `TaskConfig.slug`: digits2base10."""
+        return f"digits{self.n_digits}base{self.base}"
+
+    @property
+    def reads_answer(self) -> bool:
+        """See `TaskConfig.reads_answer`."""
+        return True
+
+    @property
+    def loss_words(self) -> str:
+        """See `TaskConfig.loss_words`."""
+        return f"cross-entropy (nats), mean of {self.n_digits + 1} digits"
 
 
 @dataclass(frozen=True, kw_only=True)

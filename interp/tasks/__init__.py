@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from interp.config import Gaussian, Group, Modular, NoTask, Operations, Parity, Sums, Symbolic, TableTask
+from interp.config import Digits, Gaussian, Group, Modular, NoTask, Operations, Parity, Sums, Symbolic, TableTask
 from interp.config.declared import TaskConfig
 from interp.errors import ConfigError, InterpError, error_line
 from interp.tasks.algebraic import modular_task
@@ -14,6 +14,7 @@ from interp.tasks.declared import (
     Bits,
     Classes,
     Codes,
+    DigitStrings,
     Elements,
     Numbers,
     Operated,
@@ -23,9 +24,10 @@ from interp.tasks.declared import (
     Sides,
     Tuples,
 )
+from interp.tasks.digits import digits_task
 from interp.tasks.gaussian import gaussian_task
 from interp.tasks.groups import group_task
-from interp.tasks.objective import AnswerAndClosing, CrossEntropy, NearestCode, Objective, OneClass
+from interp.tasks.objective import AnswerAndClosing, AnswerDigits, CrossEntropy, NearestCode, Objective, OneClass
 from interp.tasks.operations import operations_task
 from interp.tasks.parity import parity_task
 from interp.tasks.sums import sums_task
@@ -34,10 +36,12 @@ from interp.tasks.tables import examples_of_words, no_examples, table
 
 __all__ = [
     "AnswerAndClosing",
+    "AnswerDigits",
     "Bits",
     "Classes",
     "Codes",
     "CrossEntropy",
+    "DigitStrings",
     "Elements",
     "Examples",
     "NearestCode",
@@ -127,6 +131,8 @@ def build_task(config: TaskConfig, stored: Mapping[str, Any] | None = None) -> E
             return symbolic_task(config)
         case Sums():
             return sums_task(config)
+        case Digits():
+            return digits_task(config)
         case Parity():
             return parity_task(config)
         case Gaussian():

@@ -24,6 +24,7 @@ __all__ = [
     "Bits",
     "Classes",
     "Codes",
+    "DigitStrings",
     "Elements",
     "Inputs",
     "Numbers",
@@ -173,6 +174,41 @@ class Codes(Alphabet):
     @property
     def is_classes(self) -> bool:
         """See `Alphabet.is_classes`."""
+        return False
+
+
+@dataclass(frozen=True)
+class DigitStrings(Alphabet):
+    """Numbers as answers of several digits, which the network gives one after another: logits of digits.
+
+    Example:
+        >>> DigitStrings(base=10, count=3).size, DigitStrings(base=10, count=3).n_outputs
+        (1000, 10)
+    """
+
+    base: int
+    count: int
+
+    def __post_init__(self) -> None:
+        _require_positive("DigitStrings.base", self.base)
+        _require_positive("DigitStrings.count", self.count)
+
+    def __str__(self) -> str:
+        return f"numbers of {self.count} digits in base {self.base}"
+
+    @property
+    def size(self) -> int:
+        """See `Alphabet.size`."""
+        return self.base**self.count
+
+    @property
+    def n_outputs(self) -> int:
+        """See `Alphabet.n_outputs`: the digits."""
+        return self.base
+
+    @property
+    def is_classes(self) -> bool:
+        """See `Alphabet.is_classes`: the logits are of one digit, not of the answer."""
         return False
 
 

@@ -31,6 +31,7 @@ from interp.errors import NotAvailableError
 
 __all__ = [
     "AnswerAndClosing",
+    "AnswerDigits",
     "CrossEntropy",
     "NearestCode",
     "Objective",
@@ -53,7 +54,7 @@ class Objective(ABC):
     loss of a batch; the config says under which names (`optimizer.loss`) and in which words the loss is known.
     """
 
-    positions: ClassVar[int] = 1
+    positions: int = 1
     """Number of last positions whose outputs are compared with labels."""
     has_population: ClassVar[bool] = False
     """Whether test loss and accuracy are those of a whole population, in closed form: see `population`."""
@@ -145,7 +146,7 @@ class AnswerAndClosing(Objective):
 
     token: int
     """Class that is due after the answer."""
-    positions: ClassVar[int] = 2
+    positions = 2
 
     def inputs(
         self, tokens: Int[Tensor, "input pos"], labels: Int[Tensor, " input"]
@@ -163,10 +164,43 @@ class AnswerAndClosing(Objective):
         weights: Float[Tensor, "*members batch"] | None = None,
     ) -> tuple[Float[Tensor, " *members"], Bool[Tensor, "*members batch"]]:
         """See `Objective.loss`."""
-        if weights is not None:
-            weights = weights.repeat_interleave(2, -1) / 2
-        loss, correct = answer_loss(outputs.flatten(-3, -2), labels.flatten(-2), precision, kind, weights)
-        return loss, correct.view(labels.shape).all(-1)
+        return _loss_of_positions(outputs, labels, precision, kind, weights)
+
+
+@dataclass(frozen=True)
+class AnswerDigits(Objective):
+    """Mean cross-entropy of the digits of an answer, each given those before; correct where all of them are.
+
+    Example:
+        >>> tokens, classes = AnswerDigits(10, 2).inputs(torch.tensor([[9, 10, 5, 11]]), torch.tensor([14]))
+        >>> tokens.tolist(), classes.tolist()
+        ([[9, 10, 5, 11, 1]], [[1, 4]])
+    """
+
+    base: int
+    positions: int
+    """Digits of the answer."""
+    least_first: bool = False
+    """Whether the least significant digit is due first."""
+
+    def inputs(
+        self, tokens: Int[Tensor, "input pos"], labels: Int[Tensor, " input"]
+    ) -> tuple[Int[Tensor, "input n_ctx"], Int[Tensor, "input positions"]]:
+        """See `Objective.inputs`: labels are numbers, digits are tokens and classes."""
+        powers = self.base ** torch.arange(self.positions, device=labels.device)
+        digits = labels[:, None] // (powers if self.least_first else powers.flip(0)) % self.base
+        return torch.cat([tokens, digits[:, :-1]], dim=1), digits
+
+    def loss(
+        self,
+        outputs: Float[Tensor, "*members batch positions d_vocab_out"],
+        labels: Int[Tensor, "*members batch positions"],
+        precision: str = "float64",
+        kind: str = "cross-entropy",
+        weights: Float[Tensor, "*members batch"] | None = None,
+    ) -> tuple[Float[Tensor, " *members"], Bool[Tensor, "*members batch"]]:
+        """See `Objective.loss`."""
+        return _loss_of_positions(outputs, labels, precision, kind, weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,6 +314,20 @@ def _squared_error(
     answer = labels[..., None] == torch.arange(logits.shape[-1], device=logits.device)
     right = (logits.detach() * answer).sum(-1) > logits.detach().masked_fill(answer, -torch.inf).amax(-1)
     return mean_of((logits - answer.to(logits.dtype)).square().mean(-1), weights), right
+
+
+def _loss_of_positions(
+    outputs: Float[Tensor, "*members batch positions d_vocab_out"],
+    labels: Int[Tensor, "*members batch positions"],
+    precision: str,
+    kind: str,
+    weights: Float[Tensor, "*members batch"] | None,
+) -> tuple[Float[Tensor, " *members"], Bool[Tensor, "*members batch"]]:
+    """Mean loss over inputs and positions, and which inputs are answered correctly at all of them."""
+    if weights is not None:
+        weights = weights.repeat_interleave(labels.shape[-1], -1) / labels.shape[-1]
+    loss, correct = answer_loss(outputs.flatten(-3, -2), labels.flatten(-2), precision, kind, weights)
+    return loss, correct.view(labels.shape).all(-1)
 
 
 def mean_of(
