@@ -17,6 +17,7 @@ from interp.config import (
     SGD,
     AdamW,
     Decoder,
+    Digits,
     FeedForward,
     Modular,
     Muon,
@@ -69,6 +70,15 @@ SMALL = {
     ),
     "two-layers": RunConfig(
         task=Modular(p=11, train_fraction=0.6), model=Transformer(n_layers=2, d_model=16, n_heads=2, d_head=8, d_mlp=24)
+    ),
+    "pre-norm-mse": RunConfig(
+        task=Modular(p=11, train_fraction=0.6, encoding="operation"),
+        model=Transformer(d_model=16, n_heads=2, d_head=8, d_mlp=24, normalization="pre", output_scale=2.0),
+        optimizer=AdamW(loss="mse"),
+    ),
+    "digits-attention-only": RunConfig(
+        task=Digits(base=3, train_fraction=0.6),
+        model=Transformer(d_model=16, n_heads=2, d_head=8, attention_only=True, normalization="post"),
     ),
     "decoder-closing": RunConfig(
         task=Symbolic(p=5, train_fraction=0.6, closing=True), model=Decoder(d_model=16, n_heads=2, d_mlp=24)
