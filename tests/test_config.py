@@ -17,6 +17,8 @@ from interp.errors import ConfigError
 
 QUICK = settings(max_examples=100, deadline=None)
 
+TASKS = "Modular, Group, Symbolic, Sums, Parity, Gaussian, Operations, Digits"
+"""Kinds of tasks, as errors list them."""
 CONFIGS = [
     RunConfig(),
     RunConfig(task=Modular(p=59, operation="divide", split="python-shuffle", seed=3), optimizer=SGD(momentum=0.9)),
@@ -95,13 +97,19 @@ def test_configs_are_frozen():
         ({"kind": "Run"}, "`config.kind` must be one of RunConfig; got 'Run'."),
         (
             {"task": {"kind": "Modula"}},
-            "`config.task.kind` must be one of Modular, Group, Symbolic, Sums, Parity, Gaussian; got 'Modula'.",
+            f"`config.task.kind` must be one of {TASKS}; got 'Modula'.",
         ),
         ({"model": {"kind": "Transformer"}}, "`config.model` lacks the field(s) activation, attention, "),
         ({"optimizer": {"kind": "Lion"}}, "`config.optimizer.kind` must be one of AdamW, Adam, SGD, Muon; got 'Lion'."),
         ({"steps": "many"}, "`RunConfig.steps` must be a whole number; got 'many'."),
-        ({"task": 3}, "`RunConfig.task` must be one of Modular, Group, Symbolic, Sums, Parity, Gaussian; got 3."),
-        ({"task": None}, "`RunConfig.task` must be one of Modular, Group, Symbolic, Sums, Parity, Gaussian; got None."),
+        (
+            {"task": 3},
+            f"`RunConfig.task` must be one of {TASKS}; got 3.",
+        ),
+        (
+            {"task": None},
+            f"`RunConfig.task` must be one of {TASKS}; got None.",
+        ),
         (
             {"save": {"kind": "Save", "weights": {"kind": "Evry", "k": 1}, "state": 3}},
             "must be one of Every, LogSpaced",
@@ -205,7 +213,7 @@ REFUSALS = [
     (
         RunConfig,
         {"task": Transformer()},
-        "`RunConfig.task` must be one of Modular, Group, Symbolic, Sums, Parity, Gaussian; got Transformer(",
+        f"`RunConfig.task` must be one of {TASKS}; got Transformer(",
     ),
     (
         RunConfig,

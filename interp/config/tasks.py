@@ -199,42 +199,6 @@ class Modular(_Pairs):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Operations(_Split):
-    """All pairs (a, b) under each of several operations on Z_p, in one run: a token names the operation.
-
-    Inputs are `a o b =` with '=' as token p and the signs of the operations behind it, p+1, p+2, ..., in their order;
-    there are p answers ("Interpreting Grokked Transformers in Complex Modular Arithmetic", Furuta et al., 2024). The
-    recipe shuffles the pairs of all operations together, those of the first operation being listed first.
-    """
-
-    p: int = 97
-    """Modulus: the numbers are 0 .. p-1."""
-    operations: tuple[str, ...] = ("add", "subtract")
-    """Operations, two or more, named as in `Modular`."""
-    train_fraction: float = 0.5
-    """Share of all pairs of all operations that is trained on, in (0, 1)."""
-    split: Split = "torch-randperm"
-    """Recipe that shuffles the inputs before the first ones become the training set, or stored."""
-    outputs: Literal["numbers", "tokens"] = "numbers"
-    """Classes: the p numbers, or all tokens, signs included."""
-
-    encoding = "operation"
-
-    def _rules(self) -> None:
-        super()._rules()
-        spelt = tuple(Modular(p=self.p, operation=operation).operation for operation in self.operations)
-        object.__setattr__(self, "operations", spelt)  # equal polynomials have equal JSON
-        self._require("operations", 2 <= len(set(spelt)) == len(spelt), "two or more, each once")
-        self._require("p", len(spelt) * self.p**2 <= 10**7, "smaller: at most 10^7 inputs, p^2 for each operation")
-        self._require_pairs_on_each_side(sum(_answered(operation, self.p) for operation in spelt))
-
-    @property
-    def slug(self) -> str:
-        """See `TaskConfig.slug`: add+x2_y97."""
-        return "+".join(operation.replace("+", "_") for operation in self.operations) + str(self.p)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Group(_Pairs):
     """All pairs (a, b) of elements of a finite group ("A Toy Model of Universality", Chughtai et al., 2023).
 
@@ -424,49 +388,6 @@ class Sums(_Split):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Digits(_Split):
-    """Sums a + b written in digits of a base, with carries ("Understanding Addition in Transformers", Quirke and Barez,
-    2024, arXiv:2310.13121).
-
-    Inputs are the digits of a, '+', those of b and '=', the most significant digits first; the answer has a digit more
-    than either, each of which is learned from those before it. An input is answered correctly where all of them are.
-    """
-
-    base: int = 10
-    """Number of digits 0 .. base-1, which are the classes; '+' and '=' are the tokens base and base+1."""
-    n_digits: int = 2
-    """Digits of either number, leading zeros included."""
-    answer_order: Literal["most", "least"] = "most"
-    """Digit of the answer that is due first: the most or the least significant one ("Teaching Arithmetic to Small
-    Transformers", Lee et al., 2023, where the reversed answer is learned from fewer examples)."""
-
-    encoding = "tokens"
-
-    def _rules(self) -> None:
-        super()._rules()
-        self._require("base", self.base >= 2, ">= 2")
-        self._require("n_digits", self.n_digits >= 1, ">= 1")
-        pairs = self.base ** (2 * self.n_digits)
-        self._require("n_digits", pairs <= 10**7, f"smaller: at most 10^7 pairs, {self.base}^(2 n_digits)")
-        self._require_pairs_on_each_side(pairs)
-
-    @property
-    def slug(self) -> str:
-        """See `TaskConfig.slug`: digits2base10."""
-        return f"digits{self.n_digits}base{self.base}"
-
-    @property
-    def reads_answer(self) -> bool:
-        """See `TaskConfig.reads_answer`."""
-        return True
-
-    @property
-    def loss_words(self) -> str:
-        """See `TaskConfig.loss_words`."""
-        return f"cross-entropy (nats), mean of {self.n_digits + 1} digits"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Parity(_Split):
     """Parity of the first k of n random bits ("A Tale of Two Circuits", Merrill et al., 2023, arXiv:2303.11873).
 
@@ -547,6 +468,85 @@ class Gaussian(TaskConfig):
     def needs_plane(self) -> bool:
         """See `TaskConfig.needs_plane`."""
         return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operations(_Split):
+    """All pairs (a, b) under each of several operations on Z_p, in one run: a token names the operation.
+
+    Inputs are `a o b =` with '=' as token p and the signs of the operations behind it, p+1, p+2, ..., in their order;
+    there are p answers ("Interpreting Grokked Transformers in Complex Modular Arithmetic", Furuta et al., 2024). The
+    recipe shuffles the pairs of all operations together, those of the first operation being listed first.
+    """
+
+    p: int = 97
+    """Modulus: the numbers are 0 .. p-1."""
+    operations: tuple[str, ...] = ("add", "subtract")
+    """Operations, two or more, named as in `Modular`."""
+    train_fraction: float = 0.5
+    """Share of all pairs of all operations that is trained on, in (0, 1)."""
+    split: Split = "torch-randperm"
+    """Recipe that shuffles the inputs before the first ones become the training set, or stored."""
+    outputs: Literal["numbers", "tokens"] = "numbers"
+    """Classes: the p numbers, or all tokens, signs included."""
+
+    encoding = "operation"
+
+    def _rules(self) -> None:
+        super()._rules()
+        spelt = tuple(Modular(p=self.p, operation=operation).operation for operation in self.operations)
+        object.__setattr__(self, "operations", spelt)  # equal polynomials have equal JSON
+        self._require("operations", 2 <= len(set(spelt)) == len(spelt), "two or more, each once")
+        self._require("p", len(spelt) * self.p**2 <= 10**7, "smaller: at most 10^7 inputs, p^2 for each operation")
+        self._require_pairs_on_each_side(sum(_answered(operation, self.p) for operation in spelt))
+
+    @property
+    def slug(self) -> str:
+        """See `TaskConfig.slug`: add+x2_y97."""
+        return "+".join(operation.replace("+", "_") for operation in self.operations) + str(self.p)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Digits(_Split):
+    """Sums a + b written in digits of a base, with carries ("Understanding Addition in Transformers", Quirke and Barez,
+    2024, arXiv:2310.13121).
+
+    Inputs are the digits of a, '+', those of b and '=', the most significant digits first; the answer has a digit more
+    than either, each of which is learned from those before it. An input is answered correctly where all of them are.
+    """
+
+    base: int = 10
+    """Number of digits 0 .. base-1, which are the classes; '+' and '=' are the tokens base and base+1."""
+    n_digits: int = 2
+    """Digits of either number, leading zeros included."""
+    answer_order: Literal["most", "least"] = "most"
+    """Digit of the answer that is due first: the most or the least significant one ("Teaching Arithmetic to Small
+    Transformers", Lee et al., 2023, where the reversed answer is learned from fewer examples)."""
+
+    encoding = "tokens"
+
+    def _rules(self) -> None:
+        super()._rules()
+        self._require("base", self.base >= 2, ">= 2")
+        self._require("n_digits", self.n_digits >= 1, ">= 1")
+        pairs = self.base ** (2 * self.n_digits)
+        self._require("n_digits", pairs <= 10**7, f"smaller: at most 10^7 pairs, {self.base}^(2 n_digits)")
+        self._require_pairs_on_each_side(pairs)
+
+    @property
+    def slug(self) -> str:
+        """See `TaskConfig.slug`: digits2base10."""
+        return f"digits{self.n_digits}base{self.base}"
+
+    @property
+    def reads_answer(self) -> bool:
+        """See `TaskConfig.reads_answer`."""
+        return True
+
+    @property
+    def loss_words(self) -> str:
+        """See `TaskConfig.loss_words`."""
+        return f"cross-entropy (nats), mean of {self.n_digits + 1} digits"
 
 
 def _answered(operation: str, p: int) -> int:
