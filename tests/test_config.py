@@ -17,7 +17,7 @@ from interp.errors import ConfigError
 
 QUICK = settings(max_examples=100, deadline=None)
 
-TASKS = "Modular, Group, Symbolic, Sums, Parity, Gaussian, Operations, Digits"
+TASKS = "Modular, Group, Symbolic, Sums, Parity, Operations, Digits, Gaussian"
 """Kinds of tasks, as errors list them."""
 CONFIGS = [
     RunConfig(),
