@@ -17,7 +17,6 @@ from interp.config import (
     SGD,
     AdamW,
     Decoder,
-    Digits,
     FeedForward,
     Modular,
     Muon,
@@ -76,8 +75,8 @@ SMALL = {
         model=Transformer(d_model=16, n_heads=2, d_head=8, d_mlp=24, normalization="pre", output_scale=2.0),
         optimizer=AdamW(loss="mse"),
     ),
-    "digits-attention-only": RunConfig(
-        task=Digits(base=3, train_fraction=0.6),
+    "post-attention-only": RunConfig(
+        task=Modular(p=11, train_fraction=0.6, draws=80),
         model=Transformer(d_model=16, n_heads=2, d_head=8, attention_only=True, normalization="post"),
     ),
     "decoder-closing": RunConfig(

@@ -12,6 +12,7 @@ from interp.config import (
     Group,
     Logistic,
     Modular,
+    Operations,
     Recurrent,
     Save,
     Sums,
@@ -26,7 +27,7 @@ from interp.errors import NotAvailableError
 def toy(config):
     """The same in kind, with few residues and narrow layers."""
     match config.task:
-        case Modular() | Symbolic(group=None):
+        case Modular() | Operations() | Symbolic(group=None):
             changes = {"task.p": 7, "task.train_fraction": max(0.5, config.task.train_fraction)}
         case Symbolic():
             changes = {"task.train_fraction": 0.01}  # of 14,400 pairs of permutations
