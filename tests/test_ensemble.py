@@ -75,9 +75,9 @@ SMALL = {
         model=Transformer(d_model=16, n_heads=2, d_head=8, d_mlp=24, normalization="pre", output_scale=2.0),
         optimizer=AdamW(loss="mse"),
     ),
-    "post-attention-only": RunConfig(
+    "attention-only": RunConfig(
         task=Modular(p=11, train_fraction=0.6, draws=80),
-        model=Transformer(d_model=16, n_heads=2, d_head=8, attention_only=True, normalization="post"),
+        model=Transformer(d_model=16, n_heads=2, d_head=8, attention_only=True),
     ),
     "decoder-closing": RunConfig(
         task=Symbolic(p=5, train_fraction=0.6, closing=True), model=Decoder(d_model=16, n_heads=2, d_mlp=24)
