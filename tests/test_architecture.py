@@ -23,7 +23,7 @@ LINES = [
     ["optim", "trajectory"],
     ["training"],
     ["importers", "recording", "analysis"],
-    ["benchmarks"],
+    ["benchmarks", "integrations"],
     ["milestones", "explanation"],
     ["plots"],
     ["reporting"],
@@ -41,6 +41,8 @@ HOMES = {
     "dask": {"execution/executors.py"},
     "submitit": {"execution/executors.py"},
     "devinterp": {"analysis/llc.py"},
+    "transformers": {"integrations/transformers.py"},
+    "lightning": {"integrations/lightning.py"},
     "tyro": {"cli/"},
 }
 NO_TORCH = [

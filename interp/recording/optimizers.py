@@ -116,7 +116,7 @@ def as_array(x: Tensor) -> np.ndarray:
     x = x.detach()
     if x.dtype in (torch.bfloat16, torch.float16):
         x = x.float()
-    return x.cpu().contiguous().numpy()
+    return x.cpu().numpy()
 
 
 def _key(name: str, suffix: str) -> bool:

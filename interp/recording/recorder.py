@@ -54,6 +54,8 @@ NOTED = 8
 WAITING = 64
 """Number of steps whose scalars wait on the device before they are fetched together."""
 Existing = Literal["error", "resume", "overwrite"]
+_NUMBERS = (Tensor, float, int, np.number, np.ndarray)
+"""Kinds of what can be logged."""
 
 
 def record(
@@ -257,10 +259,12 @@ class Recorder:
                 raise
         else:
             self._writer = RunWriter.create(self.folder, about)
-        if self._stored_at < self.now:
+        if self.now == 0 and self._stored_at < 0:
             self._store()
             if self._optimizer is not None:
                 self._save_state()
+        elif self._stored_at < self.now and self._due(self._schedule, self.now):
+            self._store()
         return self
 
     def step(self, **scalars: float | Tensor) -> None:
@@ -274,7 +278,7 @@ class Recorder:
             StoreError: an earlier step could not be written.
         """
         if scalars:
-            self.log(_at=self.now, **scalars)
+            self._log(self.now, scalars)
         self.now += 1
         if self._writer is None:
             return
@@ -283,28 +287,23 @@ class Recorder:
         if self._optimizer is not None and self._due(self._states, self.now):
             self._save_state()
 
-    def log(self, *, _at: int | None = None, **scalars: float | Tensor) -> None:
+    def log(self, **scalars: float | Tensor) -> None:
         """Log numbers that belong to the weights as they are now, such as test_loss.
 
         Raises:
             InvalidArgumentError: one of them is no number.
         """
+        self._log(self.now, scalars)
+
+    def _log(self, step: int, scalars: Mapping[str, Any]) -> None:
         if self._writer is None:
             return
-        found: dict[str, Any] = {}
-        for name, value in scalars.items():
-            if name == "step" or not isinstance(value, bool | int | float | np.number | Tensor | np.ndarray):
-                raise InvalidArgumentError(
-                    f"`{name}` must be a number to be logged, and not called step; got {value!r}."
-                )
-            if isinstance(value, Tensor | np.ndarray) and math.prod(value.shape) != 1:
-                raise InvalidArgumentError(f"`{name}` must be one number; got shape {list(value.shape)}.")
-            if isinstance(value, Tensor):
-                found[name] = value.detach().clone() if value.device.type != "cpu" else value.item()
-            else:
-                found[name] = float(value)
-        self._scalars.append((self.now if _at is None else _at, found))
-        if len(self._scalars) >= WAITING or self._device.type == "cpu":
+        found = {name: _number(name, value) for name, value in scalars.items()}
+        if self._device.type == "cpu":
+            self._writer.log({"step": step, **{name: float(value) for name, value in found.items()}})
+            return
+        self._scalars.append((step, found))
+        if len(self._scalars) >= WAITING:
             self._fetch()
 
     @property
@@ -557,6 +556,11 @@ class Recorder:
         traj = Trajectory(self.folder)
         if self._given_start is None:
             states = traj.resumable_steps()[0]
+            if not states and self._optimizer is not None and not traj.steps.any():  # killed before its first step
+                writer.close()
+                delete_run(self.folder)
+                self._writer = RunWriter.create(self.folder, about)
+                return  # with the weights that the loop has now
             if not states or self._optimizer is None:
                 lacks = (
                     "holds no full state" if self._optimizer is not None else "can be put back with `optimizer` alone"
@@ -602,6 +606,23 @@ class Recorder:
             if f"rng/{at}" in arrays:
                 generator.copy_(torch.from_numpy(arrays[f"rng/{at}"]))
                 _set_generator(at, generator)
+
+
+def _number(name: str, value: Any) -> float | Tensor:
+    """Scalar to be logged; one on another device is copied there, so that nothing waits for it.
+
+    Raises:
+        InvalidArgumentError: it is no number, or called step.
+    """
+    if name == "step" or not isinstance(value, _NUMBERS):
+        raise InvalidArgumentError(f"`{name}` must be a number to be logged, and not called step; got {value!r}.")
+    if not isinstance(value, Tensor | np.ndarray):
+        return float(value)
+    if math.prod(value.shape) != 1:
+        raise InvalidArgumentError(f"`{name}` must be one number; got shape {list(value.shape)}.")
+    if isinstance(value, Tensor) and value.device.type != "cpu":
+        return value.detach().clone()
+    return float(value.item())
 
 
 def _checked_names(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ from tests.benchmarks.ours import stepping
 from tests.benchmarks.recurrent import make as make_recurrent
 from tests.benchmarks.rival_demo import make, matmul_floor
 from tests.benchmarks.rival_measures import make as make_measures
+from tests.recorded import NAMES, made, sums
 
 CPU = torch.device("cpu")
 
@@ -94,6 +96,35 @@ def checkpoints_and_metrics(n: int = 120) -> None:
     row(f"{n} steps: no checkpoints, every 10", *compare(bare, lambda: run("every(10)", "every(1)"), 7), "<= 1.03")
     row(f"{n} steps: no checkpoints, every step", *compare(bare, lambda: run("every(1)", "every(1)"), 7), "<= 1.15")
     row(f"{n} steps: no metrics, every step", *compare(lambda: run("steps()", "steps()"), bare, 7), "<= 1.02")
+
+
+def recording(n: int = 300) -> None:
+    """A plain loop of the recipe simple-grokking, alone and recorded at every 10 steps with its losses."""
+    pairs, answers, train = sums(53, 2)
+    inputs, labels = pairs[train], answers[train]
+    table = interp.tasks.table(pairs, answers, train=train, answers_are="residues", p=53)
+
+    def loop(rec: interp.recording.Recorder | None, model: torch.nn.Module, opt: torch.optim.Optimizer) -> None:
+        for _ in range(n):
+            loss = torch.nn.functional.cross_entropy(model(inputs), labels)
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+            if rec is not None:
+                rec.step(train_loss=loss)
+
+    def recorded() -> None:
+        model, opt = made(53, d=128, d_hidden=128)
+        with tempfile.TemporaryDirectory() as root:
+            plan: dict[str, Any] = {"save": "every(10)", "task": table, "names": NAMES, "neurons": "act", "steps": n}
+            with interp.record(f"{root}/run", model, optimizer=opt, **plan) as rec:
+                loop(rec, model, opt)
+
+    row(
+        f"{n} steps of a loop: alone, recorded",
+        *compare(lambda: loop(None, *made(53, d=128, d_hidden=128)), recorded, 7),
+        "<= 1.05",
+    )
 
 
 def reading(n: int = 1000) -> None:
@@ -315,6 +346,7 @@ def main() -> None:
         "recurrent",
         "ensembles",
         "checkpoints_and_metrics",
+        "recording",
         "reading",
         "measures",
         "separability",

@@ -166,6 +166,17 @@ def _report(root: Path) -> None:
     report(folder, root / "report.html", data=measure(folder, MEASURED[:1]))  # of one panel, to be quick
 
 
+def _record(root: Path) -> None:
+    import interp
+    from tests.recorded import NAMES, made, task, update
+
+    model, opt = made(d=4, d_hidden=6)
+    plan: dict[str, Any] = {"save": "every(2)", "state": "every(9)", "existing": "resume"}
+    with interp.record(root / "mine", model, optimizer=opt, task=task(), names=NAMES, neurons="act", **plan) as rec:
+        for _ in range(rec.start, 31):
+            rec.step(train_loss=update(model, opt))
+
+
 def _sweep(root: Path) -> dict[str, str]:
     from interp.execution.sweeps import sweep
 
@@ -180,6 +191,7 @@ WORKS = {
     "ensemble": Work(_train_many),
     "replay": Work(_replay, "transformer"),
     "import": Work(_import),
+    "record": Work(_record),
     "measure": Work(_measure, "transformer"),
     "measure --output": Work(_measure_to_file, "transformer", "measures.csv"),
     "report": Work(_report, "transformer", "report.html"),
