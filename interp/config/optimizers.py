@@ -1,13 +1,17 @@
 """Configs of optimisers, and of interventions in an update."""
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
 from interp.config.base import Record, added_field
+from interp.errors import ConfigError
+from interp.literals import read_value
 
-__all__ = ["SGD", "Adam", "AdamW", "Interventions", "Muon", "freezes", "with_frozen"]
+__all__ = ["SGD", "Adam", "AdamW", "Interventions", "Muon", "freezes", "parse_settings", "settings_of", "with_frozen"]
 
 
 def freezes(frozen: Sequence[str], name: str) -> bool:
@@ -33,6 +37,44 @@ def with_frozen(frozen: Sequence[str], pattern: str, freeze: bool) -> tuple[str,
     return tuple(kept)
 
 
+def settings_of(name: str, parameters: Sequence[str], weight_decay: float) -> tuple[float, float]:
+    """Weight decay of the parameter `name`, and its learning rate over that of the optimiser, by written settings.
+
+    >>> written = ("embed.*: weight_decay=0, lr_factor=0.1", "*.b: lr_factor=2")
+    >>> [settings_of(name, written, 1.0) for name in ("embed.W", "embed.b", "mlp.W")]
+    [(0.0, 0.1), (0.0, 2.0), (1.0, 1.0)]
+    """
+    found = {"weight_decay": weight_decay, "lr_factor": 1.0}
+    for pattern, values in map(parse_settings, parameters):
+        if fnmatchcase(name, pattern):
+            found |= values
+    return found["weight_decay"], found["lr_factor"]
+
+
+def parse_settings(text: str) -> tuple[str, dict[str, float]]:
+    """Pattern of names and settings of parameters in their written form.
+
+    >>> parse_settings("embed.*: weight_decay=0, lr_factor=0.1")
+    ('embed.*', {'weight_decay': 0.0, 'lr_factor': 0.1})
+
+    Raises:
+        ConfigError: the text has another form, or a setting is no number >= 0.
+    """
+    pattern, _, assignments = text.partition(":")
+    values: dict[str, float] = {}
+    for part in re.split(r"[\s,]+", assignments.strip()):
+        name, _, value = part.partition("=")
+        number = read_value(value)
+        known = name in ("weight_decay", "lr_factor") and name not in values
+        if not (pattern.strip() and known and isinstance(number, int | float) and 0 <= number < math.inf):
+            raise ConfigError(
+                f"`optimizer.parameters` must be settings such as `embed.*: weight_decay=0 lr_factor=0.1`, either or "
+                f"both, numbers >= 0; got `{text}`."
+            )
+        values[name] = float(number)
+    return pattern.strip(), {name: values[name] for name in ("weight_decay", "lr_factor") if name in values}
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Optimizer(Record):
     lr: float = 1e-3
@@ -56,6 +98,9 @@ class _Optimizer(Record):
     """Share of lr that is left in the end, in [0, 1]; 0.1 is that of github.com/openai/grok."""
     frozen: tuple[str, ...] = added_field(())
     """Names of parameters that are not trained, as patterns such as embed.*; behind ! such as are. The last counts."""
+    parameters: tuple[str, ...] = added_field(())
+    """Settings of single parameters, by patterns of their names: "embed.*: weight_decay=0 lr_factor=0.1". `lr_factor`
+    multiplies the learning rate. Of several that match, the last counts, for each of the two."""
 
     decay = "to_zero"
     """Form of weight decay: a field of AdamW alone."""
@@ -76,6 +121,11 @@ class _Optimizer(Record):
         self._require(
             "frozen", all(name.strip("!") for name in self.frozen), "names of parameters, or patterns of them"
         )
+        written = (
+            f"{pattern}: {' '.join(f'{key}={x!r}' for key, x in values.items())}"
+            for pattern, values in map(parse_settings, self.parameters)
+        )
+        object.__setattr__(self, "parameters", tuple(written))  # equal settings have equal JSON
         self._require("batch_size", self.batch_size is None or self.batch_size >= 1, ">= 1, or None for a full batch")
 
 
@@ -102,6 +152,11 @@ class AdamW(Adam):
     decay: Literal["to_zero", "to_init", "jiggle"] = added_field("to_zero")
     """Effect of weight decay on a parameter W, as in github.com/openai/grok: to_zero is W (1 - lr wd); to_init draws it
     to its initial value, W + lr wd (W_0 - W); jiggle is W exp(lr wd x) with one x of N(0, 1) per tensor and update."""
+
+    def _rules(self) -> None:
+        super()._rules()
+        plain = self.decay == "to_zero" or not self.parameters
+        self._require("parameters", plain, f"empty where `decay` is {self.decay}, which acts on all parameters alike")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,4 +98,5 @@ class RecordedOptimizer(Record):
     anneal_steps = None
     relative_lr = 1.0
     frozen = ()
+    parameters = ()
     memory = ""

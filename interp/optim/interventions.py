@@ -27,6 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.config import RunConfig
+from interp.config.optimizers import settings_of
 from interp.rng import generator
 
 __all__ = [
@@ -110,11 +111,15 @@ def build_interventions(
 
 
 def _relative_rates(model: Any, config: RunConfig) -> dict[str, float]:
-    """Relative learning rate of the parameters that Muon leaves to AdamW, by name."""
-    own = config.optimizer.relative_lr
-    if own == 1:
+    """Learning rates of parameters over the optimiser's, by name, where they are others: settings, and Muon's AdamW."""
+    own, optimizer = config.optimizer.relative_lr, config.optimizer
+    if own == 1 and not optimizer.parameters:
         return {}
-    return {name: own for name, W in model.named_parameters() if not model.muon_turns(name, W.ndim)}
+    rates = {
+        name: settings_of(name, optimizer.parameters, 0.0)[1] * (1.0 if own == 1 or model.muon_turns(name, W.ndim) else own)
+        for name, W in model.named_parameters()
+    }
+    return {name: rate for name, rate in rates.items() if rate != 1}
 
 
 class WeightNoise(Intervention):

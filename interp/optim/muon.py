@@ -25,7 +25,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 class OrthogonalizedMomentum(torch.optim.Optimizer):
-    """Muon for `matrices`, torch's fused AdamW for `others`; a torch optimiser with these two groups.
+    """Muon for `matrices`, torch's fused AdamW for `others`; a torch optimiser with these two kinds of groups.
 
     `set_hyper_parameters` sets the hyper-parameters of `interp.config.Muon`.
 
@@ -43,19 +43,24 @@ class OrthogonalizedMomentum(torch.optim.Optimizer):
     ) -> None:
         defaults = {"momentum": 0.95, "iterations": 5, "betas": (0.9, 0.95), "eps": 1e-10, "weight_decay": 0.0}
         own = lr.clone() if isinstance(lr, Tensor) else lr
-        groups: list[dict[str, Any]] = [{"params": matrices, "lr": lr}, {"params": others, "lr": own}]
+        groups: list[dict[str, Any]] = [
+            {"params": matrices, "lr": lr, "turned": True},
+            {"params": others, "lr": own, "turned": False},
+        ]
         on_device = any(W.is_cuda for W in others)
         groups[1] |= {"fused": True, "capturable": on_device}  # torch restores counters to their device by these
         super().__init__(groups, defaults)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure: the gradients are there
-        """Update both groups."""
-        matrices, others = self.param_groups
-        for W in matrices["params"]:
-            if W.grad is not None:
-                self._turn(W, W.grad, matrices)
-        self._adamw(others)
+        """Update all groups."""
+        for group in self.param_groups:
+            if not group["turned"]:
+                self._adamw(group)
+                continue
+            for W in group["params"]:
+                if W.grad is not None:
+                    self._turn(W, W.grad, group)
 
     def _turn(self, W: Tensor, G: Tensor, group: dict[str, Any]) -> None:
         mu, lr = group["momentum"], group["lr"]

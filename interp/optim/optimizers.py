@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from interp.config import SGD, Adam, AdamW, Muon, RecordedOptimizer
+from interp.config.optimizers import settings_of
 from interp.errors import ConfigError
 from interp.models.base import is_block_matrix
 from interp.optim.muon import OrthogonalizedMomentum
@@ -35,19 +36,21 @@ def build_optimizer(
     muon_turns: Callable[[str, int], bool] = is_block_matrix,
     stacked: bool = False,
 ) -> torch.optim.Optimizer:
-    """The optimiser of all trained parameters of a model, biases included, in one group.
+    """The optimiser of all trained parameters of a model, biases included, with one group per setting of `parameters`.
 
-    Muon has two groups: the parameters that `muon_turns` selects by name and number of axes (as a `Network` does), and
-    the others. `stacked` parameters have a leading axis of ensemble members. On CUDA the learning rate is a tensor on
-    the device, so that a captured step can be replayed under a warm-up.
+    Muon has groups of two kinds: the parameters that `muon_turns` selects by name and number of axes (as a `Network`
+    does), and the others. Names may end in the number of an ensemble's member, behind a space; `stacked` parameters
+    have a leading axis of members. On CUDA learning rates are tensors on the device, so that a captured step can be
+    replayed under a warm-up.
 
     Example:
         >>> build_optimizer(AdamW(lr=1e-3), nn.Linear(2, 2).named_parameters()).param_groups[0]["weight_decay"]
         1.0
     """
     trained = {name: parameter for name, parameter in parameters_by_name if parameter.requires_grad}
-    parameters = list(trained.values())
-    device = parameters[0].device
+    names = [name.partition(" ")[0] for name in trained]
+    parameters: list[dict[str, Any]] = [{"params": list(trained.values()), "names": names}]
+    device = next(iter(trained.values())).device
     lr: float | Tensor = config.lr
     if device.type == "cuda":  # fused CUDA kernels read it in float32 for every precision of the weights
         lr = torch.tensor(config.lr, dtype=torch.float32, device=device)
@@ -62,8 +65,12 @@ def build_optimizer(
             optimizer = torch.optim.SGD(parameters, lr, fused=True)
         case Muon():
             matrices = [name for name, W in trained.items() if muon_turns(name, W.ndim - stacked)]
-            others = [W for name, W in trained.items() if name not in matrices]
-            optimizer = OrthogonalizedMomentum([trained[name] for name in matrices], others, lr)
+            others = [name for name in trained if name not in matrices]
+            optimizer = OrthogonalizedMomentum(
+                [trained[name] for name in matrices], [trained[name] for name in others], lr
+            )
+            for group, own in zip(optimizer.param_groups, (matrices, others)):
+                group["names"] = [name.partition(" ")[0] for name in own]
         case RecordedOptimizer():
             raise ConfigError(
                 "`optimizer` RecordedOptimizer is the description of an optimiser that a recorded loop made itself; a "
@@ -73,24 +80,35 @@ def build_optimizer(
     return optimizer
 
 
-def set_hyper_parameters(
-    optimizer: torch.optim.Optimizer, config: AdamW | Adam | SGD | Muon | RecordedOptimizer
-) -> None:
-    """Give `optimizer` the hyper-parameters of `config` except the learning rate; its state stays."""
+def set_hyper_parameters(optimizer: torch.optim.Optimizer, config: AdamW | Adam | SGD | Muon | RecordedOptimizer) -> None:
+    """Give `optimizer` the hyper-parameters of `config` except the learning rate; its state stays.
+
+    Parameters with equal settings (`interp.config.optimizers.settings_of`) come into one group.
+    """
     values: dict[str, Any] = {}
     match config:
         case Adam():  # and AdamW, whose other forms of decay are interventions
-            decay = config.weight_decay if config.decay == "to_zero" else 0.0
-            values = {"betas": config.betas, "eps": config.eps, "weight_decay": decay}
+            values = {"betas": config.betas, "eps": config.eps}
         case SGD():
-            values = {"momentum": config.momentum, "weight_decay": config.weight_decay}
+            values = {"momentum": config.momentum}
         case Muon():
-            values = {
-                name: getattr(config, name) for name in ("momentum", "iterations", "betas", "eps", "weight_decay")
-            }
-            optimizer.param_groups[1]["relative_lr"] = config.relative_lr
-    for group in optimizer.param_groups:
-        group.update(values)
+            values = {name: getattr(config, name) for name in ("momentum", "iterations", "betas", "eps")}
+    old, new = list(optimizer.param_groups), []
+    for turned in dict.fromkeys(group.get("turned", False) for group in old):
+        alike = [group for group in old if group.get("turned", False) == turned]
+        own_rate = 1.0 if turned else config.relative_lr
+        by_settings: dict[tuple[float, float], list[tuple[str, nn.Parameter]]] = {}
+        for group in alike:
+            for name, W in zip(group["names"], group["params"]):
+                by_settings.setdefault(settings_of(name, config.parameters, config.weight_decay), []).append((name, W))
+        for (decay, factor), members in (by_settings or {(config.weight_decay, 1.0): []}).items():
+            group = {**alike[0], **values, "weight_decay": decay if config.decay == "to_zero" else 0.0}
+            group |= {"names": [name for name, _ in members], "params": [W for _, W in members]}
+            group["relative_lr"] = own_rate * factor
+            if isinstance(group["lr"], Tensor):
+                group["lr"] = group["lr"].clone()  # each group's rate is filled in place
+            new.append(group)
+    optimizer.param_groups[:] = new
 
 
 def complete_momentum(optimizer: torch.optim.Optimizer) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from interp.config import RunConfig
 from interp.config.events import Agenda, Event, parse_event
-from interp.config.optimizers import freezes
+from interp.config.optimizers import freezes, parse_settings
 from interp.errors import ConfigError
 from interp.models import Batch, Model, Network, build_model
 from interp.models.guests import load_weights, require_sound
@@ -292,6 +292,8 @@ class TrainState:
         changes = [change for text in self.config.events for change in parse_event(text).changes]
         patterns = [value for path, value in changes if path in ("freeze", "unfreeze")]
         patterns += [one for path, value in changes if path == "optimizer.frozen" for one in value]
+        settings = [one for path, value in changes if path == "optimizer.parameters" for one in value]
+        patterns += [parse_settings(one)[0] for one in (*self.config.optimizer.parameters, *settings)]
         for pattern in (*self.config.optimizer.frozen, *patterns):
             if not any(fnmatchcase(name, pattern.removeprefix("!")) for name in self._trained):
                 raise ConfigError(
