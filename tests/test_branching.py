@@ -494,3 +494,62 @@ def test_the_flag(parent, capsys, tmp_path):
     with pytest.raises(SystemExit):
         main([*words, f"{parent.folder}@17"])
     assert "There is no checkpoint at step 17" in capsys.readouterr().err
+
+
+# --- how it is shown --------------------------------------------------------------------------------------------------
+
+
+def test_list_and_compare_say_of_which_run_and_step_it_is_a_branch(parent, capsys):
+    from interp.cli import main
+
+    free = interp.branch(parent, 21, FREE)
+    words = f"branch of {parent.config.run_id} at step 21"
+    main(["list", str(parent.folder.parent)])
+    assert f"{words}: optimizer.weight_decay=0.0; " in capsys.readouterr().out
+    main(["compare", str(parent.folder), str(free.folder)])
+    assert words in capsys.readouterr().out
+    assert interp.compare([parent, free])["origin"].values.tolist() == ["", words]
+
+
+def test_a_run_begun_with_stored_weights_says_so(parent, toy_config, capsys):
+    from interp.cli import main
+
+    interp.train(toy_config, root=parent.folder.parent, device="cpu", init_from=(parent, 20))
+    main(["list", str(parent.folder.parent)])
+    assert f"weights of {parent.folder.name} at step 20, kitouni-circle, " in capsys.readouterr().out
+
+
+def test_the_report_draws_the_parents_before_the_fork(parent):
+    from interp.reporting.page import _before_the_fork
+
+    free = interp.branch(parent, 21, FREE)
+    again = interp.branch(free, 30, {"optimizer.lr": 0.002})
+    for child, fork in ((free, 21), (again, 30)):
+        before = _before_the_fork(child)
+        assert before["step"].values.tolist() == list(range(fork + 1))
+        source = parent.metrics["train_loss"].sel(step=slice(None, 21))
+        assert np.array_equal(before["train_loss"].sel(step=slice(None, 21)), source)
+    assert np.array_equal(before["train_loss"][22:], free.metrics["train_loss"].sel(step=slice(22, 30)))
+    text = interp.report(again).read_text()
+    assert "train, before the fork" in text
+    assert f"fork: branch of {free.config.run_id} at step 30" in text
+    shutil.rmtree(free.folder)
+    assert _before_the_fork(again) is None
+    assert "before the fork" not in interp.report(again).read_text()
+
+
+def test_curves_before_the_fork_are_dashed():
+    import xarray as xr
+
+    from interp.plots.curves import accuracy_curves
+
+    before, after = (xr.Dataset({"test_accuracy": ("step", [0.1, 0.2])}, {"step": steps}) for steps in ([0, 5], [5, 9]))
+    own, earlier = accuracy_curves(after, before=before).data
+    assert (own.name, own.line.dash, earlier.name, earlier.line.dash) == (
+        "test",
+        "solid",
+        "test, before the fork",
+        "dash",
+    )
+    assert own.line.color == earlier.line.color
+    assert len(accuracy_curves(after).data) == 1

@@ -111,11 +111,13 @@ def last_accuracies(traj: "Trajectory") -> str:
 
 
 def origin(traj: "Trajectory") -> str:
-    """Origin of a run: an import, or the nearest recipe with the changed fields and the time."""
+    """Origin of a run: an import, a branch with its changes, or the nearest recipe with its own; and the time."""
     if traj.kind.words:
         return traj.kind.words
     began = str(traj.provenance.get("started", ""))[:16].replace("T", " ")
-    return f"{described(traj.config)}; {began}"
+    changes = traj.run.get("origin", {}).get("changes", [])
+    words = f"{traj.config.origin}: {', '.join(changes)}" if changes else described(traj.config)
+    return f"{words}; {began}"
 
 
 def described(config: RunConfig) -> str:
@@ -125,16 +127,18 @@ def described(config: RunConfig) -> str:
     if any(":" in kind for kind in kinds):
         return " with ".join(kinds)
     name, changes = recipes.nearest(config)
-    return ", ".join([name, *changed(changes)])
+    begins = [] if config.origin is None else [str(config.origin)]
+    return ", ".join([*begins, name, *changed(changes)])
 
 
 def changed(changes: Mapping[str, Any]) -> list[str]:
-    """Changed fields as `name=value`, without those of `save` and `log`; eight at most.
+    """Changed fields as `name=value`, without those of `save`, `log` and `origin`; eight at most.
 
     >>> changed({"optimizer.lr": 0.01, "save.state.k": 5, "task.p": 59})
     ['optimizer.lr=0.01', 'task.p=59']
     """
-    told = [f"{name}={write_value(value)}" for name, value in changes.items() if not name.startswith(("save.", "log."))]
+    untold = ("save.", "log.", "origin.")
+    told = [f"{name}={write_value(value)}" for name, value in changes.items() if not name.startswith(untold)]
     return told[:8] + ([f"and {len(told) - 8} more"] if len(told) > 8 else [])
 
 

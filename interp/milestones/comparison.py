@@ -374,6 +374,8 @@ def _known_fields(traj: Trajectory) -> dict[str, Any]:
     config = traj.config.to_dict()
     if not traj.kind.seeded and not traj.task.held_out:
         config["task"] = {name: x for name, x in config["task"].items() if name not in ("seed", "train_fraction")}
+    if traj.config.origin is not None:
+        config["origin"] = str(traj.config.origin)
     return config
 
 

@@ -140,7 +140,7 @@ PANELS: Final[tuple[Panel, ...]] = (
     ),
     Panel(
         "accuracy", group=STAGE, needs=[("train_accuracy", "test_accuracy")],
-        draw=lambda context: accuracy_curves(context.data, context.metrics, **context.overlay),
+        draw=lambda context: accuracy_curves(context.data, context.metrics, before=context.before, **context.overlay),
         note="Click a curve to go to that step. Drag to zoom, double-click to return.",
         method="Share of inputs whose largest logit is the right answer.",
     ),
@@ -148,7 +148,11 @@ PANELS: Final[tuple[Panel, ...]] = (
     Panel(
         "loss", group="Learning", needs=[("train_loss", "test_loss", "all_loss")],
         draw=lambda context: loss_curves(
-            context.data, context.metrics, changes=context.milestones.changes, **context.overlay
+            context.data,
+            context.metrics,
+            before=context.before,
+            changes=context.milestones.changes,
+            **context.overlay,
         ),
         note=_loss_note,
     ),

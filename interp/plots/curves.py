@@ -61,6 +61,7 @@ def loss_curves(
     data: xr.Dataset,
     metrics: xr.Dataset | None = None,
     *,
+    before: xr.Dataset | None = None,
     events: Iterable[Event] = (),
     phases: Phases | None = None,
     changes: Changes | None = None,
@@ -70,7 +71,7 @@ def loss_curves(
 
     `metrics` (NaN where nothing was evaluated) is drawn instead of `data`, unless that has more than twice as many
     values (`interp.milestones.sources`); and alone, where its losses are others than those that are measured
-    (`metrics.attrs["loss"]`).
+    (`metrics.attrs["loss"]`). `before`, of the run from which this one branched, is drawn dashed.
     `changes`: the change points behind the ends of phases, named as in `phases`: the step, and the interval around it.
 
     >>> data = xr.Dataset({"train_loss": ("step", [4.7, 0.1]), "test_loss": ("step", [4.7, 6.0])}, {"step": [0, 100]})
@@ -83,18 +84,19 @@ def loss_curves(
         data = data.drop_vars([name for name in names if name in data])
     fig = figure(f"Loss on train and test {inputs_of(data)}", y=(own or "cross-entropy (nats)").partition(",")[0])
     fig.update_yaxes(type="log", exponentformat="power", nticks=5)
-    return _measured(fig, data, metrics, names, events, phases, axis, changes)
+    return _measured(fig, data, metrics, names, events, phases, axis, changes, before)
 
 
 def accuracy_curves(
     data: xr.Dataset,
     metrics: xr.Dataset | None = None,
     *,
+    before: xr.Dataset | None = None,
     events: Iterable[Event] = (),
     phases: Phases | None = None,
     axis: str | StepAxis = "log",
 ) -> go.Figure:
-    """Share of correct answers, 0 to 1, on train and test inputs; `metrics` as for `loss_curves`.
+    """Share of correct answers, 0 to 1, on train and test inputs; `metrics` and `before` as for `loss_curves`.
 
     >>> data = xr.Dataset({"test_accuracy": ("step", [0.01, 0.99])}, {"step": [0, 100]})
     >>> accuracy_curves(data).layout.yaxis.title.text
@@ -102,7 +104,7 @@ def accuracy_curves(
     """
     title = f"Accuracy on train and test {inputs_of(data)}"
     fig = figure(title, y="accuracy (share right)", yaxis_range=[-0.03, 1.04])
-    return _measured(fig, data, metrics, ("train_accuracy", "test_accuracy"), events, phases, axis)
+    return _measured(fig, data, metrics, ("train_accuracy", "test_accuracy"), events, phases, axis, before=before)
 
 
 def norm_curves(
@@ -334,6 +336,7 @@ def _measured(
     phases: Phases | None,
     axis: str | StepAxis,
     changes: Changes | None = None,
+    before: xr.Dataset | None = None,
 ) -> go.Figure:
     """Train, test and all, each from the log or from checkpoints (`interp.milestones.sources`)."""
     dense = metrics if metrics is not None else xr.Dataset()
@@ -355,6 +358,9 @@ def _measured(
                 "dash": "dot" if who == "all" else "solid",
             }
             curves.append((who, series, style))
+            if before is not None and name in before:
+                dashed = {"color": COLOURS[who], "width": 1, "dash": "dash"}
+                curves.append((f"{who}, before the fork", before[name].dropna("step"), dashed))
     return _draw(fig, curves, events, phases, axis, changes=changes)
 
 

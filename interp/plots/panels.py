@@ -48,6 +48,8 @@ class PanelContext:
     """The axis of steps, which all panels share."""
     metrics: xr.Dataset = field(default_factory=xr.Dataset)
     """Losses and accuracies at the steps at which they were logged; empty where there are none."""
+    before: xr.Dataset = field(default_factory=xr.Dataset)
+    """Losses and accuracies of the parent up to the fork; empty where the run is no branch."""
     events: Sequence[Event] = ()
     """Pairs of step and label."""
     milestones: Milestones = NOTHING_FOUND

@@ -27,7 +27,7 @@ from interp.plots.structure import MAX_NUMBERED_TOKENS
 from interp.plots.style import Event, step_axis
 from interp.reporting.cards import check_panels, draw_sections, gather
 from interp.reporting.payload import READOUTS, bands, dense_curves, payload_of, safe_json
-from interp.store.opening import inside, write_file
+from interp.store.opening import inside, is_there, write_file
 
 if TYPE_CHECKING:
     from interp.explanation import Explanation
@@ -96,7 +96,8 @@ def report(
         agreement = key_frequency_votes(traj, int(data["step"].values[-1]))
     except NotAvailableError:  # the answer is no sum
         agreement = None
-    metrics = traj.metrics
+    metrics, before = traj.metrics, _before_the_fork(traj)
+    fork = [] if not traj.config.first_step else [(traj.config.first_step, f"fork: {traj.config.origin}")]
     config = traj.config.to_dict()
     data = found.data
     told = find((data, metrics))
@@ -107,7 +108,8 @@ def report(
         complete=traj.complete,
         summary=headline(told, data),
         config=config,
-        events=[*traj.events, *told.marks],
+        events=[*fork, *traj.events, *told.marks],
+        before=before,
         milestones=told,
         provenance=traj.provenance,
         agreement=agreement,
@@ -130,6 +132,7 @@ def render(
     summary: Sequence[Row] = (),
     config: Mapping[str, Any] | None = None,
     events: Iterable[Event] = (),
+    before: xr.Dataset | None = None,
     milestones: Milestones | None = None,
     provenance: Mapping[str, Any] | None = None,
     agreement: xr.Dataset | None = None,
@@ -143,8 +146,8 @@ def render(
     """The report as a string of HTML; a measure that `data` does not hold leaves its panel out.
 
     `metrics` holds the losses and accuracies over denser steps. `summary` has rows (label, value, explanation),
-    `events` pairs (step, label), `milestones` the milestones of the run (None: those of `data` and `metrics`),
-    `agreement` what each criterion says of each frequency
+    `events` pairs (step, label), `before` the losses and accuracies of the parent up to the fork, `milestones` the
+    milestones of the run (None: those of `data` and `metrics`), `agreement` what each criterion says of each frequency
     (`interp.analysis.measures.key_frequency_votes`). Unless the run is `complete`, it is said how far it is of the
     steps of `config`. `panels` are panels besides the built-in ones (see `report`), `requested` panels of
     `interp.plots.ON_REQUEST`, which draw `sparse` (measures at fewer steps) and `explanation`; `failures` has the
@@ -163,7 +166,8 @@ def render(
     shown = merged((*requested, *PANELS), panels)
     check_panels(shown, template)
     dense = dense_curves(metrics, data)
-    steps = [np.asarray(source["step"].values) for source in (data, dense) if "step" in source]
+    earlier = dense_curves(before, data)
+    steps = [np.asarray(source["step"].values) for source in (data, dense, earlier) if "step" in source]
     axis = step_axis(np.concatenate(steps))
     ordered = sorted(((int(step), str(label)) for step, label in events), key=lambda event: event[0])
     lettered = [(step, _letter(i)) for i, (step, _) in enumerate(ordered)]
@@ -173,6 +177,7 @@ def render(
         data,
         axis=axis,
         metrics=dense,
+        before=earlier,
         events=lettered,
         milestones=found,
         sparse=xr.Dataset() if sparse is None else sparse,
@@ -204,6 +209,21 @@ def render(
         payload=Markup(safe_json(payload)),
         plotly_js=Markup(get_plotlyjs().replace("</script", "<\\/script")),
     )
+
+
+def _before_the_fork(traj: "Trajectory") -> xr.Dataset | None:
+    """Losses and accuracies of the run from which this one branched, and of its parents, where they lie beside it."""
+    from interp.trajectory import Trajectory
+
+    found, child, seen = None, traj, {traj.config.run_id}
+    while (origin := child.config.origin) is not None and child.config.first_step and origin.run not in seen:
+        seen.add(origin.run)
+        if not is_there(traj.folder.parent / origin.run / "run.json"):
+            break
+        fork, child = child.config.first_step, Trajectory(traj.folder.parent / origin.run)
+        own = child.metrics.sel(step=slice(None, fork))
+        found = own if found is None else found.combine_first(own)
+    return found
 
 
 def _agreement(found: xr.Dataset | None) -> list[dict[str, Any]]:

@@ -127,6 +127,23 @@ def recording(n: int = 300) -> None:
     )
 
 
+def branching(fork: int = 300, steps: int = 400) -> None:
+    """A branch of `kitouni-circle` at step 300 of 400, against the run that changes there, trained from step 0."""
+    base = interp.recipes.get("kitouni-circle").replace({"steps": steps, "save.state": "every(100)"})
+    with tempfile.TemporaryDirectory() as root:
+        parent = interp.train(base, root=root, device="cpu")
+
+        def branched() -> None:
+            change = {"optimizer.weight_decay": 0}
+            interp.branch(parent, fork, change, root=f"{root}/branches", existing="overwrite")
+
+        def trained() -> None:
+            config = base.replace({"events": (f"step {fork}: optimizer.weight_decay=0",)})
+            interp.train(config, root=f"{root}/trained", device="cpu", existing="overwrite")
+
+        row(f"a branch at step {fork} of {steps}, training from 0", *compare(branched, trained, 3), ">= 3")
+
+
 def reading(n: int = 1000) -> None:
     """One [114, 128] parameter over 1000 checkpoints of the p = 113 transformer."""
     weights = TrainState(interp.recipes.get("tl-demo"), CPU).weights()
@@ -347,6 +364,7 @@ def main() -> None:
         "ensembles",
         "checkpoints_and_metrics",
         "recording",
+        "branching",
         "reading",
         "measures",
         "separability",
