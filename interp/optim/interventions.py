@@ -116,7 +116,8 @@ def _relative_rates(model: Any, config: RunConfig) -> dict[str, float]:
     if own == 1 and not optimizer.parameters:
         return {}
     rates = {
-        name: settings_of(name, optimizer.parameters, 0.0)[1] * (1.0 if own == 1 or model.muon_turns(name, W.ndim) else own)
+        name: settings_of(name, optimizer.parameters, 0.0)[1]
+        * (1.0 if own == 1 or model.muon_turns(name, W.ndim) else own)
         for name, W in model.named_parameters()
     }
     return {name: rate for name, rate in rates.items() if rate != 1}

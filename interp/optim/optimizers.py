@@ -80,7 +80,9 @@ def build_optimizer(
     return optimizer
 
 
-def set_hyper_parameters(optimizer: torch.optim.Optimizer, config: AdamW | Adam | SGD | Muon | RecordedOptimizer) -> None:
+def set_hyper_parameters(
+    optimizer: torch.optim.Optimizer, config: AdamW | Adam | SGD | Muon | RecordedOptimizer
+) -> None:
     """Give `optimizer` the hyper-parameters of `config` except the learning rate; its state stays.
 
     Parameters with equal settings (`interp.config.optimizers.settings_of`) come into one group.
