@@ -46,8 +46,10 @@ if TYPE_CHECKING:
     from interp.importers import import_checkpoints
     from interp.milestones import comparison
     from interp.milestones.comparison import compare
+    from interp.milestones.diagnosis import diagnose
     from interp.recording.recorder import record
     from interp.reporting.page import report
+    from interp.reporting.publishing import export
     from interp.training.api import branch, replay, resume, train, train_many
     from interp.training.observers import Observer
     from interp.trajectory import Trajectory, load
@@ -64,11 +66,13 @@ __all__ = [
     "compare",
     "comparison",
     "config",
+    "diagnose",
     "errors",
     "events",
     "execution",
     "explain",
     "explanation",
+    "export",
     "import_checkpoints",
     "importers",
     "literals",
@@ -105,7 +109,9 @@ _HOMES = {
     "Trajectory": "interp.trajectory",
     "branch": "interp.training.api",
     "compare": "interp.milestones.comparison",
+    "diagnose": "interp.milestones.diagnosis",
     "explain": "interp.explanation.explaining",
+    "export": "interp.reporting.publishing",
     "import_checkpoints": "interp.importers",
     "load": "interp.trajectory",
     "measure": "interp.analysis.measures",

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.analysis.arrays import Array
@@ -37,6 +37,7 @@ __all__ = [
     "Collapse",
     "Slingshot",
     "collapses",
+    "loss_spikes",
     "precision_gap",
     "slingshots",
     "softmax_collapse",
@@ -195,13 +196,10 @@ def slingshots(
     if memorised is None:
         return ()
     first = int(np.searchsorted(step, memorised))
-    median = np.array(
-        [max(np.median(loss[max(first, i - window) : i]), RESOLUTION) for i in range(first + 1, len(loss))]
-    )
-    above = first + 1 + np.flatnonzero(loss[first + 1 :] > multiple * median)
+    median = _running_median(loss, first, window)
     found = []
-    for spike in np.split(above, np.flatnonzero(np.diff(above) > window) + 1):
-        if not len(spike) or spike[-1] + window >= len(loss):
+    for spike in loss_spikes(loss, first, multiple=multiple, window=window):
+        if spike[-1] + window >= len(loss):
             continue
         start, last, peak = int(spike[0]), int(spike[-1]), int(spike[loss[spike].argmax()])
         before = max(first, start - 1 - window)
@@ -210,6 +208,26 @@ def slingshots(
             height = float(loss[peak] / median[start - first - 1])
             found.append(Slingshot(int(step[start]), int(step[peak]), height, float(grown / norm[before])))
     return tuple(found)
+
+
+def loss_spikes(
+    loss: Curve, first: int = 0, *, multiple: float = 10.0, window: int = 20
+) -> tuple[Int[np.ndarray, " evaluation"], ...]:
+    """Spikes of a training loss from evaluation `first` on: the positions of the evaluations in each.
+
+    A spike starts and lasts as in `slingshots`, whatever the last layer does, and counts although it may go on.
+
+    >>> loss_spikes([1e-3] * 30 + [0.3, 0.2] + [1e-3] * 30)
+    (array([30, 31]),)
+    """
+    values = np.asarray(loss, dtype=float)
+    above = first + 1 + np.flatnonzero(values[first + 1 :] > multiple * _running_median(values, first, window))
+    return tuple(spike for spike in np.split(above, np.flatnonzero(np.diff(above) > window) + 1) if len(spike))
+
+
+def _running_median(loss: np.ndarray, first: int, window: int) -> np.ndarray:
+    """Median of the `window` losses before each evaluation after `first`, at least `RESOLUTION`."""
+    return np.array([max(np.median(loss[max(first, i - window) : i]), RESOLUTION) for i in range(first + 1, len(loss))])
 
 
 def collapses(

@@ -21,6 +21,7 @@ from interp.cli.printing import (
     in_words,
     last_accuracies,
     origin,
+    print_diagnosis,
     print_outcome,
     print_state,
     size_on_disk,
@@ -125,6 +126,7 @@ class Train:
         )
         print_outcome(traj)
         print(f"Report:    interp report {traj.folder}")
+        print_diagnosis(traj)
 
 
 @dataclass
@@ -563,6 +565,24 @@ class Reproduce:
 
 
 @dataclass
+class Diagnose:
+    """Say why a run does not grok: what stands in the way, each with its number and threshold, and what to try.
+
+    Looked at are steps, weight decay times learning rate times steps against recorded runs, the training fraction,
+    operands that are in no training pair, softmax collapse, dead neurons, spikes, and numbers that are not finite.
+    """
+
+    run: Run
+
+    def __call__(self) -> None:
+        """Print the outcome and the findings, causes first."""
+        from interp.milestones import diagnose
+        from interp.trajectory import load
+
+        print(diagnose(load(self.run)))
+
+
+@dataclass
 class Explain:
     """Explain runs: the algorithm that each has learned, tested sentence by sentence, and an accuracy that is proved.
 
@@ -666,6 +686,37 @@ class Report:
 
 
 @dataclass
+class Export:
+    """Write a run as a folder for others: for a model hub, or as TransformerLens state dicts. No network is used.
+
+    hub: model.safetensors and config.json (the last step), a card, all checkpoints and states, measures, the report and
+    digests; `interp.load` and every command open the folder again, and `safetensors` reads its arrays. lens: a
+    HookedTransformer state dict per step. Upload with the hub's own tool.
+    """
+
+    run: Run
+    folder: Positional[Annotated[Path, arg(metavar="FOLDER", help="folder to write; must not exist, or be empty")]]
+    format: Annotated[Literal["hub", "lens"], arg(help="hub: for a model hub; lens: TransformerLens state dicts")] = (
+        "hub"
+    )
+    license: Annotated[str | None, arg(metavar="ID", help="license for the card, such as mit or cc-by-4.0")] = None
+    keys: Keys = None
+
+    def __call__(self) -> None:
+        """Export, and print where it is and how to check it."""
+        from interp.reporting.publishing import export
+        from interp.trajectory import load
+
+        keys = _key_set(self.keys)
+        folder = export(load(self.run), self.folder, format=self.format, license=self.license, keys=keys, progress=True)
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        print(f"Written:   {folder}, {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:,.1f} MB")
+        print(f"Check:     cd {folder} && sha256sum -c SHA256SUMS")
+        if self.format == "hub":
+            print(f"Open:      interp report {folder}, or interp.load({str(folder)!r})")
+
+
+@dataclass
 class Verify:
     """Check every byte of a run against its digests, and that a complete run has lost nothing.
 
@@ -760,10 +811,12 @@ COMMANDS: Mapping[str, Any] = MappingProxyType(
         "import": Import,
         "measure": Measure,
         "compare": Compare,
+        "diagnose": Diagnose,
         "explain": Explain,
         "sweep": Sweep,
         "reproduce": Reproduce,
         "report": Report,
+        "export": Export,
         "verify": Verify,
         "list": List,
         "recipes": Recipes,

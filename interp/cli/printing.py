@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.config import RunConfig, recipes
+from interp.errors import printable
 from interp.literals import write_value
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ __all__ = [
     "in_words",
     "last_accuracies",
     "origin",
+    "print_diagnosis",
     "print_outcome",
     "print_state",
     "size_on_disk",
@@ -68,6 +70,14 @@ def print_outcome(traj: "Trajectory") -> None:
     print(f"On disk:   {size_on_disk(traj)}")
     facts = [str(traj.provenance[key]) for key in ("device_name", "device", "update") if key in traj.provenance]
     print(f"Ran on:    {', '.join(facts)}")
+
+
+def print_diagnosis(traj: "Trajectory") -> None:
+    """Print, of a complete run that has not generalised, the first thing that stands in the way, in one line."""
+    from interp.milestones import diagnose
+
+    if traj.complete and (found := diagnose(traj)).outcome != "generalised":
+        print(printable(f"Diagnosis: {found.summary} More: interp diagnose {traj.folder}"))
 
 
 def summarise(

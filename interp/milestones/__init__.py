@@ -9,9 +9,11 @@ words          a run in sentences and headline numbers
 quantiles      steps to generalise over seeds, some of which never do
 prediction     early measures scored by which runs generalise later
 comparison     runs side by side
+diagnosis      what stands in the way of a run that does not generalise
 """
 
 from interp.milestones.criterion import GENERALISED, MEMORISED, Criterion, Lag, Transition
+from interp.milestones.diagnosis import Diagnosis, diagnose
 from interp.milestones.finding import Milestones, Passage, find
 from interp.milestones.sources import curve
 
@@ -19,10 +21,12 @@ __all__ = [
     "GENERALISED",
     "MEMORISED",
     "Criterion",
+    "Diagnosis",
     "Lag",
     "Milestones",
     "Passage",
     "Transition",
     "curve",
+    "diagnose",
     "find",
 ]

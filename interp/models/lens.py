@@ -30,7 +30,7 @@ from interp.models.base import Network
 if TYPE_CHECKING:
     import transformer_lens.model_bridge
 
-__all__ = ["Imported", "from_state_dict", "to_bridge"]
+__all__ = ["Imported", "from_state_dict", "to_bridge", "to_state_dict"]
 
 
 class Imported(NamedTuple):
@@ -79,9 +79,7 @@ def to_bridge(model: Network) -> "transformer_lens.model_bridge.TransformerBridg
             dtype=weight.dtype,
         )
         bridge = boot_native(bridge_config, device=weight.device, dtype=weight.dtype)
-        shapes = _shapes(**{name: settings[name] for name in _SIZES}, normed=settings["normalization_type"] is not None)
-        biases = {name: weight.new_zeros(shape) for name, shape in shapes.items() if _bias_group(name)}
-        bridge.load_state_dict(convert_tl_checkpoint(biases | model.lens_weights(), bridge_config), strict=True)
+        bridge.load_state_dict(convert_tl_checkpoint(to_state_dict(model), bridge_config), strict=True)
         trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         for layer, block in enumerate(bridge.blocks):
             if f"blocks.{layer}.attn.b_Q" not in trained:
@@ -91,6 +89,29 @@ def to_bridge(model: Network) -> "transformer_lens.model_bridge.TransformerBridg
                 for name in ("in", "out"):
                     getattr(block.mlp, name).bias.requires_grad_(False)
         return bridge.eval()
+
+
+def to_state_dict(model: Network) -> dict[str, Tensor]:
+    """State dict of a HookedTransformer with this model's weights; biases that the model lacks are zero.
+
+    The inverse of `from_state_dict`; its buffers `attn.mask` and `attn.IGNORE` are left out. TransformerLens 4, which
+    has no HookedTransformer, reads it by `convert_tl_checkpoint` into a bridge of `model.lens_settings()`.
+
+    Raises:
+        NotAvailableError: TransformerLens does not have the model; see `to_bridge`.
+
+    Example:
+        >>> from interp.models.transformer import TransformerNetwork
+        >>> config = Transformer(d_model=8, n_heads=2, d_head=4, d_mlp=16)
+        >>> model = TransformerNetwork(config, 6, 3, 5, torch.Generator().manual_seed(0))
+        >>> state = to_state_dict(model)
+        >>> torch.equal(state["embed.W_E"], model.embed.W_E), state["unembed.b_U"].tolist()
+        (True, [0.0, 0.0, 0.0, 0.0, 0.0])
+    """
+    settings, weight = model.lens_settings(), next(model.parameters())
+    shapes = _shapes(**{name: settings[name] for name in _SIZES}, normed=settings["normalization_type"] is not None)
+    biases = {name: weight.new_zeros(shape) for name, shape in shapes.items() if _bias_group(name)}
+    return biases | {name: value.detach() for name, value in model.lens_weights().items()}
 
 
 def from_state_dict(
