@@ -133,7 +133,7 @@ WRONG = {
     "unknown command": (["trian"], r"interp: There is no command `trian`. Did you mean `train`?"),
     "no such command": (
         ["zzz"],
-        "interp: There is no command `zzz`. Known: branch, compare, demo, explain, import, list",
+        "interp: There is no command `zzz`. Known: branch, compare, demo, diagnose, explain, export, import, list",
     ),
     "unknown option": (["--verbose"], "interp: Unrecognized options: --verbose."),
     "import nothing": (["list", "--import"], "interp: `--import` needs the name of a module, such as my_package"),

@@ -15,6 +15,7 @@ from interp.errors import DivergedError
 from interp.milestones import diagnose, find
 from interp.milestones.diagnosis import RECORDED, _command
 from interp.store import RunWriter
+from tests.recorded import NAMES, made, task, update
 from tests.runs import TINY
 from tests.stored_runs.make import HERE
 from tests.test_cli import call
@@ -181,6 +182,19 @@ def test_no_kind_of_run_fails(run, tmp_path):
     assert not failed  # none of the questions raised
     for one in found.findings:
         assert one.verdict != "cause" or one.number is not None, one
+
+
+@pytest.mark.parametrize("settings", [{"task": task(), "names": NAMES, "neurons": "act"}, {"task": task()}, {}])
+def test_a_recorded_loop(settings, tmp_path):
+    model, opt = made()
+    with interp.record(tmp_path / "mine", model, optimizer=opt, **settings) as rec:
+        for _ in range(5):
+            rec.step(train_loss=update(model, opt))
+    for traj in (rec.trajectory, interp.load(tmp_path / "mine")):  # with its network, and by its weights alone
+        found = diagnose(traj)
+        assert found.outcome in ("not memorised", "not known")
+        assert by_question(found)["finite numbers"].verdict == "fine"
+        assert "interp.train" not in str(found)
 
 
 def test_html_is_escaped(memorised):

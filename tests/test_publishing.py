@@ -16,6 +16,7 @@ import interp
 from interp.errors import InvalidArgumentError, NotAvailableError, StoreError
 from interp.models.lens import from_state_dict
 from interp.store import RunWriter
+from tests.recorded import made, task, update
 from tests.stored_runs.make import HERE
 from tests.test_cli import call
 
@@ -132,6 +133,18 @@ def test_any_kind_of_run(kind, tmp_path):
     folder = interp.export(traj, tmp_path / "out" / "hub")
     assert interp.load(folder).fingerprints() == traj.fingerprints()
     assert checks(folder)
+
+
+@pytest.mark.parametrize("settings", [{"task": task()}, {}])
+def test_a_recorded_loop(settings, tmp_path):
+    model, opt = made()
+    with interp.record(tmp_path / "mine", model, optimizer=opt, **settings) as rec:
+        for _ in range(5):
+            rec.step(train_loss=update(model, opt))
+    folder = interp.export(tmp_path / "mine", tmp_path / "hub")
+    assert interp.load(folder, model=model).fingerprints() == rec.trajectory.fingerprints()
+    last = safetensors.torch.load_file(folder / "model.safetensors")
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in last.items())
 
 
 def test_state_dicts_for_transformer_lens(toy_run, tmp_path):

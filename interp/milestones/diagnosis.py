@@ -246,9 +246,14 @@ class _Case:
         object.__setattr__(self, "fields", flat(self.traj.config.to_dict()))
 
     @property
-    def imported(self) -> bool:
-        """Whether the run was imported, so that its optimiser is not known."""
-        return "import" in self.traj.run
+    def trained_here(self) -> bool:
+        """Whether this package trained the run, so that its config says how, and can train it again."""
+        return not self.traj.kind.no_continuation
+
+    @property
+    def optimizer(self) -> str:
+        """Kind of the optimiser."""
+        return str(self.fields["optimizer.name" if self.traj.kind.name == "recorded" else "optimizer.kind"])
 
     @cached_property
     def last_step(self) -> int:
@@ -263,8 +268,10 @@ class _Case:
 
     @cached_property
     def recorded(self) -> dict[str, Mapping[str, Any]]:
-        """Fields of the recorded recipes with this task, kind of model, and kind of embedding."""
-        same = ("task.kind", "model.kind", "model.embedding")
+        """Fields of the recorded recipes with this task, kind of model, and kind of embedding; a network of the user's
+        own is like any."""
+        own_network = self.traj.kind.name == "recorded"
+        same = ("task.kind",) if own_network else ("task.kind", "model.kind", "model.embedding")
         every = {name: flat(recipes.get(name).to_dict()) for name in RECORDED}
         return {name: own for name, own in every.items() if all(own.get(key) == self.fields.get(key) for key in same)}
 
@@ -274,10 +281,14 @@ class _Case:
         return CheckpointBatch(RunContext(self.traj), np.array([self.traj.position()]))
 
     def again(self, **changes: Any) -> str:
-        """Command that trains the run with changes (`optimizer__lr` is optimizer.lr); for an import, the changes."""
-        named = {name.replace("__", "."): value for name, value in changes.items()}
-        if self.imported:
-            return f"train it again with {', '.join(f'{name}={value}' for name, value in named.items())}"
+        """Command that trains the run with changes (`optimizer__lr` is optimizer.lr); of others' runs, the changes."""
+        named = {name.replace("__", "."): value for name, value in changes.items() if value}
+        if not self.trained_here:
+            return (
+                ""
+                if not named
+                else f"train it again with {', '.join(f'{name}={value}' for name, value in named.items())}"
+            )
         return _command(self.traj, named)
 
 
@@ -364,9 +375,11 @@ def _steps(case: _Case) -> list[Finding]:
 def _decay(case: _Case) -> list[Finding]:
     """Whether weight decay has had its effect, against what runs of this kind needed."""
     name, source = "weight decay", "REPRODUCTIONS.md, recipes"
-    if case.imported:
+    if case.traj.kind.name == "imported":
         return [Finding(name, "not known", "An imported run does not say how it was trained.")]
     optimizer = case.traj.config.optimizer
+    if optimizer.lr == 0:
+        return [Finding(name, "not known", "The learning rate is not known.")]
     shrunk = _shrunk(case)
     if shrunk:
         return shrunk
@@ -377,7 +390,7 @@ def _decay(case: _Case) -> list[Finding]:
     needed = {
         key: float(own["optimizer.lr"]) * float(own["optimizer.weight_decay"]) * RECORDED[key][1]
         for key, own in case.recorded.items()
-        if own["optimizer.kind"] == case.fields["optimizer.kind"]
+        if own["optimizer.kind"] == case.optimizer
     }
     number = _decayed(case)
     if not needed:
@@ -436,7 +449,9 @@ def _decayed(case: _Case) -> float:
 def _fraction(case: _Case) -> list[Finding]:
     """Whether enough is trained on, against the fractions at which recorded runs did and did not generalise."""
     number = case.fields.get("task.train_fraction")
-    if not isinstance(number, float) or case.imported:
+    if not isinstance(number, float) or not case.trained_here:
+        if not len(case.traj.task.train):
+            return []
         number = float(case.traj.task.train.double().mean())
     if case.kinds in FRACTIONS:
         fails, enough, source = FRACTIONS[case.kinds]
@@ -471,7 +486,7 @@ def _softmax(case: _Case) -> list[Finding]:
     optimizer, context = case.traj.config.optimizer, case.last.context
     if not context.has_classes or optimizer.loss != "cross-entropy":
         return []
-    precision = "float32" if case.imported else optimizer.loss_precision
+    precision = optimizer.loss_precision if case.trained_here else "float32"
     dtype = torch.float32 if precision == "float32" else torch.float64
     share = float(numerics.zero_loss_share(case.last.outputs, context.labels, context.train, dtype=dtype)[-1])
     says = f"{_percent(share)} of the training inputs have loss 0 in {precision}, and no gradient at their label"
