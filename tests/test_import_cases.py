@@ -3,6 +3,8 @@
 import argparse
 import itertools
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +12,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import interp
 from interp.cli import main
 from interp.config import Decoder, FeedForward, Modular, Recurrent, Transformer
 from interp.errors import ConfigError, ForeignFormatError
-from interp.importers import import_checkpoints, reading
+from interp.importers import import_checkpoints, plan_import, reading
 from interp.models import build_model
 from interp.tasks import build_task
 from tests.test_importers import LeftHanded, P, hooked, same_logits, seeded
@@ -427,6 +430,23 @@ def test_a_table_of_losses_with_any_column_of_steps(step, tmp_path):
     assert "ignored train.log" in said(traj)
 
 
+def test_a_log_that_is_not_of_these_weights(tmp_path):
+    """Ignored where the answers prove the weights, a reason to refuse where they do not."""
+    task = build_task(Modular(p=P, train_fraction=0.6, seed=598))
+    everything = replace(task, train=torch.ones_like(task.train))
+    for steps, name in ((300, "learnt"), (1, "not")):
+        (folder := tmp_path / name).mkdir()
+        torch.save(hooked(memorised(everything, steps)), folder / "step_10.pt")
+        torch.save(hooked(memorised(everything, steps)), folder / "step_20.pt")
+        (folder / "metrics.csv").write_text("step,train_loss,test_loss\n10,5.0,7.0\n20,5.5,7.5\n")
+    given = {"assume": {"task.seed": 598, "task.train_fraction": 0.6, "task.operation": "add"}}
+    traj = import_checkpoints(tmp_path / "learnt", root=tmp_path / "runs", **given)
+    assert "ignored metrics.csv: " in said(traj)
+    assert "show that its weights are read rightly" in said(traj)
+    assert float(traj.metrics.train_loss[-1]) < 0.1
+    assert "does not reproduce its own numbers" in refused(tmp_path / "not", tmp_path, **given)
+
+
 def test_the_state_of_a_trainer(tmp_path):
     task = build_task(Modular(p=13, train_fraction=0.6, seed=598))
     history = []
@@ -534,6 +554,72 @@ def test_folders_of_several_runs_are_no_trajectory(tmp_path):
     assert "add_seed0.pt, add_seed1.pt. Import one of the files" in message
 
 
+# --- names of one's own -----------------------------------------------------------------------------------------------
+
+OWN_NAMES = {"embed.W_E": "tok", "pos_embed.W_pos": "positions", "unembed.W_U": "head.weight"}
+
+
+def test_names_of_ones_own(tmp_path, capsys):
+    (model,) = networks(1)
+    state = hooked(model) | {"extra": torch.rand(3)}
+    for ours, theirs in OWN_NAMES.items():
+        x = state.pop(ours)
+        state[theirs] = x.T if theirs == "head.weight" else x
+    torch.save({"net": state, "step": 5}, tmp_path / "m.pt")
+    names = {theirs: ours for ours, theirs in OWN_NAMES.items()}
+    names |= {"head.weight": ("unembed.W_U", "T"), "extra": None}
+    traj = import_checkpoints(tmp_path / "m.pt", root=tmp_path, format="transformer", names=names)
+    same_logits(traj, [model])
+    assert "(--names map.json)" in refused(tmp_path / "m.pt", tmp_path)
+    assert "there is no `toc`. Did you mean" in refused(tmp_path / "m.pt", tmp_path, names={"toc": "embed.W_E"})
+    assert '"T"] to transpose' in refused(tmp_path / "m.pt", tmp_path, names={"tok": ["embed.W_E"]})
+    (tmp_path / "map.json").write_text(json.dumps(names))
+    words = ["import", str(tmp_path / "m.pt"), "--into", str(tmp_path / "r"), "--names", str(tmp_path / "map.json")]
+    main([*words, "--as", "transformer", "--set", "model.activation=gelu", "--dry-run"])
+    out = capsys.readouterr().out
+    assert "Nothing is written" in out
+    assert "Steps:     5" in out
+    assert not (tmp_path / "r").exists()
+    main([*words, "--as", "transformer", "--set", "model.activation=gelu"])
+    (run,) = (tmp_path / "r").iterdir()
+    assert interp.load(run).config.model.activation == "gelu"
+
+
+def test_a_plan_is_the_import_and_writes_nothing(tmp_path):
+    models = networks(3)
+    states = [hooked(model) for model in models]
+    states[1]["embed.W_E"][0, 0] = torch.nan
+    torch.save(dict(zip((0, 10, 20), states)), tmp_path / "m.pt")
+    before = sorted(tmp_path.rglob("*"))
+    plan = plan_import(tmp_path / "m.pt")
+    assert sorted(tmp_path.rglob("*")) == before
+    traj = import_checkpoints(tmp_path / "m.pt", root=tmp_path / "runs")
+    assert plan.steps == tuple(traj.steps) == (0, 20)
+    assert plan.config == traj.config
+    assert plan.found == traj.run["import"]
+
+
+@pytest.mark.parametrize(
+    ("positions", "vocabulary", "classes", "task"),
+    [
+        (4, 9, 7, Modular(p=7, encoding="operation")),
+        (4, 9, 9, Modular(p=7, encoding="operation", outputs="tokens")),
+        (4, 8, 7, Modular(p=7, arity=3)),
+        (4, 8, 8, Modular(p=7, arity=3, outputs="tokens")),
+    ],
+)
+def test_an_operation_as_a_token_and_three_operands(positions, vocabulary, classes, task, tmp_path):
+    model = seeded(lambda: LeftHanded(vocabulary, positions, d_vocab_out=classes))
+    expected = build_task(task)
+    pairs = expected.tokens
+    train, test = pairs[expected.train].tolist(), pairs[expected.test].tolist()
+    torch.save({"model": hooked(model), "train_data": train, "test_data": test}, tmp_path / "m.pt")
+    traj = import_checkpoints(tmp_path / "m.pt", root=tmp_path, assume={"task.operation": "add"})
+    assert torch.equal(traj.task.tokens, expected.tokens)
+    assert torch.equal(traj.task.train, expected.train)
+    torch.testing.assert_close(traj.model()(pairs)[:, -1], model(pairs).detach(), rtol=1e-4, atol=1e-5)
+
+
 # --- steps that nobody knows ------------------------------------------------------------------------------------------
 
 
@@ -544,6 +630,10 @@ def test_steps_that_are_not_known_can_be_given(tmp_path, capsys):
     assert traj.steps.tolist() == [0, 1, 2, 3]
     assert traj.run["import"]["counts"] == "checkpoints"
     assert any(line.startswith("steps: not known") for line in traj.run["import"]["assumed"])
+    page = interp.report(traj).read_text()
+    assert "0 checkpoints" in page or "checkpoint 3" in page or "Last checkpoint" in page
+    assert "checkpoint (in their order; updates not known" in page
+    assert not re.findall(r"step \(optimiser|[Ll]ast step|at step \d", page)
     main(["import", str(tmp_path / "m.pth"), "--into", str(tmp_path / "r"), "--steps", "0,500,1000,1500"])
     assert "steps: not known" not in capsys.readouterr().out
     given = import_checkpoints(tmp_path / "m.pth", root=tmp_path / "r", steps=[0, 500, 1000, 1500])

@@ -36,6 +36,7 @@ from interp.errors import (
     StoreError,
     UnknownNameError,
     did_you_mean,
+    error_line,
     printable,
 )
 from interp.literals import read_value
@@ -262,36 +263,65 @@ class Import:
     assume: Annotated[
         tuple[str, ...], arg(help="facts that the files do not state, such as task.operation=multiply steps=indices")
     ] = ()
+    set: Annotated[
+        tuple[str, ...], arg(metavar="FIELD=VALUE", help="the same for the config, such as model.activation=gelu")
+    ] = ()
     steps: Annotated[
         str | None,
+        arg(metavar="N,N,...", help="updates that the checkpoints have seen, in order, where the files do not say"),
+    ] = None
+    names: Annotated[
+        Path | None,
         arg(
-            metavar="N,N,...", help="updates that the checkpoints have seen, in their order, where the files do not say"
+            metavar="MAP.json",
+            help='parameters by the names in the file, for a network of your own: {"tok.weight": "embed.W_E", '
+            '"head.weight": ["unembed.W_U", "T"], "scale": null}; T transposes, null leaves out',
         ),
     ] = None
+    as_: Annotated[
+        str | None,
+        arg(name="as", metavar="MODEL", help="read the weights as transformer, mlp, decoder or recurrent"),
+    ] = None
+    dry_run: Annotated[bool, arg(help="say what would be done, and why; write nothing")] = False
 
     def __call__(self) -> None:
         """Import, and print what was found, assumed and proven."""
-        from interp.importers import import_checkpoints
+        from interp.importers import import_checkpoints, plan_import
 
+        if self.format is not None and self.as_ is not None:
+            raise ConfigError("`--as` says the model and `--format` the layout of the files: give one of them.")
         assume: dict[str, Any] = {}
-        for words in self.assume:
+        for flag, words in [*(("--assume", one) for one in self.assume), *(("--set", one) for one in self.set)]:
             name, equals, value = words.partition("=")
             if not equals:
-                raise ConfigError(f"`--assume` must be FIELD=VALUE, such as task.operation=multiply; got {words}.")
+                raise ConfigError(f"`{flag}` must be FIELD=VALUE, such as task.operation=multiply; got {words}.")
             assume[name] = read_value(value)
-        steps = None if self.steps is None else _whole_numbers("--steps", self.steps)
-        traj = import_checkpoints(self.path, self.into, format=self.format, assume=assume, steps=steps, progress=True)
-        found = traj.run["import"]
-        print(f"Run:       {traj.folder}")
+        options: dict[str, Any] = {
+            "format": self.format or self.as_,
+            "assume": assume,
+            "steps": None if self.steps is None else _whole_numbers("--steps", self.steps),
+            "names": None if self.names is None else _json_object("--names", self.names),
+        }
+        if self.dry_run:
+            plan = plan_import(self.path, **options)
+            found, config, steps = plan.found, plan.config, plan.steps
+            print("Nothing is written; without --dry-run the import would be:")
+        else:
+            traj = import_checkpoints(self.path, self.into, **options, progress=True)
+            found, config, steps = traj.run["import"], traj.config, tuple(map(int, traj.steps))
+            print(f"Run:       {traj.folder}")
         print(f"Format:    {found['format']}")
-        print(f"Operation: {traj.config.task.operation}, {found['operation']}")
+        print(f"Operation: {config.task.operation}, {found['operation']}")
         print(f"Split:     {found['split_origin']}")
+        shown = ", ".join(map(str, steps[:8]))
+        print(f"{found.get('counts', 'steps').capitalize() + ':':10} {shown}{', ...' if len(steps) > 8 else ''}")
         for line in found.get("said", ()):
             print(f"Noted:     {line}")
         print(f"Assumed:   {', '.join(found['assumed']) or 'nothing'}")
         print(f"Proof:     {found['proof']['verdict']}")
-        print(f"On disk:   {size_on_disk(traj)}")
-        print(f"Report:    interp report {traj.folder}")
+        if not self.dry_run:
+            print(f"On disk:   {size_on_disk(traj)}")
+            print(f"Report:    interp report {traj.folder}")
 
 
 @dataclass
@@ -823,6 +853,19 @@ COMMANDS: Mapping[str, Any] = MappingProxyType(
     }
 )
 """Classes of the commands, by the words that call them."""
+
+
+def _json_object(flag: str, path: Path) -> dict[str, Any]:
+    """The object in a file of JSON."""
+    import json
+
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"`{flag}` must be a file of JSON; {path}: {error_line(error)}.") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"`{flag}` must hold an object of JSON; {path} holds a {type(found).__name__}.")
+    return found
 
 
 def _whole_numbers(flag: str, text: str) -> list[int]:

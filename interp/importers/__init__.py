@@ -5,7 +5,7 @@ split and steps are determined (`reading`, `splits`), the stored losses are comp
 normal run folder is written (`importing`).
 """
 
-from interp.importers.importing import import_checkpoints
+from interp.importers.importing import ImportPlan, import_checkpoints, plan_import
 from interp.importers.layouts import LAYOUTS
 
-__all__ = ["LAYOUTS", "import_checkpoints"]
+__all__ = ["LAYOUTS", "ImportPlan", "import_checkpoints", "plan_import"]

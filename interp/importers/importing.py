@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,18 +15,20 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from interp.config import RunConfig
 from interp.errors import ConfigError, ForeignFormatError, InterpError, RunExistsError, RunLockedError
 from interp.importers.files import Dump, digest_of, read_dump, with_steps
 from interp.importers.layouts import detect
 from interp.importers.proof import Proof
 from interp.importers.reading import ImportedRun, NotFiniteError, kept_steps, left_out, read_run
-from interp.importers.sources import find_sources
+from interp.importers.sources import Sources, find_sources
+from interp.importers.states import Names, Renaming
 from interp.store import RunWriter
 from interp.store.opening import delete_run
 from interp.tasks.base import packed
 from interp.trajectory import Trajectory
 
-__all__ = ["import_checkpoints"]
+__all__ = ["ImportPlan", "import_checkpoints", "plan_import"]
 
 LONGEST = 2000
 """Characters of an error: names and values in it come from the file."""
@@ -38,6 +41,7 @@ def import_checkpoints(
     format: str | None = None,
     assume: Mapping[str, Any] | None = None,
     steps: Sequence[int] | None = None,
+    names: Names | None = None,
     progress: bool = False,
 ) -> Trajectory:
     """Foreign checkpoints as a trajectory, stored in `root/<task>-<model>-imported-<digest>`.
@@ -60,12 +64,15 @@ def import_checkpoints(
     Arguments:
         path: a file, or a folder with a file per checkpoint.
         root: folder of runs.
-        format: a name in `interp.importers.LAYOUTS`, to refuse all others; None: any layout.
+        format: a name in `interp.importers.LAYOUTS`, to refuse all others, or transformer, mlp, decoder or recurrent
+            for the parameters of this package's models (with `names`); None: any layout.
         assume: facts that the files lack, as dotted paths into the config: {"task.operation": "multiply"}; and as
             "steps" the meaning of the checkpoints' numbers: "updates", or "indices" of the update just made, from 0. An
             assumed operation is accepted; the operation that the weights answer is reported beside it.
         steps: updates that the checkpoints have seen, in their order, where the files do not say. Without them the
             checkpoints of a bare list are numbered 0, 1, 2, ..., and reports speak of checkpoints, not of steps.
+        names: names of this package's parameters by the entries of the files, for networks whose names are their own:
+            {"tok.weight": "embed.W_E", "head.weight": ("unembed.W_U", "T")}; "T" transposes, None leaves out.
         progress: show a progress bar.
 
     Raises:
@@ -87,11 +94,7 @@ def import_checkpoints(
     """
     path, root = Path(path), Path(root)
     assume = dict(assume or {})
-    with _named(path):
-        sources = find_sources(path)
-        sha256 = digest_of(sources.files)
-    said = [sha256, assume] if steps is None else [sha256, assume, list(steps)]
-    key = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    sources, sha256, key = _identified(path, assume, steps, names)
     for folder in root.glob(f"*-imported-{key}"):
         if (folder / "run.json").exists():
             done = Trajectory(folder)
@@ -99,13 +102,7 @@ def import_checkpoints(
                 return done
             RunWriter.open(folder).close()  # raises where another process is writing
             delete_run(folder)
-    with _named(path):
-        dump = with_steps(read_dump(sources), steps)
-        state = _last_finite(dump)
-        layout, cleaning = detect(state, dump.about, format)
-        last = layout.translate(cleaning(state), dump.about)
-        run = read_run(dump, layout, cleaning, layout.describe(last, dump.about), last, assume, steps is not None)
-    source = {"from": path.name, "files": len(sources.files), "sha256": sha256, "format": layout.name}
+    run, source = _read(path, sources, sha256, format, assume, steps, names)
     folder = root / f"{run.config.task.slug}-{run.config.model.slug}-imported-{key}"
     try:
         _write(folder, path, run, source, progress)
@@ -115,6 +112,90 @@ def import_checkpoints(
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return Trajectory(folder)
+
+
+@dataclass(frozen=True)
+class ImportPlan:
+    """An import as it would be made."""
+
+    config: RunConfig
+    steps: tuple[int, ...]
+    """Steps that would be stored."""
+    found: Mapping[str, Any]
+    """Everything found, assumed and proven: `traj.run["import"]` of the import."""
+
+
+def plan_import(
+    path: str | Path,
+    *,
+    format: str | None = None,
+    assume: Mapping[str, Any] | None = None,
+    steps: Sequence[int] | None = None,
+    names: Names | None = None,
+) -> ImportPlan:
+    """The import that `import_checkpoints` would make of the files, with all its reasons; nothing is written.
+
+    All files are read. The arguments are those of `import_checkpoints`.
+
+    Raises:
+        ForeignFormatError: as `import_checkpoints`.
+        ConfigError: as `import_checkpoints`.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "model.pt"
+        >>> torch.save({"0.weight": torch.ones(8, 10), "2.weight": torch.ones(5, 8)}, path)
+        >>> plan = plan_import(path)
+        >>> plan.found["format"], plan.config.task.p, plan.steps, plan.config.model.embedding
+        ('linear-layers', 5, (1,), 'one-hot')
+    """
+    path, assume = Path(path), dict(assume or {})
+    sources, sha256, _ = _identified(path, assume, steps, names)
+    run, source = _read(path, sources, sha256, format, assume, steps, names)
+    kept, broken = list[int](), list[str]()
+    for i, step in enumerate(run.steps):
+        try:
+            with _named(path):
+                run.reader.read(run.dump, i)
+            kept.append(step)
+        except NotFiniteError as error:
+            broken.append(left_out(error))
+    found = _found(run, source)
+    return ImportPlan(kept_steps(run.config, kept), tuple(kept), {**found, "said": [*found["said"], *broken]})
+
+
+def _identified(
+    path: Path, assume: Mapping[str, Any], steps: Sequence[int] | None, names: Names | None
+) -> tuple[Sources, str, str]:
+    """The files, their digest, and a key of them with what the user says of them."""
+    with _named(path):
+        sources = find_sources(path)
+        sha256 = digest_of(sources.files)
+    said: list[Any] = [sha256, assume]
+    if steps is not None or names:
+        said += [None if steps is None else list(steps), dict(names or {})]
+    return sources, sha256, hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def _read(
+    path: Path,
+    sources: Sources,
+    sha256: str,
+    format: str | None,
+    assume: Mapping[str, Any],
+    steps: Sequence[int] | None,
+    names: Names | None,
+) -> tuple[ImportedRun, dict[str, Any]]:
+    """The run that files describe, and what is said of the files."""
+    rename = Renaming(names or {})
+    with _named(path):
+        dump = with_steps(read_dump(sources), steps)
+        state = rename(_last_finite(dump))
+        layout, cleaning = detect(state, dump.about, format)
+        last = layout.translate(cleaning(state), dump.about)
+        described = layout.describe(last, dump.about)
+        run = read_run(dump, layout, cleaning, described, last, assume, steps is not None, rename)
+    return run, {"from": path.name, "files": len(sources.files), "sha256": sha256, "format": layout.name}
 
 
 @contextmanager
@@ -148,8 +229,8 @@ def _last_finite(dump: Dump) -> Mapping[str, Tensor]:
     return dump.checkpoints[-1].load()
 
 
-def _write(folder: Path, path: Path, run: ImportedRun, source: Mapping[str, Any], progress: bool) -> None:
-    """Write the run folder: weights, the stored metrics, and at every checkpoint the metrics that the file lacks."""
+def _found(run: ImportedRun, source: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything found, assumed and proven, for run.json."""
     proof, dump = run.proof, run.dump
     verdict = (
         f"{proof.compared} stored numbers agree with those of the imported weights, to {proof.difference:.1e}"
@@ -178,13 +259,19 @@ def _write(folder: Path, path: Path, run: ImportedRun, source: Mapping[str, Any]
         imported["counts"] = "checkpoints"
     if run.config.task.split == "stored":
         imported["split"] = {"train": packed(run.examples.train), "test": packed(run.examples.test)}
+    return imported
+
+
+def _write(folder: Path, path: Path, run: ImportedRun, source: Mapping[str, Any], progress: bool) -> None:
+    """Write the run folder: weights, the stored metrics, and at every checkpoint the metrics that the file lacks."""
+    proof, dump, imported = run.proof, run.dump, _found(run, source)
     provenance = {
         "imported": datetime.now(UTC).isoformat(timespec="seconds"),
         "interp": version("grokking-interp"),
         "torch": torch.__version__,
         **source,
         "split": run.split_origin,
-        "proof": verdict,
+        "proof": imported["proof"]["verdict"],
     }
     about = {"config": run.config.to_dict(), "provenance": provenance, "import": imported}
     precision = run.config.optimizer.loss_precision

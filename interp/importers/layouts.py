@@ -23,6 +23,7 @@ github.com/bilal-chughtai/rep-theory-mech-interp, for group MLPs (epoch_<epoch>.
 rep_theory/train_with_checkpoints.py). In all other files the number counts updates.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -43,6 +44,13 @@ from interp.models.lens import from_state_dict
 
 __all__ = ["LAYOUTS", "Description", "Layout", "detect"]
 
+MODELS = {"transformer": "hooked-transformer", "mlp": "feed-forward", "attention": "hooked-transformer"}
+"""Layouts by the models of this package whose names they have, besides those of the models' own names."""
+WAY_OUT = (
+    "Say which entry is which parameter, `names` {'tok.weight': 'embed.W_E', 'head.weight': ['unembed.W_U', 'T'], ...} "
+    "(--names map.json) with `format` transformer, mlp, decoder or recurrent (--as)."
+)
+"""What can be done for a network that has the architecture of one of this package and names of its own."""
 ANY = "linear-layers"
 """Layout that is recognised by shapes alone, and tried last."""
 STRANGERS = {
@@ -93,8 +101,9 @@ def detect(state: State, about: Mapping[str, Any], name: str | None = None) -> t
     Raises:
         ForeignFormatError: the layout is unknown, or not the required layout.
     """
+    name = MODELS.get(name or "", name)
     if name is not None and name not in LAYOUTS:
-        raise ForeignFormatError(f"`format` must be one of {', '.join(LAYOUTS)}; got {name!r}.")
+        raise ForeignFormatError(f"`format` must be one of {', '.join([*LAYOUTS, *MODELS])}; got {name!r}.")
     fits = [(depth, layout, cleaning) for layout in LAYOUTS.values() for depth, cleaning in _fits(state, layout)]
     fits = [fit for fit in fits if fit[1].name != ANY] or fits
     least = min((depth for depth, *_ in fits), default=0)
@@ -114,7 +123,7 @@ def detect(state: State, about: Mapping[str, Any], name: str | None = None) -> t
         raise ForeignFormatError(f"The state dict is not of the format {name}, it {is_one}: {shapes}, ...")
     known = "; ".join(f"{layout.name} ({layout.meaning})" for layout in LAYOUTS.values())
     raise ForeignFormatError(
-        f"The state dict is of no known format{_looks_like(state)}. It holds {shapes}, ... Known: {known}."
+        f"The state dict is of no known format{_looks_like(state)}. It holds {shapes}, ... {WAY_OUT} Known: {known}."
     )
 
 
@@ -269,21 +278,37 @@ def _pizza(state: State, about: Mapping[str, Any]) -> Description:
 
 
 def _numbers(d_vocab: int, n_ctx: int, d_vocab_out: int, task: Modular) -> Modular:
-    """The task with the modulus of these sizes: with three positions the last token is '='."""
-    p = d_vocab - (n_ctx == 3)
-    if n_ctx not in (2, 3) or d_vocab_out not in (p, d_vocab) or p < 3:
+    """The task with the modulus of these sizes: operands, an '=' unless there are two positions, an operation's sign.
+
+    Of four positions, p + 2 tokens are those of a o b =, and p + 1 tokens those of a b c =. Where all tokens are
+    classes, too, the prime one of both moduli decides.
+    """
+    extra = d_vocab - d_vocab_out
+    if n_ctx == 4 and extra == 0:
+        extra = next((n for n in (2, 1) if _is_prime(d_vocab - n)), 1)
+    if n_ctx == 4 and extra == 2:
+        p, sizes = d_vocab - 2, {"encoding": "operation"}
+    elif n_ctx == 2:
+        p, sizes = d_vocab, {"encoding": "operands"}
+    else:
+        p, sizes = d_vocab - 1, {"encoding": "direct"}
+    if not 2 <= n_ctx <= MOST_POSITIONS or d_vocab_out not in (p, d_vocab) or p < 3:
         raise ForeignFormatError(
             "A transformer on a b = must have 3 positions, p + 1 tokens and p or p + 1 classes, a transformer on a b 2 "
-            f"positions, p tokens and p classes; got {n_ctx} positions, {d_vocab} tokens and {d_vocab_out} classes."
+            "positions, p tokens and p classes, on a o b = 4 positions and p + 2 tokens, on k operands and = k + 1 "
+            f"positions and p + 1 tokens; got {n_ctx} positions, {d_vocab} tokens and {d_vocab_out} classes."
         )
-    return replace(
-        task,
-        p=p,
-        encoding="direct" if n_ctx == 3 else "operands",
-        outputs="numbers" if d_vocab_out == p else "tokens",
-    )
+    arity = n_ctx - 1 if sizes["encoding"] == "direct" else 2
+    outputs = "numbers" if d_vocab_out == p else "tokens"
+    return task.replace({"p": p, "arity": arity, "outputs": outputs, **sizes})
 
 
+def _is_prime(n: int) -> bool:
+    return n >= 2 and all(n % divisor for divisor in range(2, math.isqrt(n) + 1))
+
+
+MOST_POSITIONS = 6
+"""Largest number of positions, '=' included."""
 ACTIVATION_KEYS = ("act_fn", "activation", "act", "act_type", "nonlinearity", "activation_function", "activation_fn")
 """Names of the activation in configurations."""
 ACTIVATIONS = {

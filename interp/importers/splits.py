@@ -159,28 +159,41 @@ def _stored_split(dump: Dump, task: Modular, unshuffled: float) -> Examples | No
 def _mask(side: str, listed: Sequence[Any], full: Examples) -> Tensor:
     """Mask of the listed pairs, which are numbers a p + b, pairs (a, b) or inputs (a, b, =)."""
     try:
-        indices = torch.as_tensor(listed if isinstance(listed, Tensor | np.ndarray) else _pairs(listed, full.p))
+        indices = torch.as_tensor(
+            listed if isinstance(listed, Tensor | np.ndarray) else _pairs(listed, len(full.tokens))
+        )
         if indices.dtype == torch.bool or indices.is_floating_point() or indices.is_complex() or not indices.numel():
             raise TypeError
         indices = indices.long()
-        if indices.ndim == 2 and indices.shape[1] in (2, 3):
-            a, b = indices[:, 0], indices[:, 1]
-            indices = torch.where((b >= 0) & (b < full.p), a.clamp(-1, full.p) * full.p + b, -1)
-        fits = indices.ndim == 1 and 0 <= int(indices.min()) <= int(indices.max()) < full.p**2
+        if indices.ndim == 2:
+            varying = [
+                i for i, column in enumerate(full.tokens.T) if column.min() < column.max()
+            ]  # operands, not signs
+            places = varying if indices.shape[1] == full.tokens.shape[1] else range(full.arity)
+            if indices.shape[1] not in (full.arity, full.arity + 1, full.tokens.shape[1]):
+                raise TypeError
+            operands = [indices[:, i] for i in places]
+            inside = torch.stack([(x >= 0) & (x < full.p) for x in operands]).all(0)
+            whole = torch.zeros_like(operands[0])
+            for x in operands:
+                whole = whole * full.p + x.clamp(0, full.p - 1)
+            indices = torch.where(inside, whole, -1)
+        fits = indices.ndim == 1 and 0 <= int(indices.min()) <= int(indices.max()) < len(full.tokens)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         fits = False
     if not fits:
         raise ForeignFormatError(
-            f"The stored {side} indices must be whole numbers, 0 .. {full.p**2 - 1} for p = {full.p}, or pairs of them."
+            f"The stored {side} indices must be whole numbers, 0 .. {len(full.tokens) - 1} for p = {full.p}, or pairs "
+            "of them."
         )
-    mask = torch.zeros(full.p**2, dtype=torch.bool)
+    mask = torch.zeros(len(full.tokens), dtype=torch.bool)
     mask[indices] = True
     return mask
 
 
-def _pairs(listed: Sequence[Any], p: int) -> np.ndarray:
+def _pairs(listed: Sequence[Any], most: int) -> np.ndarray:
     """The listed numbers or pairs; none where there are more than exist."""
-    return np.array([_pair(item) for item in listed] if len(listed) <= p**2 else [])
+    return np.array([_pair(item) for item in listed] if len(listed) <= most else [])
 
 
 def _pair(item: Any) -> Any:

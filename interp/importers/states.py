@@ -7,7 +7,7 @@ entries that are no parameters of it: buffers, and entries equal to a parameter 
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.errors import ForeignFormatError
+from interp.errors import ConfigError, ForeignFormatError, did_you_mean
 
-__all__ = ["Cleaning", "State", "cleanings", "find_state"]
+__all__ = ["Cleaning", "Names", "Renaming", "State", "cleanings", "find_state"]
 
 State = Mapping[str, Tensor]
+Names = Mapping[str, str | Sequence[str] | None]
+"""Names of this package by those of a file: a name, a pair of a name and "T" to transpose, or None to leave out."""
 
 KEYS = (
     "model", "state_dict", "model_state_dict", "module", "weights", "params", "parameters", "network", "net", "state",
@@ -128,6 +130,53 @@ def _checked(state: State, path: Path, size: int) -> dict[str, Tensor]:
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Renaming:
+    """Names of a user's own for the entries of a file's state dicts.
+
+    Example:
+        >>> rename = Renaming({"tok.weight": "embed.W_E", "head.weight": ("unembed.W_U", "T"), "scale": None})
+        >>> shapes = {"net.tok.weight": (5, 4), "net.head.weight": (5, 4), "net.scale": (1,)}
+        >>> state = {name: torch.ones(shape) for name, shape in shapes.items()}
+        >>> {name: list(x.shape) for name, x in rename(state).items()}
+        {'embed.W_E': [5, 4], 'unembed.W_U': [4, 5]}
+    """
+
+    names: Names
+
+    def __call__(self, state: State) -> dict[str, Tensor]:
+        """A state dict with the entries under their new names; entries that are not named keep theirs.
+
+        Raises:
+            ForeignFormatError: an entry is not there, or is no matrix and to be transposed.
+            ConfigError: a new name is not written as one.
+        """
+        out = dict(_unwrapped(state))
+        for own, target in self.names.items():
+            found = [name for name in out if name == own] or [name for name in out if name.endswith(f".{own}")]
+            if len(found) != 1:
+                raise ForeignFormatError(
+                    f"`names` must be of entries of the file; there is {'more than one' if found else 'no'} "
+                    f"`{own}`. {did_you_mean(own, out)}"
+                )
+            x = out.pop(found[0])
+            match target:
+                case None:
+                    continue
+                case str() as new:
+                    out[new] = x
+                case [str() as new, "T"]:
+                    if x.ndim != 2:
+                        raise ForeignFormatError(f"`names` can transpose matrices; `{own}` has {x.ndim} axes.")
+                    out[new] = x.T.contiguous()
+                case _:
+                    raise ConfigError(
+                        f'`names` must give "name", ["name", "T"] to transpose, or null to leave out; got {target!r} '
+                        f"for {own}."
+                    )
+        return out
 
 
 @dataclass(frozen=True)

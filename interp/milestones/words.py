@@ -1,6 +1,7 @@
 """A run in sentences and headline numbers, read from its milestones and its measures."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,10 +13,12 @@ from interp.analysis.numerics import Collapse
 from interp.milestones.finding import Milestones, Passage
 from interp.milestones.phases import PHASES
 
-__all__ = ["Row", "describe", "headline"]
+__all__ = ["Row", "counted", "describe", "headline"]
 
 Row = tuple[str, str, str]
 """A headline number: label, value, explanation."""
+STEP = re.compile(r"(?<![-.\w\"=/])(?<!keys )([Ss])tep(s?)\b(?![-=\"'\w(.:\[])")
+"""The word in texts and templates, where it is no part of a name."""
 
 
 def describe(found: Milestones, data: xr.Dataset, config: Mapping[str, Any] | None = None) -> list[str]:
@@ -56,7 +59,19 @@ def describe(found: Milestones, data: xr.Dataset, config: Mapping[str, Any] | No
         said.append("The last train loss is not a finite number: the run has diverged.")
     elif isinstance(planned, int) and now_at < planned:
         said.append(f"The run is at step {now_at:,} of {planned:,}; all this may change.")
-    return said
+    return [counted(sentence, data) for sentence in said]
+
+
+def counted(text: str, data: xr.Dataset) -> str:
+    """A text about steps, in which they are checkpoints where the steps of an imported run are not known.
+
+    >>> counted("passed 99 % at step 2, 1 steps later", xr.Dataset(attrs={"counts": "checkpoints"}))
+    'passed 99 % at checkpoint 2, 1 checkpoints later'
+    """
+    if data.attrs.get("counts") != "checkpoints":
+        return text
+    text = text.replace("step (optimiser updates", "checkpoint (in their order; updates not known")
+    return STEP.sub(lambda match: ("C" if match[1] == "S" else "c") + "heckpoint" + match[2], text)
 
 
 def headline(found: Milestones, data: xr.Dataset) -> list[Row]:
@@ -91,7 +106,7 @@ def headline(found: Milestones, data: xr.Dataset) -> list[Row]:
         rows.append(("Key frequencies", _listed(keys) or "none", _said(rule)))
     if "key_irreps" in data.attrs:
         rows.append(("Key irreps", data.attrs["key_irreps"], _said("given")))
-    return rows
+    return [(counted(label, data), counted(value, data), counted(text, data)) for label, value, text in rows]
 
 
 def _accuracies(found: Milestones) -> list[str]:

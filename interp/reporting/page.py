@@ -5,6 +5,7 @@ config can become markup or script: the page is rendered with autoescape, data s
 text that Plotly draws is neutralised.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -20,7 +21,7 @@ from interp.analysis.keys import GivenKeys, given_keys
 from interp.config.base import flat
 from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.milestones import Milestones, find
-from interp.milestones.words import Row, describe, headline
+from interp.milestones.words import Row, counted, describe, headline
 from interp.plots.catalogue import ON_REQUEST, PANELS, named_panels
 from interp.plots.panels import Panel, PanelContext, merged
 from interp.plots.structure import MAX_NUMBERED_TOKENS
@@ -187,7 +188,7 @@ def render(
     cards = [card for section in sections for card in section.cards]
     payload = payload_of(data, dense, axis, cards) | {"events": marks, "bands": bands(found.ends, axis)}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(template).render(
+    return environment.from_string(counted(template, data)).render(
         title=title,
         sentences=describe(found, data, None if complete else config),
         count=data.sizes["step"],
@@ -205,8 +206,8 @@ def render(
         config=_rows(config),
         provenance=_provenance_rows(provenance or {}),
         css=Markup(_part("css")),
-        script=Markup(_part("js")),
-        payload=Markup(safe_json(payload)),
+        script=Markup(_counted_strings(_part("js"), data)),
+        payload=Markup(_counted_strings(safe_json(payload), data)),
         plotly_js=Markup(get_plotlyjs().replace("</script", "<\\/script")),
     )
 
@@ -224,6 +225,12 @@ def _before_the_fork(traj: "Trajectory") -> xr.Dataset | None:
         own = child.metrics.sel(step=slice(None, fork))
         found = own if found is None else found.combine_first(own)
     return found
+
+
+def _counted_strings(code: str, data: xr.Dataset) -> str:
+    """Code and data of the page with steps as checkpoints in its texts alone, where the steps are not known."""
+    texts = ("step (optimiser updates", "step ${", ", step ")
+    return re.sub("|".join(map(re.escape, texts)), lambda match: counted(match[0], data), code)
 
 
 def _agreement(found: xr.Dataset | None) -> list[dict[str, Any]]:
