@@ -122,7 +122,7 @@ class ImportPlan:
     steps: tuple[int, ...]
     """Steps that would be stored."""
     found: Mapping[str, Any]
-    """Everything found, assumed and proven: `traj.run["import"]` of the import."""
+    """Record of what is found, assumed and proven: `traj.run["import"]` of the import."""
 
 
 def plan_import(
@@ -230,7 +230,7 @@ def _last_finite(dump: Dump) -> Mapping[str, Tensor]:
 
 
 def _found(run: ImportedRun, source: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything found, assumed and proven, for run.json."""
+    """Record of what is found, assumed and proven, for run.json."""
     proof, dump = run.proof, run.dump
     verdict = (
         f"{proof.compared} stored numbers agree with those of the imported weights, to {proof.difference:.1e}"

@@ -50,7 +50,7 @@ WAY_OUT = (
     "Say which entry is which parameter, `names` {'tok.weight': 'embed.W_E', 'head.weight': ['unembed.W_U', 'T'], ...} "
     "(--names map.json) with `format` transformer, mlp, decoder or recurrent (--as)."
 )
-"""What can be done for a network that has the architecture of one of this package and names of its own."""
+"""Advice for a network that has the architecture of one of this package and names of its own."""
 ANY = "linear-layers"
 """Layout that is recognised by shapes alone, and tried last."""
 STRANGERS = {
