@@ -22,6 +22,7 @@ from interp.config import Modular
 from interp.config.tasks import Split
 from interp.errors import ConfigError, ForeignFormatError
 from interp.importers.files import Dump
+from interp.importers.logs import LARGEST_NUMBER
 from interp.importers.proof import TOLERANCE, Proof
 from interp.tasks import Examples, build_task
 from interp.tasks.base import packed
@@ -71,7 +72,7 @@ def stated(about: Mapping[str, Any]) -> Stated:
     seeds: dict[int, str] = {}
     fractions: dict[float, str] = {}
     for name, value in about.items():
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if type(value) not in (int, float) or not -LARGEST_NUMBER < value < LARGEST_NUMBER:  # no NaN, either
             continue
         if SEED.search(name) and value == int(value) and 0 <= value < 2**32:
             seeds.setdefault(int(value), name)

@@ -153,7 +153,7 @@ class Renaming:
             ForeignFormatError: an entry is not there, or is no matrix and to be transposed.
             ConfigError: a new name is not written as one.
         """
-        out = dict(_unwrapped(state))
+        out = dict(_unwrapped(state) if self.names else state)
         for own, target in self.names.items():
             found = [name for name in out if name == own] or [name for name in out if name.endswith(f".{own}")]
             if len(found) != 1:

@@ -17,8 +17,8 @@ __all__ = ["Row", "counted", "describe", "headline"]
 
 Row = tuple[str, str, str]
 """A headline number: label, value, explanation."""
-STEP = re.compile(r"(?<![-.\w\"=/])(?<!keys )([Ss])tep(s?)\b(?![-=\"'\w(.:\[])")
-"""The word in texts and templates, where it is no part of a name."""
+STEP = re.compile(r"(?<![-.\w\"=/])(?<!keys )([Ss])tep(s?)\b(?![-=\"'\w\[]|\.\w|\()")
+"""The word in texts and pages, where it is no part of a name."""
 
 
 def describe(found: Milestones, data: xr.Dataset, config: Mapping[str, Any] | None = None) -> list[str]:

@@ -188,7 +188,7 @@ def render(
     cards = [card for section in sections for card in section.cards]
     payload = payload_of(data, dense, axis, cards) | {"events": marks, "bands": bands(found.ends, axis)}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(counted(template, data)).render(
+    html = environment.from_string(template).render(
         title=title,
         sentences=describe(found, data, None if complete else config),
         count=data.sizes["step"],
@@ -210,6 +210,10 @@ def render(
         payload=Markup(_counted_strings(safe_json(payload), data)),
         plotly_js=Markup(get_plotlyjs().replace("</script", "<\\/script")),
     )
+    if "counts" not in data.attrs:
+        return html
+    parts = re.split(r"(?s)(<script.*?</script>)", html)
+    return "".join(counted(part, data) if i % 2 == 0 else part for i, part in enumerate(parts))
 
 
 def _before_the_fork(traj: "Trajectory") -> xr.Dataset | None:
@@ -229,7 +233,7 @@ def _before_the_fork(traj: "Trajectory") -> xr.Dataset | None:
 
 def _counted_strings(code: str, data: xr.Dataset) -> str:
     """Code and data of the page with steps as checkpoints in its texts alone, where the steps are not known."""
-    texts = ("step (optimiser updates", "step ${", ", step ")
+    texts = ("step (optimiser updates", "step ${", ", step ", "last step")
     return re.sub("|".join(map(re.escape, texts)), lambda match: counted(match[0], data), code)
 
 
