@@ -218,9 +218,12 @@ def test_accuracy_is_told_apart_by_operation(tmp_path):
     traj = interp.train(config, root=tmp_path, device="cpu")
     data = interp.measure(traj, ["test_accuracy", "test_accuracy_by_operation"], steps=[0, 20])
     assert data["operation"].values.tolist() == ["add", "multiply", "subtract"]
-    held_out = build_task(task).test.unflatten(0, (3, -1)).sum(1).numpy()
-    together = (data["test_accuracy_by_operation"].values * held_out).sum(1) / held_out.sum()
-    assert together == pytest.approx(data["test_accuracy"].values)
+    examples = build_task(task)
+    right = traj.model(20)(examples.tokens)[:, -1].argmax(-1) == examples.labels
+    for place, name in enumerate(task.operations):
+        held_out = examples.test & (examples.tokens[:, 1] == P + 1 + place)
+        found = data["test_accuracy_by_operation"].sel(step=20, operation=name)
+        assert float(found) == pytest.approx(float(right[held_out].double().mean()))
     with pytest.raises(NotAvailableError, match="is defined where each input names one of several operations"):
         interp.measure(
             interp.train(config.replace({"task": Modular(p=P)}), root=tmp_path, device="cpu"),
