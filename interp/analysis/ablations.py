@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.analysis.algorithms import isolate_components, symmetricity_triples
+from interp.analysis.arguments import as_examples, as_network, first_pass, require_rows
 from interp.analysis.arrays import Array, as_indices
 from interp.analysis.batch import CheckpointBatch
 from interp.analysis.circuits import AttentionPower, ablate_neurons, attention_power, without_frequency, without_head
@@ -25,7 +26,7 @@ from interp.analysis.loss import accuracy, cross_entropy
 from interp.analysis.operands import order_of_operands
 from interp.analysis.patching import Site, resample_ablation
 from interp.analysis.spectra import NEURON_SHARE, neuron_frequency
-from interp.errors import InvalidArgumentError, NotAvailableError
+from interp.errors import InvalidArgumentError, NotAvailableError, UnknownNameError, did_you_mean
 from interp.literals import is_whole
 from interp.models import Network
 from interp.rng import generator
@@ -98,6 +99,7 @@ def keep_only(
         raise InvalidArgumentError("Name `frequencies`, `heads` or `neurons` to keep; got none of them.")
     if other not in ("zero", "mean"):
         raise InvalidArgumentError(f'`other` must be "zero" or "mean"; got {other!r}.')
+    model = as_network("model", model)
     kept, words = copy.deepcopy(model), [model.ablation] if model.ablation else []
     with torch.no_grad():
         if frequencies is not None:
@@ -107,7 +109,7 @@ def keep_only(
                 means = _means(model, activation, _given(examples, 'other="mean"')) if other == "mean" else None
                 _keep_parts(kept, activation, f"{part}s", chosen, means)
                 place = f"layer {layer}" if part == "head" else activation
-                size = len(model.get_parameter(model.readers[activation][0]))
+                size = _size(model, activation)
                 but = _listed(chosen) if len(chosen) <= 8 else f"{len(chosen)} of {size}"
                 words.append(f"{other} ablation of all {part}s of {place} but {but}")
     kept.ablation = "; ".join(words)
@@ -215,7 +217,7 @@ def symmetricity_gradients(batch: CheckpointBatch) -> tuple[Tensor, Tensor]:
 def _given(examples: Examples | None, what: str) -> Examples:
     if examples is None:
         raise InvalidArgumentError(f"`examples` must be given for `{what}`; pass the task of the run, traj.task.")
-    return examples
+    return as_examples("examples", examples)
 
 
 def _listed(numbers: Sequence[int]) -> str:
@@ -234,6 +236,11 @@ def _keep_frequencies(network: Network, frequencies: Keys, examples: Examples) -
     tokens = examples.operands[order.residues]
     for name in network.embeddings:
         table = network.get_parameter(name)
+        if int(tokens.max()) >= len(table):
+            raise InvalidArgumentError(
+                f"`examples` must be the task of the network: it has operands up to token {int(tokens.max())}, and "
+                f"`{name}` {len(table)} rows."
+            )
         kept = as_key_mask(frequencies, table[tokens], name="frequencies")
         table[tokens] = without_frequency(table[tokens], ~kept)
     numbers = (kept.nonzero().squeeze(1) + 1).tolist()
@@ -256,11 +263,24 @@ def _layers(network: Network, part: str, wanted: Kept | None) -> Iterable[tuple[
                 f"`heads` must name the layer, one of {len(found)}: write {{0: {list(wanted)}}}; got {wanted!r}."
             )
         wanted = {len(found) - 1: wanted}
+    if not wanted:
+        raise InvalidArgumentError(f"`{part}s` must name at least one layer; got {wanted!r}.")
     for layer, chosen in wanted.items():
         if not is_whole(layer) or not 0 <= layer < len(found):
             raise InvalidArgumentError(f"`{part}s` must name layers in 0..{len(found) - 1}; got {layer!r}.")
-        size = len(network.get_parameter(network.readers[found[layer]][0]))
+        size = _size(network, found[layer])
         yield found[layer], as_indices(f"{part}s", chosen, size), layer
+
+
+def _size(network: Network, activation: str) -> int:
+    """Number of parts of an activation: rows of the matrix that reads it."""
+    matrix, known = network.readers[activation][0], dict(network.named_parameters())
+    if matrix not in known:
+        raise UnknownNameError(
+            f"`{type(network).__name__}.readers` must name parameters; there is no `{matrix}`. "
+            f"{did_you_mean(matrix, known)}"
+        )
+    return len(known[matrix])
 
 
 def _has(network: Network, activation: str, part: str) -> bool:
@@ -274,7 +294,15 @@ def _means(network: Network, activation: str, examples: Examples) -> Float[Tenso
     Raises:
         NotAvailableError: later layers attend to other positions, which have other means.
     """
-    x = network.run_with_cache(examples.tokens[examples.train | examples.test])[1][activation].double()
+    inputs = examples.tokens[examples.train | examples.test]
+    cache = first_pass(network, "examples", inputs)[1]
+    if activation not in cache:
+        raise UnknownNameError(
+            f"`{type(network).__name__}.readers` must name activations; there is no `{activation}`. "
+            f"{did_you_mean(activation, cache)}"
+        )
+    require_rows(network, activation, cache[activation], len(inputs))
+    x = cache[activation].double()
     axes = network.activation_axes_of(activation, x.ndim)
     if "pos" not in axes:
         return x.mean(0)

@@ -6,6 +6,7 @@ sine.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ __all__ = [
     "as_logits_of",
     "as_modulus",
     "as_neurons",
+    "as_tensor",
     "l2_norm",
     "ratio",
 ]
@@ -40,7 +42,7 @@ def as_floats(name: str, value: Array, shape: str) -> Tensor:
     >>> as_floats("W_E", np.eye(3), "*steps p d_model").shape
     torch.Size([3, 3])
     """
-    tensor = _as_tensor(name, value)
+    tensor = as_tensor(name, value)
     if tensor.is_complex():
         raise InvalidArgumentError(f"`{name}` must be real; got {tensor.dtype}. Pass its real part or its modulus.")
     if not tensor.is_floating_point():
@@ -88,12 +90,16 @@ def as_indices(name: str, value: int | Sequence[int] | Array, size: int) -> list
     >>> as_indices("heads", [-1, 0], 4), as_indices("heads", np.array([False, True]), 2)
     ([0, 3], [1])
     """
-    given = np.atleast_1d(np.asarray(value))
+    try:
+        given = np.atleast_1d(np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value))
+    except (TypeError, ValueError):  # rows of different lengths
+        given = np.array([None])
     listed = given.nonzero()[0].tolist() if given.dtype == bool and given.shape == (size,) else given.tolist()
     for index in listed:
         if not is_whole(index) or not -size <= index < size:
             raise InvalidArgumentError(
-                f"`{name}` must be whole numbers in 0..{size - 1}, or from -{size} on from the end; got {index!r}."
+                f"`{name}` must be whole numbers in 0..{size - 1}, or from -{size} on from the end; got "
+                f"{value if index is None else index!r}."
             )
     return sorted({int(index) % size for index in listed})
 
@@ -140,10 +146,18 @@ def ratio(
     return torch.where(zero[..., None], 0.0, numerator / torch.where(zero, 1.0, denominator)[..., None])
 
 
-def _as_tensor(name: str, value: Array) -> Tensor:
+def as_tensor(name: str, value: Array | Sequence[Any]) -> Tensor:
+    """The argument `name` as a tensor without gradient; `InvalidArgumentError` for what is no array of numbers.
+
+    >>> as_tensor("x", [1, 2])
+    tensor([1, 2])
+    """
     if isinstance(value, Tensor):
         return value.detach()
-    array = np.asarray(value)
-    if array.dtype == object:
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):  # rows of different lengths
+        array = np.array(None)
+    if array.dtype.kind not in "biufc":
         raise InvalidArgumentError(f"`{name}` must be a tensor or an array of numbers; got {type(value).__name__}.")
     return torch.as_tensor(array if array.flags.writeable else array.copy())  # memory maps are read-only

@@ -36,14 +36,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from interp.analysis.arguments import as_examples, as_network, as_seed, first_pass, require_rows
 from interp.analysis.arrays import Array, as_floats
 from interp.analysis.batch import CheckpointBatch
-from interp.analysis.patching import Site
+from interp.analysis.patching import Site, as_site
 from interp.errors import InvalidArgumentError, NotAvailableError, UnknownNameError, did_you_mean
 from interp.literals import as_count
 from interp.models import Network
@@ -126,7 +128,7 @@ def interchange_intervention(
     Example:
         >>> import interp, tempfile
         >>> from interp.analysis.interchange import interchange_intervention
-        >>> from interp.analysis.patching import Site
+        >>> from interp.analysis.patching import Site, as_site
         >>> small = interp.RunConfig().replace({"task.p": 5, "model.d_model": 8, "model.d_mlp": 8, "steps": 1})
         >>> traj = interp.train(small, root=tempfile.mkdtemp())
         >>> everything = torch.eye(8)  # all of the embedding at the first operand: the base becomes (a', b)
@@ -169,7 +171,7 @@ def das(
     Example:
         >>> import interp, tempfile
         >>> from interp.analysis.interchange import das
-        >>> from interp.analysis.patching import Site
+        >>> from interp.analysis.patching import Site, as_site
         >>> small = interp.RunConfig().replace({"task.p": 5, "model.d_model": 8, "model.d_mlp": 8, "steps": 1})
         >>> traj = interp.train(small, root=tempfile.mkdtemp())
         >>> found = das(traj.model(1), traj.task, Site("blocks.0.mlp.hook_post"), variable="answer", dimension=2,
@@ -207,15 +209,22 @@ def _with_controls(
     find: Callable[["_Swap", Int[Tensor, " answer"]], Tensor],
 ) -> Interchange:
     """Accuracies of the subspaces that `find` gives for the answers due, for permuted ones, and without training."""
+    network, untrained = as_network("network", network), as_network("untrained", untrained)
+    seed = as_seed(seed)
     swap = _Swap(network, examples, site, variable, seed)
     before = _Swap(untrained, examples, site, variable, seed)
+    if before.width != swap.width:
+        raise InvalidArgumentError(
+            f"`untrained` must be a network of the shape of `network`, with {swap.width} dimensions of "
+            f"`{swap.site.name}`; got {before.width}."
+        )
     permuted = swap.answers.clone()
     classes = examples.classes[torch.randperm(len(examples.classes), generator=generator(seed, "interchange-answers"))]
     permuted[classes] = classes.roll(1)
     subspace = find(swap, swap.answers)
     if subspace.shape[0] != swap.width:
         raise InvalidArgumentError(
-            f"`subspace` must have a row for each of {swap.width} dimensions of `{site.name}`; got "
+            f"`subspace` must have a row for each of {swap.width} dimensions of `{swap.site.name}`; got "
             f"{list(subspace.shape)}."
         )
     noise = torch.randn(subspace.shape, generator=generator(seed, "interchange-random"), dtype=torch.float64)
@@ -232,7 +241,8 @@ def _with_controls(
 class _Swap:
     """A network with a site, and pairs of inputs between which the component in a subspace is exchanged."""
 
-    def __init__(self, network: Network, examples: Examples, site: Site, variable: Variable, seed: int) -> None:
+    def __init__(self, network: Network, examples: Examples, site: Site | str, variable: Variable, seed: int) -> None:
+        examples, site = as_examples("examples", examples), as_site("site", site)
         if examples.arity != 2 or not examples.answers.is_classes:
             raise NotAvailableError(
                 f"Interchange interventions need inputs that are pairs of operands and outputs that are logits of "
@@ -241,24 +251,37 @@ class _Swap:
         if variable not in get_args(Variable):
             raise InvalidArgumentError(f"`variable` must be one of {get_args(Variable)}; got {variable!r}.")
         self.network, self.examples, self.site, self.variable = network, examples, site, variable
-        if site.heads is not None or site.neurons is not None or not isinstance(site.positions, int | None):
+        position = -1 if site.positions is None else site.positions
+        one = isinstance(position, int | np.integer) and not isinstance(position, bool)
+        if site.heads is not None or site.neurons is not None or not one:
             raise InvalidArgumentError(
                 f"`site` must be a whole activation at one position, whose subspaces are exchanged; got {site}."
             )
-        self._position = -1 if site.positions is None else site.positions
+        self._position = int(position)  # type: ignore[arg-type]
         self.answers = torch.arange(max(examples.d_vocab_out, int(examples.classes.max()) + 1))
         """Class that is due for each class of the algorithm's answer: itself."""
         halves = torch.randperm(len(examples.tokens), generator=generator(seed, "interchange-halves")).chunk(2)
         self.learning, other = halves
         self.held_out = self.pairs(other, PAIRS, generator(seed, "interchange-held-out"))
         with torch.no_grad():
-            _, cache = network.run_with_cache(examples.tokens)
+            logits, cache, _ = first_pass(network, "examples", examples.tokens)
+        if logits.shape[1] < len(self.answers):
+            raise InvalidArgumentError(
+                f"`examples` must be the task of the network: it has {len(self.answers)} classes, and the network "
+                f"{logits.shape[1]} logits."
+            )
         if site.name not in cache:
             raise UnknownNameError(
                 f"`site.name` must be an activation of {type(network).__name__}; got {site.name!r}. "
                 f"{did_you_mean(site.name, cache)}"
             )
+        require_rows(network, site.name, cache[site.name], len(examples.tokens))
         self.sources: Float[Tensor, "input d"] = self.at_site(cache[site.name])
+        if not self.sources.isfinite().all():
+            raise NotAvailableError(
+                f"`{site.name}` has no subspaces at this position: some of its numbers are not finite, such as masked "
+                "attention scores."
+            )
 
     @property
     def width(self) -> int:
@@ -288,7 +311,7 @@ class _Swap:
             new = old + (sources - old) @ Q @ Q.T
             axis = self.axis_of_positions(x)
             if not axis:
-                return new
+                return new.reshape(x.shape)
             changed = x.clone()
             here = changed.select(axis, self._position)
             here.copy_(new.reshape(here.shape))
@@ -307,7 +330,7 @@ class _Swap:
                 f"`site.positions` must be one position of `{self.site.name}`, an activation of shape {list(x.shape)}; "
                 f"got {self.site.positions}."
             )
-        return (x.select(axis, self._position) if axis else x).flatten(1)
+        return (x.select(axis, self._position) if axis else x).reshape(len(x), -1)
 
     def axis_of_positions(self, x: Float[Tensor, "batch *axes"]) -> int:
         """Axis of the positions of the activation at the site; 0 where it has none."""
@@ -338,7 +361,13 @@ def _learned(
         pairs = swap.pairs(swap.learning, BATCH, draws)
         with torch.enable_grad():
             loss = F.cross_entropy(swap.logits(pairs, torch.linalg.qr(A).Q), due[pairs.due])
-            (A.grad,) = torch.autograd.grad(loss, [A])
+            (gradient,) = torch.autograd.grad(loss, [A], allow_unused=True) if loss.requires_grad else (None,)
+            if gradient is None:
+                raise NotAvailableError(
+                    f"No subspace of `{swap.site.name}` can be learned: the logits do not depend on it, or the pass of "
+                    f"{type(swap.network).__name__} keeps no gradients."
+                )
+            A.grad = gradient
         optimizer.step()
         schedule.step()
     return torch.linalg.qr(A.detach()).Q

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.analysis.arrays import Array, as_floats
+from interp.analysis.arrays import Array, as_floats, as_tensor
 from interp.analysis.spectra import NEURON_SHARE, frequencies, neuron_cluster_size
 from interp.errors import InvalidArgumentError, did_you_mean
 from interp.literals import as_count, is_whole
@@ -108,9 +108,9 @@ def as_key_mask(
     steps = like.shape[:-2] if p is None else like.shape[:-1]
     p = like.shape[-2] if p is None else p
     count = p // 2
-    given = torch.as_tensor(np.asarray(keys) if not isinstance(keys, Tensor) else keys, device=like.device)
+    given = as_tensor(name, keys).to(like.device)
     if given.dtype != torch.bool:
-        if given.is_floating_point() and given.numel():
+        if (given.is_floating_point() or given.is_complex()) and given.numel():
             raise InvalidArgumentError(f"`{name}` must be frequencies or a boolean mask; got {given.dtype}.")
         if given.ndim != 1 or (given.numel() and (given.min() < 1 or given.max() > count)):
             raise InvalidArgumentError(

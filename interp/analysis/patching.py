@@ -31,14 +31,17 @@ Metrics Are Not Robust (Miller et al., 2024), https://arxiv.org/abs/2407.08734.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.analysis.arrays import Array, as_indices
+from interp.analysis.arguments import as_examples, as_network, as_seed, first_pass, require_rows
+from interp.analysis.arrays import Array, as_indices, as_tensor
 from interp.analysis.loss import accuracy, cross_entropy
 from interp.errors import InvalidArgumentError, UnknownNameError, did_you_mean
 from interp.literals import as_count
@@ -53,6 +56,7 @@ __all__ = [
     "Site",
     "Sources",
     "activation_patching",
+    "as_site",
     "mean_ablation",
     "path_patching",
     "resample_ablation",
@@ -88,12 +92,27 @@ class Site:
     """Units of a hidden layer, counted from 0."""
 
 
+def as_site(name: str, value: Site | str) -> Site:
+    """The argument `name`, a site or the name of an activation, as a site; otherwise `InvalidArgumentError`.
+
+    >>> as_site("site", "hook_embed")
+    Site(name='hook_embed', positions=None, heads=None, neurons=None)
+    """
+    site = Site(value) if isinstance(value, str) else value
+    if not isinstance(site, Site) or not isinstance(site.name, str):
+        raise InvalidArgumentError(
+            f"`{name}` must be the name of an activation, or a Site of that name; got {value!r}."
+        )
+    return site
+
+
 @dataclass(frozen=True, eq=False)
 class Sources:
     """Base inputs and, for each, a source input from which an activation is taken.
 
     Raises:
-        InvalidArgumentError: shapes differ, or all sources have the answers of their base inputs.
+        InvalidArgumentError: these are no tensors, or their shapes differ, or all sources have the answers of their
+            base inputs.
     """
 
     base: Int[Tensor, "input pos"]
@@ -106,6 +125,16 @@ class Sources:
     """Class of the answer of each source input."""
 
     def __post_init__(self) -> None:
+        for name in ("base", "source", "base_answers", "source_answers"):
+            given: Any = getattr(self, name)
+            classes = name.endswith("answers")
+            if not isinstance(given, Tensor) or (given.ndim < 2 and not classes):
+                raise InvalidArgumentError(
+                    f"`{name}` must be a tensor [input{'' if classes else ', pos'}]; got {type(given).__name__}. "
+                    "`Sources.of(task)` makes all four."
+                )
+            if classes and not _is_whole(given):
+                raise InvalidArgumentError(f"`{name}` must be classes, whole numbers; got {given.dtype}.")
         if self.base.shape != self.source.shape:
             raise InvalidArgumentError(
                 f"`source` must have the shape of `base`, {list(self.base.shape)}; got {list(self.source.shape)}."
@@ -136,6 +165,10 @@ class Sources:
             source: source inputs; None: the base inputs in a random order.
             seed: seed of that order.
 
+        Raises:
+            InvalidArgumentError: an input does not exist or has no answer, or there are more of one kind than of the
+                other.
+
         Example:
             >>> from interp.config import Modular
             >>> from interp.tasks import build_task
@@ -143,10 +176,13 @@ class Sources:
             >>> runs.base.tolist(), runs.source.tolist(), runs.source_answers.tolist()
             ([[0, 0, 5], [1, 2, 5]], [[0, 3, 5], [1, 4, 5]], [3, 0])
         """
-        if base is None:
-            base = (examples.train | examples.test).nonzero().squeeze(1)
+        examples, seed = as_examples("examples", examples), as_seed(seed)
+        answered = examples.train | examples.test
+        base = answered.nonzero().squeeze(1) if base is None else _as_inputs("base", base, answered)
         if source is None:
             source = base[torch.randperm(len(base), generator=generator(seed, "interchange"))]
+        else:
+            source = _as_inputs("source", source, answered)
         tokens, labels = examples.tokens, examples.labels
         return Sources(tokens[base], tokens[source], labels[base], labels[source])
 
@@ -244,7 +280,8 @@ def activation_patching(
         0.0
     """
     cache, source, start = _both(model, runs)
-    replaced = _Part.of(model, cache, site)
+    draws, seed = as_count("draws", draws), as_seed(seed)
+    replaced = _part(model, cache, "site", site, len(runs.base))
 
     def along(values: Tensor) -> Tensor:
         return _logits(model, runs.base, {replaced.name: replaced.by(values)})
@@ -289,10 +326,12 @@ def path_patching(
         True
     """
     cache, source, start = _both(model, runs)
-    sent = _Part.of(model, cache, sender)
-    chosen = [receivers] if isinstance(receivers, str | Site) else receivers
+    sent = _part(model, cache, "sender", sender, len(runs.base))
+    draws, seed = as_count("draws", draws), as_seed(seed)
+    chosen = receivers if isinstance(receivers, Iterable) and not isinstance(receivers, str) else [receivers]
     order = {name: at for at, name in enumerate(cache)}
-    ends = sorted((_Part.of(model, cache, receiver) for receiver in chosen), key=lambda end: order[end.name])
+    found = (_part(model, cache, "receivers", receiver, len(runs.base)) for receiver in chosen)
+    ends = sorted(found, key=lambda end: order[end.name])
     for end in ends:
         if order[end.name] <= order[sent.name]:
             raise InvalidArgumentError(
@@ -438,8 +477,50 @@ def _logits(model: Network, tokens: Tensor, changes: Mapping[str, Callable[[Tens
 
 def _both(model: Network, runs: Sources) -> tuple[dict[str, Tensor], dict[str, Tensor], tuple[Tensor, Tensor]]:
     """Activations of base and source inputs, and the logits of both."""
-    (base, cache), (source, other) = model.run_with_cache(runs.base), model.run_with_cache(runs.source)
-    return cache, other, (_answers(base), _answers(source))
+    model = as_network("model", model)
+    if not isinstance(runs, Sources):
+        raise InvalidArgumentError(f"`runs` must be `Sources`, such as Sources.of(task); got {type(runs).__name__}.")
+    base, cache, _ = first_pass(model, "base", runs.base)
+    source, other, _ = first_pass(model, "source", runs.source)
+    for name, answers in (("base_answers", runs.base_answers), ("source_answers", runs.source_answers)):
+        _require_classes(name, answers, base)
+    return cache, other, (base, source)
+
+
+def _is_whole(x: Tensor) -> bool:
+    return not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
+
+
+def _require_classes(name: str, answers: Tensor, logits: Tensor) -> None:
+    """Demand of answers that they are classes of the logits, one for each input."""
+    shape, classes = [len(logits)], logits.shape[1]
+    if list(answers.shape) != shape or not _is_whole(answers):
+        raise InvalidArgumentError(
+            f"`{name}` must be whole numbers [input] of shape {shape}; got {answers.dtype} of shape "
+            f"{list(answers.shape)}."
+        )
+    if not 0 <= answers.min() <= answers.max() < classes:
+        raise InvalidArgumentError(
+            f"`{name}` must be classes in 0..{classes - 1}, those of the logits; got {int(answers.min())}.."
+            f"{int(answers.max())}."
+        )
+
+
+def _as_inputs(name: str, value: Int[Tensor, " input"], answered: Bool[Tensor, " all"]) -> Int[Tensor, " input"]:
+    """Numbers of inputs that have an answer, in the order given; of a mask, those that it chooses."""
+    given = as_tensor(name, value).cpu().numpy()
+    if given.dtype == bool and given.shape == tuple(answered.shape):
+        given = given.nonzero()[0]
+    n = len(answered)
+    if given.ndim != 1 or not given.size or given.dtype.kind not in "iu" or given.min() < -n or given.max() >= n:
+        raise InvalidArgumentError(
+            f"`{name}` must be numbers of inputs in 0..{n - 1}, one or more whole numbers; got {value!r}."
+        )
+    chosen = torch.as_tensor(given.astype(np.int64))
+    if not answered[chosen].all():
+        without = int(chosen[~answered[chosen]][0])
+        raise InvalidArgumentError(f"`{name}` must be inputs that have an answer; the input {without} has none.")
+    return chosen
 
 
 def _patching(
@@ -451,7 +532,6 @@ def _patching(
     seed: int,
 ) -> Patching:
     """Result of `along(source)`, the logits with the sources' values in place, and of those of random source inputs."""
-    as_count("draws", draws)
     patched, n = along(source), len(runs.base)
     orders = [torch.randperm(n, generator=generator(seed, "random source", draw)) for draw in range(draws)]
     controls = [along(source[order]) for order in orders]
@@ -481,9 +561,11 @@ def _ablation(
     seed: int,
 ) -> Ablation:
     """Result of `instead(activation, draw)` in the place of a part, and of as many others."""
-    as_count("draws", draws)
-    outputs, cache = model.run_with_cache(tokens)
-    part = _Part.of(model, cache, site)
+    model, draws, seed = as_network("model", model), as_count("draws", draws), as_seed(seed)
+    intact, cache, tokens = first_pass(model, "tokens", tokens)
+    answers = as_tensor("answers", answers).to(intact.device)
+    _require_classes("answers", answers, intact)
+    part = _part(model, cache, "site", site, len(tokens))
 
     def scores(parts: Sequence[_Part]) -> tuple[float, float]:
         found = []
@@ -496,7 +578,6 @@ def _ablation(
     others = [part.random(generator(seed, "random parts", draw)) for draw in range(draws)]
     loss, right = scores([part] * (draws if kind == "resample_ablation" else 1))
     random = scores(others) if part.has_others else (math.nan, math.nan)
-    intact = _answers(outputs)
     return Ablation(kind, loss, right, float(cross_entropy(intact, answers)), float(accuracy(intact, answers)), *random)
 
 
@@ -506,6 +587,14 @@ def _constant(values: Tensor) -> Callable[[Tensor], Tensor]:
 
 def _after(first: Callable[[Tensor], Tensor] | None, then: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     return then if first is None else lambda x: then(first(x))
+
+
+def _part(model: Network, cache: Mapping[str, Tensor], name: str, site: Any, inputs: int) -> "_Part":
+    """Part of an activation that can be changed input by input; `name` is that of the argument."""
+    site = as_site(name, site)
+    if site.name in cache:
+        require_rows(model, site.name, cache[site.name], inputs)
+    return _Part.of(model, cache, site)
 
 
 # --- parts of activations ---------------------------------------------------------------------------------------------
@@ -525,7 +614,7 @@ class _Part:
 
     @staticmethod
     def of(model: Network, cache: Mapping[str, Tensor], site: Site | str) -> "_Part":
-        site = Site(site) if isinstance(site, str) else site
+        site = as_site("site", site)
         if site.name not in cache:
             raise UnknownNameError(
                 f"There is no activation `{site.name}` in {type(model).__name__}. {did_you_mean(site.name, cache)}"

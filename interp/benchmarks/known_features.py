@@ -20,6 +20,7 @@ method finds is false.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -28,7 +29,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.analysis import spectra
-from interp.analysis.arrays import Array, as_floats
+from interp.analysis.arguments import as_seed
+from interp.analysis.arrays import Array, as_floats, as_tensor
 from interp.analysis.batch import CheckpointBatch
 from interp.analysis.context import RunContext
 from interp.analysis.keys import key_frequency_embedding
@@ -36,7 +38,7 @@ from interp.errors import InvalidArgumentError, NotAvailableError
 from interp.literals import as_count
 from interp.models import Network
 from interp.rng import generator
-from interp.trajectory import Trajectory
+from interp.trajectory import Trajectory, as_trajectory
 
 __all__ = ["Decomposition", "DictionaryScore", "decomposition"]
 
@@ -138,7 +140,7 @@ class Decomposition:
         length = atoms.norm(dim=1)
         active = length > 0
         if used is not None:
-            flags = torch.as_tensor(used)
+            flags = as_tensor("used", used).to(active.device)
             if flags.shape != length.shape or flags.dtype != torch.bool:
                 raise InvalidArgumentError(
                     f"`used` must have a boolean for each of {len(length)} atoms; got {flags.dtype} of shape "
@@ -166,7 +168,7 @@ class Decomposition:
     def random_dictionary(self, size: int, *, seed: int = 0) -> Float[Tensor, "atom d"]:
         """Control: random directions, which match nothing in more than a few dimensions."""
         shape = as_count("size", size), self.activations.shape[1]
-        atoms = torch.randn(shape, generator=generator(seed, "random-dictionary"), dtype=torch.float64)
+        atoms = torch.randn(shape, generator=generator(as_seed(seed), "random-dictionary"), dtype=torch.float64)
         return atoms / atoms.norm(dim=1, keepdim=True)
 
     def pca_dictionary(self, size: int) -> Float[Tensor, "atom d"]:
@@ -175,10 +177,11 @@ class Decomposition:
         return torch.linalg.svd(centred, full_matrices=False).Vh[: as_count("size", size)]
 
 
-def decomposition(traj: Trajectory, site: Site = "neurons", *, step: int | None = None) -> Decomposition:
+def decomposition(traj: Trajectory | str | Path, site: Site = "neurons", *, step: int | None = None) -> Decomposition:
     """Activations of a trained run whose answer is a sum, and the features that are known of them.
 
     Args:
+        traj: the run, or its folder.
         site: `embedding`, the rows of the operands in the (first) table: features of a; `pre-activations` or `neurons`,
             the last hidden layer before and after its non-linearity at the answer's position: features of a, b and the
             sum (for subtraction, the difference).
@@ -188,6 +191,7 @@ def decomposition(traj: Trajectory, site: Site = "neurons", *, step: int | None 
     logarithms). The frequency p/2 of an even p has no plane and is left out.
 
     Raises:
+        InvalidArgumentError: there is no such site, or `traj` is no run.
         NotAvailableError: the answer is no sum, or the network does not tell these activations.
         UnknownNameError: the step is not stored.
 
@@ -200,6 +204,7 @@ def decomposition(traj: Trajectory, site: Site = "neurons", *, step: int | None 
     """
     if site not in get_args(Site):
         raise InvalidArgumentError(f"`site` must be one of {get_args(Site)}; got {site!r}.")
+    traj = as_trajectory(traj)
     context = RunContext(traj)
     need = {"embedding": "embedding", "pre-activations": "pre-activations", "neurons": "neurons"}[site]
     unmet = context.unmet(("answer is a sum", need))
