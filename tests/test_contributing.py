@@ -43,6 +43,7 @@ CHECKS = """
     assert data.von_neumann_ratio.dims == ("step",) and 1.5 < data.von_neumann_ratio[0] < 2.5
     assert {"train_loss", "test_accuracy", "von_neumann_ratio"} <= set(interp.measure(traj, None)) | set(data)
     assert figure.data and again.complete and best.accuracy == float(again.metrics.test_accuracy.max())
+    assert recorded.complete and recorded.task.operation == "subtract" and circle.data
     assert "order-of-numbers" in path.read_text() and "Order of the numbers" in path.read_text()
     assert gradients.test_gradient_norm.dims == ("step",) and (gradients.test_gradient_norm > 0).all()
     print(traj.folder)
@@ -52,7 +53,7 @@ CHECKS = """
 
 def test_there_is_one_of_each():
     headings = re.findall(r"^### (.*)$", TEXT, flags=re.MULTILINE)
-    assert headings == ["A task", "A model", "A measure", "An observer", "A panel", "A figure of a paper"]
+    assert headings == ["A task", "A model", "A loop", "A measure", "An observer", "A panel", "A figure of a paper"]
     for heading in headings:
         (section,) = re.findall(rf"^### {heading}\n(.*?)(?=^##)", TEXT, flags=re.MULTILINE | re.DOTALL)
         assert "# file: " in section
