@@ -20,6 +20,7 @@ __all__ = [
     "MeasureError",
     "NotAvailableError",
     "NotImportedError",
+    "NotInstalledError",
     "ObserverError",
     "ReproducibilityWarning",
     "RunExistsError",
@@ -71,6 +72,10 @@ class UnknownNameError(InterpError, KeyError):
 
 class NotAvailableError(InterpError, ValueError):
     """A result is not defined for this run: a measure of another kind of model, an operation for another p."""
+
+
+class NotInstalledError(InterpError, ImportError):
+    """A library that a module is for is not installed; the message names the extra that has it."""
 
 
 class StoreError(InterpError, OSError):

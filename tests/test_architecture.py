@@ -13,6 +13,8 @@ from types import CodeType
 
 import pytest
 
+from interp.errors import NotInstalledError
+
 PACKAGE = Path(__file__).parent.parent / "interp"
 
 LINES = [
@@ -125,7 +127,10 @@ def test_every_name_is_defined(path):
     if path.name == "__main__.py":
         return  # which would run
     parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-    module = importlib.import_module(".".join(parts).removesuffix(".__init__"))
+    try:
+        module = importlib.import_module(".".join(parts).removesuffix(".__init__"))
+    except NotInstalledError as error:
+        pytest.skip(str(error))
     assert undefined(compile(path.read_text(), path, "exec"), vars(module) | vars(builtins)) == set()
 
 

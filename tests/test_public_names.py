@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from interp.errors import NotInstalledError
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "interp"
 GUIDES = ["README.md", "CONTRIBUTING.md"]
@@ -36,7 +38,10 @@ MODULES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py")) if pa
 
 def public_names(module: str) -> list[str]:
     """Names in `__all__` that the module itself defines."""
-    names = getattr(importlib.import_module(module), "__all__", [])
+    try:
+        names = getattr(importlib.import_module(module), "__all__", [])
+    except NotInstalledError:
+        return []
     tree = ast.parse(MODULES[module].read_text())
     imported = dict(aliases(tree.body))
     return [name for name in names if name not in imported and f"{module}.{name}" not in MODULES]

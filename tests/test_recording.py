@@ -389,6 +389,27 @@ def test_weights_that_are_not_finite_end_the_run_and_not_the_loop(folder):
     assert traj.steps.tolist() == [0, 1, 2, 3]
 
 
+def test_loop_may_draw_behind_its_last_update(folder):
+    """The full state of the last step, once stored, is not asked for again at the end, when the generators went on."""
+    model, opt = made()
+    with interp.record(folder, model, optimizer=opt, steps=4, state="every(4)") as rec:
+        for _ in range(4):
+            rec.step(train_loss=update(model, opt))
+        torch.rand(3)
+    assert rec.trajectory.full_state_steps == [0, 4]
+    assert rec.trajectory.complete
+
+
+def test_mask_of_minus_infinity_is_no_divergence(folder):
+    """A buffer such as HookedTransformer's IGNORE."""
+    model, opt = made()
+    model.register_buffer("IGNORE", torch.tensor(-torch.inf))
+    traj = recorded(folder, model, opt, 3, task=task()).trajectory
+    assert traj.complete
+    assert traj.diverged is None
+    assert traj.state()["IGNORE"] == -torch.inf
+
+
 # --- going on ---------------------------------------------------------------------------------------------------------
 
 

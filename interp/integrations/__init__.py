@@ -1,4 +1,5 @@
-"""Recorders as callbacks of other trainers: Hugging Face's Trainer (`transformers`), Lightning (`lightning`).
+"""Recording where people train: callbacks of other libraries' trainers, each around `interp.record`.
 
-Each is a module that imports its library, and is imported by nobody but its user.
+`lightning` has a callback of Lightning's Trainer, `transformers` one of Hugging Face's; each module imports its
+library, and names the extra to install where it is missing. `fits` has their common part.
 """

@@ -1,88 +1,117 @@
-"""Recorder as a callback of the Trainer of Lightning.
+"""Recorder as a callback of Lightning's Trainer (https://lightning.ai/docs/pytorch/stable/).
 
-from interp.integrations.lightning import Recorder
-
-lightning.Trainer(max_epochs=10, callbacks=[Recorder("checkpoints/mine", save="every(10)")]).fit(module, loader)
+recorder = Recorder("checkpoints/mine", task=task)
+lightning.Trainer(callbacks=[recorder], max_steps=5000).fit(module, loader)
+traj = recorder.trajectory
 """
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from interp.errors import NotAvailableError
-from interp.recording import record
-from interp.recording import recorder as recording
-from interp.trajectory import Trajectory
+from interp.errors import NotAvailableError, NotInstalledError
+from interp.integrations.fits import RecordedFit
 
 try:
-    from lightning import Callback
-except ModuleNotFoundError:  # the module can be looked at, and its class says what it lacks
-    Callback: Any = object  # type: ignore[no-redef]
+    from lightning.pytorch import Callback, LightningModule, Trainer
+except ImportError as error:
+    raise NotInstalledError(
+        "interp.integrations.lightning needs lightning, which is not installed: pip install "
+        "'grokking-interp[lightning]'."
+    ) from error
 
 __all__ = ["Recorder"]
 
 
-class Recorder(Callback):
-    """Callback that records every update of a Trainer, one for each step of the optimiser.
+class Recorder(RecordedFit, Callback):
+    """Callback that records what a Trainer makes of a LightningModule; arguments are those of `RecordedFit`.
 
-    The training loss is logged as train_loss, and what a validation logs under its names. A Trainer that goes on from
-    its own checkpoint goes on recording with `existing="resume"`.
+    The run has the parameters of the LightningModule under their names in it, such as `model.embed.weight`. Where the
+    module has no `forward` of its own, give one: forward=lambda module, tokens: module.model(tokens).
 
-    Arguments:
-        folder: the run's folder.
-        settings: arguments of `interp.record`, but for model, optimizer, steps and start, which the Trainer has.
+    Logged are the loss of each update, `train_loss` (the sum over accumulated batches of what Lightning divides by
+    their number), and whatever the module logs: by step, by epoch and in validation. The number of updates is
+    Lightning's `global_step`; a module with several optimisers, or several updates in a batch, is refused.
 
-    Raises:
-        NotAvailableError: lightning is not installed.
+    Example:
+        >>> import tempfile, warnings, lightning, interp
+        >>> warnings.simplefilter("ignore")  # Lightning's advice on workers
+        >>> class Line(lightning.LightningModule):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.layer = torch.nn.Linear(2, 1)
+        ...     def training_step(self, batch):
+        ...         return self.layer(batch).square().mean()
+        ...     def configure_optimizers(self):
+        ...         return torch.optim.SGD(self.parameters(), lr=0.1)
+        >>> recorder = Recorder(tempfile.mkdtemp() + "/mine", save="every(2)")
+        >>> quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+        >>> trainer = lightning.Trainer(max_steps=4, callbacks=[recorder], enable_model_summary=False, **quiet)
+        >>> loader = torch.utils.data.DataLoader(torch.eye(2))
+        >>> with recorder:  # doctest: +ELLIPSIS
+        ...     trainer.fit(Line(), loader)
+        >>> recorder.trajectory.steps.tolist(), recorder.trajectory.names
+        ([0, 2, 4], ('layer.weight', 'layer.bias'))
+        >>> interp.measure(recorder.trajectory, ["weight_norm"]).weight_norm.shape
+        (3,)
     """
 
-    def __init__(self, folder: str | Path, **settings: Any) -> None:
-        if Callback is object:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin, where Lightning has restored what it resumes from."""
+        if len(trainer.optimizers) > 1:
             raise NotAvailableError(
-                "This Recorder is a callback of lightning, which is not installed: "
-                "pip install 'grokking-interp[lightning]'."
+                f"The module must have one optimiser to be recorded by a callback; it has {len(trainer.optimizers)}. "
+                "Record such a loop with interp.record, and rec.step() behind each update."
             )
-        super().__init__()
-        self.folder, self._settings = Path(folder), settings
-        self._recorder: recording.Recorder | None = None
+        steps = trainer.estimated_stepping_batches
+        self._losses: list[Tensor] = []
+        self._seen: dict[str, Tensor] = {}
+        self._by_step: set[str] = set()
+        self._fresh(trainer)
+        self._begin(
+            pl_module,
+            next(iter(trainer.optimizers), None),
+            trainer.global_step,
+            int(steps) if 0 < steps < float("inf") else None,
+        )
 
-    @property
-    def trajectory(self) -> Trajectory:
-        """The run so far; see `interp.recording.Recorder.trajectory`."""
-        assert self._recorder is not None, "the Trainer has not begun"
-        return self._recorder.trajectory
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Record the update, if the batch led to one."""
+        if isinstance(outputs, Mapping) and isinstance(outputs.get("loss"), Tensor):
+            self._losses.append(outputs["loss"].detach())
+        scalars = self._fresh(trainer)
+        self._by_step |= scalars.keys()
+        if self._recorder is None or trainer.global_step == self._recorder.now:
+            return
+        loss = {"train_loss": torch.stack(self._losses).sum()} if self._losses else {}
+        self._losses = []
+        self._count(trainer.global_step, {**loss, **scalars})
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Begin, with the weights as they are."""
-        planned = trainer.estimated_stepping_batches
-        begins = {"start": trainer.global_step} if self._settings.get("existing") == "resume" else {}
-        known = {"steps": int(planned)} if 0 < planned < float("inf") else {}
-        optimizer = trainer.optimizers[0] if len(trainer.optimizers) == 1 else None
-        self._recorder = record(self.folder, pl_module, optimizer=optimizer, **{**known, **begins, **self._settings})
-        self._recorder.__enter__()
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what validation gave, which is of the weights as they are now."""
+        if self._is_open:
+            self._log(self._fresh(trainer))
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Count an update, where this batch has led to one: of several that are accumulated, the last."""
-        assert self._recorder is not None
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if trainer.global_step > self._recorder.now:
-            self._recorder.step(**({"train_loss": loss} if isinstance(loss, Tensor) else {}))
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what is known of an epoch alone."""
+        self._log({name: x for name, x in self._fresh(trainer).items() if name not in self._by_step})
 
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Log the numbers that the validation has logged."""
-        numbers = {name: x for name, x in trainer.callback_metrics.items() if isinstance(x, Tensor) and x.numel() == 1}
-        if self._recorder is not None and numbers:
-            self._recorder.log(**numbers)
-
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Complete the run."""
-        self._end(None)
+        self._log({name: x for name, x in self._fresh(trainer).items() if name not in self._by_step})
+        self._end()
 
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Mark the run as interrupted."""
         self._end(exception)
 
-    def _end(self, error: BaseException | None) -> None:
-        if self._recorder is not None:
-            self._recorder.__exit__(type(error) if error else None, error, None)
+    def _fresh(self, trainer: Trainer) -> dict[str, Tensor]:
+        """Numbers that the module has logged since the last look; every rank looks, since Lightning may reduce them."""
+        now = dict(trainer.callback_metrics)
+        seen = {name: x.data_ptr() for name, x in self._seen.items()}  # which no other may have while they are kept
+        self._seen = now
+        return {name: x for name, x in now.items() if x.numel() == 1 and x.data_ptr() != seen.get(name)}

@@ -1,77 +1,105 @@
-"""Recorder as a callback of the Trainer of Hugging Face's `transformers`.
+"""Recorder as a callback of Hugging Face's Trainer (https://huggingface.co/docs/transformers/main_classes/trainer).
 
-from interp.integrations.transformers import Recorder
-
-Trainer(model, arguments, train_dataset=data, callbacks=[Recorder("checkpoints/mine", save="every(10)")]).train()
+with Recorder("checkpoints/mine", task=task, forward=logits) as recorder:
+    transformers.Trainer(model, args, train_dataset=dataset, callbacks=[recorder]).train()
+traj = recorder.trajectory
 """
 
-from pathlib import Path
 from typing import Any
 
-from interp.errors import NotAvailableError
-from interp.recording import record
-from interp.recording import recorder as recording
-from interp.trajectory import Trajectory
+from torch import Tensor, nn
+
+from interp.errors import NotInstalledError
+from interp.integrations.fits import RecordedFit
 
 try:
-    from transformers import TrainerCallback
-except ModuleNotFoundError:  # the module can be looked at, and its class says what it lacks
-    TrainerCallback: Any = object  # type: ignore[no-redef]
+    from accelerate.optimizer import AcceleratedOptimizer
+    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+except ImportError as error:
+    raise NotInstalledError(
+        "interp.integrations.transformers needs transformers and accelerate, which are not installed: pip install "
+        "'grokking-interp[transformers]'."
+    ) from error
 
-__all__ = ["Recorder"]
+__all__ = ["Recorder", "logits"]
+
+UNLOGGED = ("_runtime", "_per_second", "total_flos")
+"""Ends of the names of what the Trainer says of itself and not of the network."""
 
 
-class Recorder(TrainerCallback):
-    """Callback that records every update of a Trainer; what the Trainer logs is logged.
-
-    A run that a Trainer resumes (`resume_from_checkpoint`) goes on with `existing="resume"` at the Trainer's own step.
+def logits(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Logits of a Hugging Face model at every position, as `forward` of the recorder and of `interp.load`.
 
     Arguments:
-        folder: the run's folder.
-        settings: arguments of `interp.record`, but for model, optimizer, steps and start, which the Trainer has.
+        tokens: [batch, pos].
 
-    Raises:
-        NotAvailableError: transformers is not installed.
+    Returns:
+        [batch, pos, d_vocab_out], or [batch, class] of a classifier.
+
+    Example:
+        >>> import torch, transformers
+        >>> config = transformers.GPT2Config(vocab_size=5, n_positions=3, n_embd=4, n_layer=1, n_head=1)
+        >>> logits(transformers.GPT2LMHeadModel(config), torch.tensor([[1, 2, 4]])).shape
+        torch.Size([1, 3, 5])
+    """
+    found: Tensor = model(input_ids=tokens).logits
+    return found
+
+
+class Recorder(RecordedFit, TrainerCallback):
+    """Callback that records what a Trainer makes of a model; arguments are those of `RecordedFit`.
+
+    A model that returns its logits inside an output of the library's is told by `forward=logits` when there is a task.
+
+    Logged is what the Trainer logs, when it does (`logging_steps`), under its names: `loss`, gradient norm and rate at
+    the weights that gave them (a mean over several updates stands at the last of them), `eval_loss` at those that were
+    evaluated. Of an exception in training the Trainer tells no callback: use the recorder as a
+    context manager around `train()` to have the run marked as interrupted and written up to its last step; otherwise it
+    is left as by a killed program.
     """
 
-    def __init__(self, folder: str | Path, **settings: Any) -> None:
-        if TrainerCallback is object:
-            raise NotAvailableError(
-                "This Recorder is a callback of transformers, which is not installed: "
-                "pip install 'grokking-interp[transformers]'."
-            )
-        super().__init__()
-        self.folder, self._settings = Path(folder), settings
-        self._recorder: recording.Recorder | None = None
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        optimizer: Any = None,
+        **told: Any,
+    ) -> None:
+        """Begin, where the Trainer has restored what it resumes from."""
+        assert model is not None
+        optimizer = optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
+        self._begin(model, optimizer, state.global_step, state.max_steps)
 
-    @property
-    def trajectory(self) -> Trajectory:
-        """The run so far; see `interp.recording.Recorder.trajectory`."""
-        assert self._recorder is not None, "the Trainer has not begun"
-        return self._recorder.trajectory
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **told: Any) -> None:
+        """Record the update."""
+        if self._is_open:
+            self._count(state.global_step, {})
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Begin, with the weights as they are."""
-        optimizer = kwargs["optimizer"]
-        if type(optimizer).__module__.startswith("accelerate."):
-            optimizer = optimizer.optimizer
-        begins = {"start": state.global_step} if self._settings.get("existing") == "resume" else {}
-        plan = {"steps": max(int(state.max_steps), 1), **begins, **self._settings}
-        self._recorder = record(self.folder, kwargs["model"], optimizer=optimizer, **plan)
-        self._recorder.__enter__()
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **told: Any,
+    ) -> None:
+        """Log what the Trainer does; its summary ends the run, before the best weights may replace the last."""
+        logs = logs or {}
+        if "train_runtime" in logs:
+            self._end()
+            return
+        is_of_update = "loss" in logs
+        self._log(
+            {
+                name: value
+                for name, value in logs.items()
+                if isinstance(value, int | float) and not name.endswith(UNLOGGED)
+            },
+            before=int(is_of_update),
+        )
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Count an update."""
-        assert self._recorder is not None
-        self._recorder.step()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Log the numbers that the Trainer logs, under their names."""
-        numbers = {name: x for name, x in (logs or {}).items() if isinstance(x, int | float) and name != "step"}
-        if self._recorder is not None and numbers:
-            self._recorder.log(**numbers)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Complete the run."""
-        assert self._recorder is not None
-        self._recorder.__exit__(None, None, None)
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **told: Any) -> None:
+        """Complete the run, if it has not ended."""
+        self._end()

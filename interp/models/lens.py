@@ -15,12 +15,13 @@ at `attn.hook_pattern`, which acts before the values are mixed.
 import contextlib
 import random
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.config import Transformer
 from interp.config.models import Activation
@@ -30,7 +31,7 @@ from interp.models.base import Network
 if TYPE_CHECKING:
     import transformer_lens.model_bridge
 
-__all__ = ["Imported", "from_state_dict", "to_bridge", "to_state_dict"]
+__all__ = ["Imported", "from_state_dict", "lens_names", "to_bridge", "to_state_dict"]
 
 
 class Imported(NamedTuple):
@@ -114,6 +115,43 @@ def to_state_dict(model: Network) -> dict[str, Tensor]:
     return biases | {name: value.detach() for name, value in model.lens_weights().items()}
 
 
+def lens_names(module: nn.Module) -> dict[str, tuple[str, Literal["", "T"]]]:
+    """HookedTransformer's name of each parameter of a bridge, by its own, and "T" where it is stored transposed.
+
+    Tables, MLPs and the unembedding have HookedTransformer's names and shapes; all else (a bridge's attention has its
+    heads in one matrix, HookedTransformer's on an axis of their own) the names of the bridge's state dict.
+
+    Returns:
+        {} for any other module; transformer_lens is not imported to know that.
+
+    Example:
+        >>> from interp.models.transformer import TransformerNetwork
+        >>> config = Transformer(d_model=8, n_heads=2, d_head=4, d_mlp=16)
+        >>> bridge = to_bridge(TransformerNetwork(config, 6, 3, 5, torch.Generator().manual_seed(0)))
+        >>> lens_names(bridge)["unembed._original_component.weight"], lens_names(torch.nn.Linear(2, 2))
+        (('unembed.W_U', 'T'), {})
+    """
+    if "transformer_lens.model_bridge" not in sys.modules:
+        return {}
+    from transformer_lens.model_bridge import TransformerBridge
+
+    if not isinstance(module, TransformerBridge):
+        return {}
+    told = {x.data_ptr(): name for name, x in module.state_dict().items()}
+    found: dict[str, tuple[str, Literal["", "T"]]] = {}
+    for own, parameter in nn.Module.named_parameters(module):
+        name = told.get(parameter.data_ptr(), own)
+        part = re.sub(r"blocks\.\d+\.", "", name)
+        linear = isinstance(module.get_submodule(own.rpartition(".")[0]), nn.Linear)
+        if part in _BRIDGE_NAMES:
+            new = _BRIDGE_NAMES[part]
+            is_matrix = parameter.ndim == 2 and part not in ("embed.weight", "pos_embed.weight")
+            found[own] = name.removesuffix(part) + new, "T" if is_matrix and linear else ""
+        else:
+            found[own] = name, ""
+    return found
+
+
 def from_state_dict(
     state_dict: Mapping[str, Tensor],
     *,
@@ -186,6 +224,17 @@ def from_state_dict(
     return Imported(config, d_vocab, n_ctx, d_vocab_out, {name: state[name] for name in shapes})
 
 
+_BRIDGE_NAMES = {
+    "embed.weight": "embed.W_E",
+    "pos_embed.weight": "pos_embed.W_pos",
+    "mlp.in.weight": "mlp.W_in",
+    "mlp.in.bias": "mlp.b_in",
+    "mlp.out.weight": "mlp.W_out",
+    "mlp.out.bias": "mlp.b_out",
+    "unembed.weight": "unembed.W_U",
+    "unembed.bias": "unembed.b_U",
+}
+"""HookedTransformer's names for a bridge's, within a block or outside of them."""
 _GROUPS = {"attention": ("b_Q", "b_K", "b_V", "b_O"), "mlp": ("b_in", "b_out"), "unembed": ("b_U",)}
 
 

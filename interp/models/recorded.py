@@ -290,9 +290,21 @@ class _Called(nn.Module):
 
 def own_arrays(module: nn.Module) -> dict[str, Tensor]:
     """Parameters, tied ones once, and persistent buffers of a module, by name."""
-    parameters = dict(module.named_parameters())
-    every = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-    return parameters | {name: x for name, x in module.state_dict().items() if name not in every}
+    buffers = {
+        f"{path}.{name}".removeprefix("."): x
+        for path, owner in nn.Module.named_modules(module)
+        for name, x in owner._buffers.items()
+        if x is not None and name not in owner._non_persistent_buffers_set
+    }
+    return {**own_parameters(module), **buffers}
+
+
+def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters of a module, tied ones once, by the paths of the modules that own them.
+
+    A class that tells other names (TransformerBridge) is not asked: functional calls look for the modules.
+    """
+    return dict(nn.Module.named_parameters(module))
 
 
 def unwrapped(module: nn.Module) -> nn.Module:

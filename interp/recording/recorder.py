@@ -26,6 +26,7 @@ from interp.errors import (
     error_line,
 )
 from interp.models.base import Sizes
+from interp.models.lens import lens_names
 from interp.models.recorded import (
     HALVES,
     Forward,
@@ -33,6 +34,7 @@ from interp.models.recorded import (
     StoredModel,
     is_affine,
     own_arrays,
+    own_parameters,
     unwrapped,
 )
 from interp.recording.optimizers import as_array, described, load_state, state_arrays
@@ -90,6 +92,7 @@ def record(
             updates, spectra and principal components of the weights alone are measured.
         names: stored names of parameters, by their own: {"tok.weight": "embed.W_E"} is the table of embeddings,
             {"head.weight": ("unembed.W_U", "T")} the matrix that gives the logits, transposed, as [d, d_vocab_out].
+            Those of a TransformerBridge come by themselves, and parameters named as HookedTransformer's need none.
         forward: function (model, tokens) -> logits; None: the model's own call.
         neurons: path of the module whose output is the last hidden layer behind its non-linearity, such as
             "blocks.0.mlp.act"; "head:input" is the input of the module `head`.
@@ -99,7 +102,7 @@ def record(
             state into model, optimiser and torch's generators, and drops what lies behind it: the loop goes on at
             `rec.start`.
         start: with "resume", the step at which a loop goes on that has restored its model itself; the stored weights of
-            that step must be those of the model.
+            that step must be those of the model. Where the folder holds no run, it begins there.
 
     Raises:
         InvalidArgumentError, UnknownNameError: an argument has no meaning; nothing is written.
@@ -156,14 +159,14 @@ class Recorder:
             )
         self.folder, self.start, self.now = folder, 0, 0
         self._model, self._optimizer, self._forward, self._neurons = unwrapped(model), optimizer, forward, neurons
-        self._names = _checked_names(names or {}, self._model)
+        self._names = _checked_names({**lens_names(self._model), **(names or {})}, self._model)
         self._shapes = {name: tuple(x.shape) for name, x in _parameters(self._model).items()}
         self._buffers = {name: _owner(self._model, name) for name in _buffers(self._model)}
         self._is_writer = not torch.distributed.is_available() or (
             not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
         )
         self._writer: RunWriter | None = None
-        self._stored_at = -1
+        self._stored_at = self._state_at = -1
         self._scalars: list[tuple[int, dict[str, Any]]] = []
         self._diverged = False
         if not self._shapes:
@@ -250,7 +253,8 @@ class Recorder:
         if there and self._existing == "overwrite":
             RunWriter.open(self.folder).close()  # raises where another process is writing
             delete_run(self.folder)
-        if there and self._existing == "resume":
+        resumes = there and self._existing == "resume"
+        if resumes:
             self._writer = RunWriter.open(self.folder)
             try:
                 self._resume(about)
@@ -259,7 +263,8 @@ class Recorder:
                 raise
         else:
             self._writer = RunWriter.create(self.folder, about)
-        if self.now == 0 and self._stored_at < 0:
+            self.start = self.now = self._given_start or 0
+        if self._stored_at < 0 and (self.now == 0 or not resumes):
             self._store()
             if self._optimizer is not None:
                 self._save_state()
@@ -278,7 +283,7 @@ class Recorder:
             StoreError: an earlier step could not be written.
         """
         if scalars:
-            self._log(self.now, scalars)
+            self.log_at(self.now, **scalars)
         self.now += 1
         if self._writer is None:
             return
@@ -293,16 +298,17 @@ class Recorder:
         Raises:
             InvalidArgumentError: one of them is no number.
         """
-        self._log(self.now, scalars)
+        self.log_at(self.now, **scalars)
 
-    def _log(self, step: int, scalars: Mapping[str, Any]) -> None:
+    def log_at(self, at: int, /, **scalars: float | Tensor) -> None:
+        """Log numbers that belong to the weights of step `at`, which may lie behind: see `log`."""
         if self._writer is None:
             return
         found = {name: _number(name, value) for name, value in scalars.items()}
         if self._device.type == "cpu":
-            self._writer.log({"step": step, **{name: float(value) for name, value in found.items()}})
+            self._writer.log({"step": at, **{name: float(value) for name, value in found.items()}})
             return
-        self._scalars.append((step, found))
+        self._scalars.append((at, found))
         if len(self._scalars) >= WAITING:
             self._fetch()
 
@@ -379,8 +385,9 @@ class Recorder:
         if taken is None or self._writer is None or self._diverged:
             return
         step, arrays = taken
+        trained = {self._stored_name(name) for name in self._shapes}  # and no buffers, such as a mask of -inf
         for name, array in arrays.items():
-            if array.dtype.kind in "fc" and not np.isfinite(array).all():
+            if name in trained and array.dtype.kind in "fc" and not np.isfinite(array).all():
                 self._diverged = True
                 about = {"step": step, "what": f"a weight of `{name}`"}
                 self._writer.replace_run({**self._writer.run, "diverged": about})
@@ -409,7 +416,7 @@ class Recorder:
         weights = {f"model/{self._stored_name(name)}": as_array(x) for name, x in self._turned().items()}
         for at, generator in enumerate(_generators()):
             arrays[f"rng/{at}"] = generator.numpy()
-        last = self._horizon
+        last, self._state_at = self._horizon, self.now
         self._writer.save_state(
             self.now, {**weights, **arrays}, {"step": str(self.now), **words}, keep=lambda s: self._states.at(s, last)
         )
@@ -429,7 +436,7 @@ class Recorder:
             self._store()
         self._hand_over()
         self._fetch()
-        if self._optimizer is not None and self.now > self.start:
+        if self._optimizer is not None and self.now > max(self.start, self._state_at):  # generators go on in the loop
             self._save_state()
         config = {**self._writer.run["config"], "steps": max(self.now, 1)}
         self._writer.replace_run({**self._writer.run, "config": config}, complete=not self._diverged)
@@ -657,7 +664,7 @@ def _checked_names(
 
 def _parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters by name, tied ones once, without the prefixes of compiled submodules."""
-    return {name.replace("_orig_mod.", ""): parameter for name, parameter in model.named_parameters()}
+    return {name.replace("_orig_mod.", ""): parameter for name, parameter in own_parameters(model).items()}
 
 
 def _buffers(model: nn.Module) -> list[str]:
