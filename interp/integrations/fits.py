@@ -129,7 +129,7 @@ class RecordedFit:
 
     def _log(self, scalars: Mapping[str, Any], before: int = 0) -> None:
         """Log numbers at the present step, or so many `before`."""
-        if self._is_open and self._recorder is not None:
+        if self._is_open and self._recorder is not None and scalars:
             self._recorder.log_at(max(self._recorder.now - before, 0), **_numbers(scalars))
 
     def _end(self, error: BaseException | None = None) -> None:

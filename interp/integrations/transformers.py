@@ -53,9 +53,9 @@ class Recorder(RecordedFit, TrainerCallback):
 
     Logged is what the Trainer logs, when it does (`logging_steps`), under its names: `loss`, gradient norm and rate at
     the weights that gave them (a mean over several updates stands at the last of them), `eval_loss` at those that were
-    evaluated. Of an exception in training the Trainer tells no callback: use the recorder as a
-    context manager around `train()` to have the run marked as interrupted and written up to its last step; otherwise it
-    is left as by a killed program.
+    evaluated. Of an exception in training the Trainer tells no callback: use the recorder as a context manager around
+    `train()` to have the run marked as interrupted and written up to its last step; otherwise it is left as by a killed
+    program.
     """
 
     def on_train_begin(
