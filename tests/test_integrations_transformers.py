@@ -189,12 +189,18 @@ def test_interruption_that_no_one_told_is_told_when_training_begins_again(tmp_pa
 
 
 def test_last_weights_are_stored_where_the_trainer_goes_back_to_its_best(tmp_path):
+    class Stop(transformers.TrainerCallback):  # before the planned end, at a step that is not due
+        def on_step_end(self, args, state, control, **told):
+            control.should_training_stop = state.global_step == 10
+
     losses = iter([1.0, 2.0])
     model, recorder = made(), Recorder(tmp_path / "mine", save="every(4)")
     training = trainer(
         model,
         tmp_path,
         recorder,
+        Stop(),
+        max_steps=20,
         eval_strategy="steps",
         eval_steps=5,
         save_strategy="steps",
@@ -207,7 +213,9 @@ def test_last_weights_are_stored_where_the_trainer_goes_back_to_its_best(tmp_pat
     training.train()
     assert training.state.best_global_step == 5
     last = Recorder(tmp_path / "last", save="every(4)")
-    trainer(plain := made(), tmp_path / "plain", last, eval_strategy="steps", eval_steps=5).train()
+    trainer(
+        plain := made(), tmp_path / "plain", last, Stop(), max_steps=20, eval_strategy="steps", eval_steps=5
+    ).train()
     assert recorder.trajectory.steps.tolist() == [0, 4, 8, 10]
     assert recorder.trajectory.fingerprints() == last.trajectory.fingerprints()
     assert not equal(model, plain)
