@@ -92,6 +92,14 @@ def test_a_complete_run_with_a_full_state_from_elsewhere_is_not_ok(whole, other,
         interp.replay(traj, 30, 40)
 
 
+def test_a_full_state_in_the_name_of_an_earlier_one_is_still_named_when_the_run_is_done(whole, tmp_path):
+    """A later one that was renamed follows metrics that are dropped on resuming; it must not be dropped with them."""
+    traj = unfinished(whole.config, tmp_path)
+    os.replace(state(traj, 30), state(traj, 10))
+    done = interp.resume(traj.folder, device="cpu")
+    assert "00000010.safetensors holds step 30" in " ".join(done.verify().errors)
+
+
 def test_segments_and_descriptions_from_elsewhere_are_noticed(whole, other, tmp_path):
     traj = interp.load(shutil.copytree(whole.folder, tmp_path / "run"))
     shutil.copy(other.folder / "run.json", traj.folder)

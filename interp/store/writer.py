@@ -287,7 +287,7 @@ class RunWriter:
         states = [
             state
             for (of,), state in listing(self.folder / "state", r"(\d{8,})\.safetensors")
-            if of > step or _metrics_followed(state) > unchanged
+            if of > step or self._metrics_followed(state, of) > unchanged
         ]
         if not all(keeps) or states:
             self._reopen()
@@ -395,6 +395,17 @@ class RunWriter:
                 with naming(longer):
                     longer.unlink()
 
+    def _metrics_followed(self, state: Path, step: int) -> int:
+        """Bytes of metrics that a full state follows; 0 where its file does not say, or is damaged.
+
+        One that was renamed or is of another run says nothing of this step: it stays, for `verify` to name it.
+        """
+        with suppress(CorruptRunError):
+            file = SealedFile(state)
+            file.require_bound(self._identity, step, step, is_state=True)
+            return file.follows.metrics_bytes if file.follows else 0
+        return 0
+
     def _holdings(self) -> Holdings:
         """Inventory of all committed files."""
         states = listing(self.folder / "state", r"(\d{8,})\.safetensors")
@@ -479,11 +490,3 @@ class RunWriter:
                 self._logged_bytes += len(data)
         except BaseException as error:
             self._failure = error
-
-
-def _metrics_followed(state: Path) -> int:
-    """Bytes of metrics that a full state follows; 0 where its file does not say, or is damaged."""
-    with suppress(CorruptRunError):
-        follows = SealedFile(state).follows
-        return follows.metrics_bytes if follows else 0
-    return 0
