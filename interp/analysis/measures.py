@@ -133,8 +133,8 @@ def measure(
     attrs: dict[str, Any] = {"run": traj.folder.name, "p": context.p, "cyclic": int(cyclic)}
     if not traj.task.held_out:  # as of some imported runs: then all inputs are both, and no number is a test's
         attrs["held_out"] = 0
-    if "counts" in traj.run.get("import", {}):  # imported without steps: places in the order of the checkpoints
-        attrs["counts"] = traj.run["import"]["counts"]
+    if traj.kind.counts != "steps":  # imported without steps: places in the order of the checkpoints
+        attrs["counts"] = traj.kind.counts
     if any("frequency" in item.dims for item in chosen):
         attrs["basis"] = context.basis
     if context.given_keys is not None:

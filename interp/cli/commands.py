@@ -4,6 +4,7 @@ Heavy libraries are imported inside the calls, so that `--help` is quick.
 """
 
 import contextlib
+import inspect
 import re
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import AvoidSubcommands, Positional, arg
 
+from interp.cli.modules import attribute_of, import_module
 from interp.cli.printing import (
     as_csv,
     as_table,
@@ -34,8 +36,6 @@ from interp.errors import (
     InterpError,
     NotImportedError,
     StoreError,
-    UnknownNameError,
-    did_you_mean,
     error_line,
     printable,
 )
@@ -270,6 +270,28 @@ class Import:
         str | None,
         arg(metavar="N,N,...", help="updates that the checkpoints have seen, in order, where the files do not say"),
     ] = None
+    model: Annotated[
+        str | None,
+        arg(
+            metavar="MODULE:NET",
+            help="a network of your own that the files are state dicts of, by a class or function without arguments: "
+            "the module is imported, and each checkpoint loaded into it, strictly; --names are as in interp.record",
+        ),
+    ] = None
+    task: Annotated[
+        str | None,
+        arg(
+            metavar="MODULE:TASK",
+            help="with --model, its inputs, answers and split, such as an interp.tasks.table; or --set task.p=97 "
+            "task.operation=add; without either, weights alone are measured",
+        ),
+    ] = None
+    forward: Annotated[
+        str | None, arg(metavar="MODULE:FUNCTION", help="with --model, the function (model, tokens) that gives logits")
+    ] = None
+    neurons: Annotated[
+        str, arg(metavar="PATH", help="with --model, the last hidden layer, such as blocks.0.mlp.act, or head:input")
+    ] = ""
     names: Annotated[
         Path | None,
         arg(
@@ -290,6 +312,8 @@ class Import:
 
         if self.format is not None and self.as_ is not None:
             raise ConfigError("`--as` says the model and `--format` the layout of the files: give one of them.")
+        if self.model is not None and (self.as_ or self.format):
+            raise ConfigError("`--model` is a network of your own: leave out `--as` and `--format`.")
         assume: dict[str, Any] = {}
         for flag, words in [*(("--assume", one) for one in self.assume), *(("--set", one) for one in self.set)]:
             name, equals, value = words.partition("=")
@@ -301,6 +325,10 @@ class Import:
             "assume": assume,
             "steps": None if self.steps is None else _whole_numbers("--steps", self.steps),
             "names": None if self.names is None else _json_object("--names", self.names),
+            "model": _made("--model", self.model),
+            "task": _made("--task", self.task),
+            "forward": _imported("--forward", self.forward),
+            "neurons": self.neurons,
         }
         if self.dry_run:
             plan = plan_import(self.path, **options)
@@ -308,17 +336,22 @@ class Import:
             print("Nothing is written; without --dry-run the import would be:")
         else:
             traj = import_checkpoints(self.path, self.into, **options, progress=True)
-            found, config, steps = traj.run["import"], traj.config, tuple(map(int, traj.steps))
+            found = traj.run["import"] if self.model is None else traj.run["record"]["files"]
+            config, steps = traj.config, tuple(map(int, traj.steps))
             print(f"Run:       {traj.folder}")
         print(f"Format:    {found['format']}")
-        print(f"Operation: {config.task.operation}, {found['operation']}")
-        print(f"Split:     {found['split_origin']}")
+        if self.model is None:
+            print(f"Operation: {config.task.operation}, {found['operation']}")
+            print(f"Split:     {found['split_origin']}")
+        else:
+            print(f"Task:      {found['task']}")
         shown = ", ".join(map(str, steps[:8]))
         print(f"{found.get('counts', 'steps').capitalize() + ':':10} {shown}{', ...' if len(steps) > 8 else ''}")
         for line in found.get("said", ()):
             print(f"Noted:     {line}")
         print(f"Assumed:   {', '.join(found['assumed']) or 'nothing'}")
-        print(f"Proof:     {found['proof']['verdict']}")
+        if self.model is None:
+            print(f"Proof:     {found['proof']['verdict']}")
         if not self.dry_run:
             print(f"On disk:   {size_on_disk(traj)}")
             print(f"Report:    interp report {traj.folder}")
@@ -363,7 +396,7 @@ class Measure:
             )
         _require_writable(self.output, ".csv", ".nc")
         traj = load(self.run)
-        names = [_of_module(name) if ":" in name else name for name in self.names]
+        names = [attribute_of(name) if ":" in name else name for name in self.names]
         over_step = [name for name in names if name not in MEASURES or MEASURES[name].dims == ("step",)]
         no_rows = ConfigError("A .csv file holds measures over step only, and none of these is one; write a .nc file.")
         if self.output and self.output.suffix == ".csv" and names and not over_step:
@@ -711,7 +744,7 @@ class Report:
         from interp.trajectory import load
 
         _require_writable(self.output, ".html", ".htm")
-        panels = [_of_module(name) if ":" in name else name for name in self.panels]
+        panels = [attribute_of(name) if ":" in name else name for name in self.panels]
         summarise(load(self.run), self.output, panels, _key_set(self.keys))
 
 
@@ -876,18 +909,29 @@ def _whole_numbers(flag: str, text: str) -> list[int]:
         raise ConfigError(f"`{flag}` must be whole numbers with commas, such as 0,500,1000; got {text}.") from None
 
 
-def _of_module(name: str) -> Any:
-    """A measure, function or panel of the user's, MODULE:NAME; its module is one that `--import` has imported."""
-    module, _, attribute = name.partition(":")
-    if module not in sys.modules:
-        raise UnknownNameError(
-            f"`{name}` must be MODULE:NAME of an imported module: `interp --import {module} ...` imports it."
-        )
-    offered = vars(sys.modules[module])
-    if attribute not in offered:
-        public = [one for one in offered if not one.startswith("_")]
-        raise UnknownNameError(f"`{module}` has no `{attribute}`. {did_you_mean(attribute, public)}")
-    return offered[attribute]
+def _imported(flag: str, name: str | None) -> Any:
+    """Value that a flag names as MODULE:NAME, whose module it imports; None where the flag is not given."""
+    if name is None:
+        return None
+    module, colon, attribute = name.partition(":")
+    if not (colon and attribute):
+        raise ConfigError(f"`{flag}` must be MODULE:NAME, such as my_module:MyNet; got {name}.")
+    import_module(flag, module)
+    return attribute_of(name)
+
+
+def _made(flag: str, name: str | None) -> Any:
+    """Value that a flag names as MODULE:NAME; a class or function is called without arguments."""
+    found = _imported(flag, name)
+    if not (inspect.isclass(found) or inspect.isfunction(found)):
+        return found
+    try:
+        return found()
+    except Exception as error:  # whatever a user's code does
+        reason = f"{type(error).__name__}: {error_line(error)}"
+        raise ConfigError(
+            f"`{flag}` {name} must be made without arguments; it raised {reason}. Name a function that makes it."
+        ) from error
 
 
 def _run_at_step(words: str) -> tuple[str, int | None]:

@@ -5,19 +5,18 @@ tyro turns the fields of a command into flags; the flags of `interp train RECIPE
 
 import contextlib
 import dataclasses
-import importlib
 import io
 import re
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from interp.cli.commands import COMMANDS, Train
+from interp.cli.modules import import_module
 from interp.config import SGD, Adam, AdamW, Muon, RunConfig, recipes
 from interp.config.schedule import Schedule, parse_schedule
 from interp.errors import ConfigError, UnknownNameError, did_you_mean
@@ -66,21 +65,8 @@ def import_modules(words: list[str]) -> list[str]:
             modules.append(module if equals else next(following, ""))
         else:
             left.append(word)
-    if modules and "" not in sys.path:
-        sys.path.insert(0, "")
     for module in modules:
-        if not module:
-            raise ConfigError("`--import` needs the name of a module, such as my_package.my_task.")
-        if "/" in module or module.endswith(".py"):
-            raise ConfigError(
-                f"`--import` needs the name of a module, not a path; got {module}. "
-                f"Write `--import {Path(module).stem}` in its folder."
-            )
-        try:
-            importlib.import_module(module)
-        except (Exception, SystemExit) as error:  # whatever a user's module does when it is imported
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise ConfigError(f"`--import` {module} failed: {reason}") from error
+        import_module("--import", module)
     return left
 
 

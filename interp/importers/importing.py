@@ -1,5 +1,6 @@
 """Import of foreign checkpoints into a run folder."""
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -12,19 +13,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from interp.config import RunConfig
-from interp.errors import ConfigError, ForeignFormatError, InterpError, RunExistsError, RunLockedError
+from interp.config import RunConfig, TaskConfig
+from interp.errors import (
+    ConfigError,
+    ForeignFormatError,
+    InterpError,
+    InvalidArgumentError,
+    NotAvailableError,
+    RunExistsError,
+    RunLockedError,
+)
 from interp.importers.files import Dump, digest_of, read_dump, with_steps
 from interp.importers.layouts import detect
+from interp.importers.modules import ModuleFit, OwnModule, fit_files
 from interp.importers.proof import Proof
 from interp.importers.reading import ImportedRun, NotFiniteError, kept_steps, left_out, read_run
 from interp.importers.sources import Sources, find_sources
 from interp.importers.states import Names, Renaming
+from interp.models import Forward
+from interp.models.recorded import unwrapped
 from interp.store import RunWriter
-from interp.store.opening import delete_run
+from interp.store.opening import delete_run, is_there
+from interp.tasks import Examples
 from interp.tasks.base import packed
 from interp.trajectory import Trajectory
 
@@ -42,6 +55,10 @@ def import_checkpoints(
     assume: Mapping[str, Any] | None = None,
     steps: Sequence[int] | None = None,
     names: Names | None = None,
+    model: nn.Module | None = None,
+    task: Examples | TaskConfig | None = None,
+    forward: Forward | None = None,
+    neurons: str = "",
     progress: bool = False,
 ) -> Trajectory:
     """Foreign checkpoints as a trajectory, stored in `root/<task>-<model>-imported-<digest>`.
@@ -61,6 +78,10 @@ def import_checkpoints(
     Where the split is not known, all pairs are both train and test pairs, and `traj.task.held_out` is false: no metric
     is a test metric.
 
+    With `model`, a network of the class whose state dicts the files hold, no layout is recognised: each checkpoint goes
+    into a copy of it, strictly (a prefix of all names is taken off), and is stored as `interp.record` stores it. What
+    is found and assumed is in `traj.run["record"]["files"]`; `interp.load(folder, model=...)` opens the run again.
+
     Arguments:
         path: a file, or a folder with a file per checkpoint.
         root: folder of runs.
@@ -72,7 +93,13 @@ def import_checkpoints(
         steps: updates that the checkpoints have seen, in their order, where the files do not say. Without them the
             checkpoints of a bare list are numbered 0, 1, 2, ..., and reports speak of checkpoints, not of steps.
         names: names of this package's parameters by the entries of the files, for networks whose names are their own:
-            {"tok.weight": "embed.W_E", "head.weight": ("unembed.W_U", "T")}; "T" transposes, None leaves out.
+            {"tok.weight": "embed.W_E", "head.weight": ("unembed.W_U", "T")}; "T" transposes, None leaves out. With
+            `model`, stored names by the module's own, as in `interp.record`.
+        model: a network of your own, of the class that was trained, with any weights; it is copied.
+        task: with `model`, inputs, answers and split, as in `interp.record`; None: that of `assume` "task.FIELD", or
+            none, and measures of the weights alone apply.
+        forward: with `model` and a task, function (model, tokens) -> logits; None: the model's own call.
+        neurons: with `model` and a task, path of the module of the last hidden layer, as in `interp.record`.
         progress: show a progress bar.
 
     Raises:
@@ -81,6 +108,8 @@ def import_checkpoints(
             is complex, NaN or infinite, or it does not reproduce its own losses.
         ConfigError: `assume` names no field of the config, or breaks a rule of it, or numbers files without numbers.
         RunLockedError: another process is importing these files.
+        InvalidArgumentError, UnknownNameError: `model` does not fit `task`, `names`, `forward` or `neurons`, or these
+            are given without it.
 
     Example:
         >>> import tempfile
@@ -91,9 +120,20 @@ def import_checkpoints(
         >>> traj = import_checkpoints(folder / "model.pt", root=folder)
         >>> traj.names, traj.model()(traj.task.tokens[:1]).flatten().tolist()  # each neuron is 8, each logit 8 * 8
         (('blocks.0.mlp.W_in', 'embed.W_E', 'embed_b.W_E', 'unembed.W_U'), [64.0, 64.0, 64.0, 64.0, 64.0])
+
+        >>> net = nn.Linear(3, 2)
+        >>> for epoch in (10, 20):
+        ...     torch.save({"model": net.state_dict()}, folder / f"epoch_{epoch}.pt")
+        >>> (folder / "model.pt").unlink()
+        >>> traj = import_checkpoints(folder, root=folder, model=nn.Linear(3, 2), names={"weight": "unembed.W_U"})
+        >>> traj.names, traj.steps.tolist()
+        (('unembed.W_U', 'bias'), [10, 20])
     """
     path, root = Path(path), Path(root)
     assume = dict(assume or {})
+    own = _own(model, task, forward, neurons, format)
+    if own is not None:
+        return _import_own(path, root, own, assume, steps, names or {}, progress)
     sources, sha256, key = _identified(path, assume, steps, names)
     for folder in root.glob(f"*-imported-{key}"):
         if (folder / "run.json").exists():
@@ -122,7 +162,8 @@ class ImportPlan:
     steps: tuple[int, ...]
     """Steps that would be stored."""
     found: Mapping[str, Any]
-    """Record of what is found, assumed and proven: `traj.run["import"]` of the import."""
+    """Record of what is found, assumed and proven: `traj.run["import"]` of the import, or with `model`
+    `traj.run["record"]["files"]`."""
 
 
 def plan_import(
@@ -132,6 +173,10 @@ def plan_import(
     assume: Mapping[str, Any] | None = None,
     steps: Sequence[int] | None = None,
     names: Names | None = None,
+    model: nn.Module | None = None,
+    task: Examples | TaskConfig | None = None,
+    forward: Forward | None = None,
+    neurons: str = "",
 ) -> ImportPlan:
     """The import that `import_checkpoints` would make of the files, with all its reasons; nothing is written.
 
@@ -150,6 +195,16 @@ def plan_import(
         ('linear-layers', 5, (1,), 'one-hot')
     """
     path, assume = Path(path), dict(assume or {})
+    own = _own(model, task, forward, neurons, format)
+    if own is not None:
+        sources, sha256, _ = _identified(path, assume, steps, names, own)
+        fit, about = _fitted(path, sources, sha256, own, assume, steps, names or {})
+        with _named(path):
+            recorder = fit.recorder(Path(path.name), about)
+            behind, broken = fit.each(lambda step: None, recorder.now)
+        stored = (recorder.now, *behind)
+        said = [*recorder.files["said"], *broken]
+        return ImportPlan(kept_steps(recorder.config, stored), stored, {**recorder.files, "said": said})
     sources, sha256, _ = _identified(path, assume, steps, names)
     run, source = _read(path, sources, sha256, format, assume, steps, names)
     kept, broken = list[int](), list[str]()
@@ -164,8 +219,93 @@ def plan_import(
     return ImportPlan(kept_steps(run.config, kept), tuple(kept), {**found, "said": [*found["said"], *broken]})
 
 
+def _own(
+    model: nn.Module | None,
+    task: Examples | TaskConfig | None,
+    forward: Forward | None,
+    neurons: str,
+    format: str | None,
+) -> OwnModule | None:
+    """The user's module with what is said of it; None where the layout is to be recognised."""
+    if model is not None:
+        if format is not None:
+            raise ConfigError("`format` names a layout, and `model` a network of your own: give one of them.")
+        if not isinstance(model, nn.Module):
+            raise InvalidArgumentError(f"`model` must be a torch.nn.Module; got a {type(model).__name__}.")
+        return OwnModule(model, task, forward, neurons)
+    given = [name for name, x in (("task", task), ("forward", forward), ("neurons", neurons or None)) if x is not None]
+    if given:
+        raise ConfigError(f"`{given[0]}` must come with `model`, a network of your own; got none.")
+    return None
+
+
+def _import_own(
+    path: Path,
+    root: Path,
+    own: OwnModule,
+    assume: Mapping[str, Any],
+    steps: Sequence[int] | None,
+    names: Names,
+    progress: bool,
+) -> Trajectory:
+    """The trajectory of a user's own module, whose weights files hold: recorded from them, or from an earlier time."""
+    sources, sha256, key = _identified(path, assume, steps, names, own)
+    folder = root / f"{type(unwrapped(own.module)).__name__.lower()}-imported-{key}"
+    if is_there(folder / "run.json"):
+        with contextlib.suppress(NotAvailableError):  # the module has changed since
+            done = Trajectory(folder, model=own.module, forward=own.forward)
+            if done.complete and not done.problems:
+                return done
+        RunWriter.open(folder).close()  # raises where another process is writing
+        delete_run(folder)
+    fit, source = _fitted(path, sources, sha256, own, assume, steps, names)
+    with _named(path):
+        recorder = fit.recorder(folder, source)
+    bar = tqdm(total=len(fit.steps), unit="checkpoint", disable=not progress, dynamic_ncols=True)
+    try:
+        with _named(path), bar, recorder:
+
+            def take(step: int) -> None:
+                recorder.arrive(step)
+                bar.update()
+
+            kept, broken = fit.each(take, recorder.now)
+        if broken:  # the schedule is that of the steps that are there
+            config = kept_steps(recorder.config, (recorder.start, *kept))
+            files = {**recorder.files, "said": [*recorder.files["said"], *broken]}
+            with RunWriter.open(folder) as writer:
+                record = {**writer.run["record"], "files": files}
+                writer.replace_run({**writer.run, "config": config.to_dict(), "record": record}, complete=True)
+    except (RunExistsError, RunLockedError):  # the folder is another process's, which imports the same files
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return Trajectory(folder, model=own.module, forward=own.forward)
+
+
+def _fitted(
+    path: Path,
+    sources: Sources,
+    sha256: str,
+    own: OwnModule,
+    assume: Mapping[str, Any],
+    steps: Sequence[int] | None,
+    names: Names,
+) -> tuple[ModuleFit, dict[str, Any]]:
+    """The files as weights of a user's module, and what is said of the files."""
+    with _named(path):
+        fit = fit_files(with_steps(read_dump(sources), steps), own, names, assume, steps is not None)
+    named = f"the module {own.name}"
+    return fit, {"from": path.name, "files": len(sources.files), "sha256": sha256, "format": named}
+
+
 def _identified(
-    path: Path, assume: Mapping[str, Any], steps: Sequence[int] | None, names: Names | None
+    path: Path,
+    assume: Mapping[str, Any],
+    steps: Sequence[int] | None,
+    names: Names | None,
+    own: OwnModule | None = None,
 ) -> tuple[Sources, str, str]:
     """The files, their digest, and a key of them with what the user says of them."""
     with _named(path):
@@ -174,6 +314,8 @@ def _identified(
     said: list[Any] = [sha256, assume]
     if steps is not None or names:
         said += [None if steps is None else list(steps), dict(names or {})]
+    if own is not None:
+        said += [own.key()]
     return sources, sha256, hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 

@@ -22,7 +22,17 @@ from interp.importers.states import Cleaning, Renaming
 from interp.models import Network, build_model
 from interp.tasks import Examples, build_task
 
-__all__ = ["CheckpointReader", "ImportedRun", "NotFiniteError", "kept_steps", "left_out", "read_run"]
+__all__ = [
+    "CheckpointReader",
+    "ImportedRun",
+    "NotFiniteError",
+    "assumed_updates",
+    "kept_steps",
+    "left_out",
+    "read_run",
+    "schedule_of",
+    "steps_of",
+]
 
 NUMBERINGS = ("updates", "indices")
 """Meanings of a checkpoint's number n: it has seen n updates, or n + 1 (n is the index of the last update)."""
@@ -158,7 +168,7 @@ def read_run(
     epochs = [checkpoint.epoch for checkpoint in dump.checkpoints]
 
     script = layout.script if dump.script is None else dump.script
-    updates = _assumed_updates(assume["steps"], epochs) if "steps" in assume else int(bool(script))
+    updates = assumed_updates(assume["steps"], epochs) if "steps" in assume else int(bool(script))
     unproven = prove([], {}, updates=updates, tests_after_update=layout.tests_after_update)
 
     def prove_with(examples: Examples) -> Proof:
@@ -214,7 +224,7 @@ def read_run(
         n, n_train = int((found.examples.train | found.examples.test).sum()), int(found.examples.train.sum())
         share = min(max(n_train, 1), n - 1) / n if found.origin.startswith("stored") else task.train_fraction
         task = task.replace({"split": "stored", "train_fraction": share})
-    steps, assumed_steps = _steps(dump, proof, script, given or "steps" in assume)
+    steps, assumed_steps = steps_of(dump, proof, script, given or "steps" in assume)
     changes: dict[str, Any] = {"task": task}
     if config.model.init_stream == "split" and task.split != "torch-randperm":
         changes["model.init_stream"] = "seed"
@@ -258,7 +268,7 @@ def left_out(error: NotFiniteError) -> str:
     return f"left out: {error}"
 
 
-def _steps(dump: Dump, proof: Proof, script: str, given: bool) -> tuple[tuple[int, ...], list[str]]:
+def steps_of(dump: Dump, proof: Proof, script: str, given: bool) -> tuple[tuple[int, ...], list[str]]:
     """Updates that each checkpoint has seen, and assumptions about them unless the user has `given` the numbering."""
     epochs = [checkpoint.epoch for checkpoint in dump.checkpoints]
     seen = [checkpoint.updates for checkpoint in dump.checkpoints]
@@ -283,7 +293,7 @@ def _steps(dump: Dump, proof: Proof, script: str, given: bool) -> tuple[tuple[in
     return steps, assumed
 
 
-def _assumed_updates(numbering: object, epochs: Sequence[int | None]) -> int:
+def assumed_updates(numbering: object, epochs: Sequence[int | None]) -> int:
     """Updates minus number of a checkpoint, by the user's `numbering`."""
     if numbering not in NUMBERINGS:
         raise ConfigError(
@@ -338,10 +348,11 @@ def _operations(task: Modular, outputs: Outputs, source: str) -> tuple[str, list
 
 def kept_steps(config: RunConfig, steps: Sequence[int]) -> RunConfig:
     """The run with weights of these steps."""
-    return config.replace({"steps": max(1, steps[-1]), "save": Save(weights=_schedule(steps))})
+    return config.replace({"steps": max(1, steps[-1]), "save": Save(weights=schedule_of(steps))})
 
 
-def _schedule(steps: Sequence[int]) -> Schedule:
+def schedule_of(steps: Sequence[int]) -> Schedule:
+    """Shortest schedule of these steps."""
     gaps = set(np.diff(steps).tolist())
     even = len(gaps) == 1 and steps[0] % min(gaps) == 0
     return Every(min(gaps)) if even else Steps(tuple(steps))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from torch import Tensor
 
 from interp.errors import ConfigError, ForeignFormatError, did_you_mean
 
-__all__ = ["Cleaning", "Names", "Renaming", "State", "cleanings", "find_state"]
+__all__ = ["Cleaning", "Names", "Renaming", "State", "cleanings", "find_state", "unwrapped_names"]
 
+X = TypeVar("X")
 State = Mapping[str, Tensor]
 Names = Mapping[str, str | Sequence[str] | None]
 """Names of this package by those of a file: a name, a pair of a name and "T" to transpose, or None to leave out."""
@@ -153,7 +154,7 @@ class Renaming:
             ForeignFormatError: an entry is not there, or is no matrix and to be transposed.
             ConfigError: a new name is not written as one.
         """
-        out = dict(_unwrapped(state) if self.names else state)
+        out = dict(unwrapped_names(state) if self.names else state)
         for own, target in self.names.items():
             found = [name for name in out if name == own] or [name for name in out if name.endswith(f".{own}")]
             if len(found) != 1:
@@ -200,7 +201,7 @@ class Cleaning:
         Raises:
             ForeignFormatError: an alias differs from the entry that it equalled before.
         """
-        inside = _inside(_unwrapped(state), self.prefix)
+        inside = _inside(unwrapped_names(state), self.prefix)
         for alias, name in self.aliases.items():
             if alias in inside and not (name in inside and torch.equal(inside[alias], inside[name])):
                 raise ForeignFormatError(
@@ -237,12 +238,12 @@ def cleanings(state: State, knows: Callable[[str], bool]) -> Iterator[tuple[Clea
         >>> [sorted(rest) for _, rest in cleanings(wrapped, lambda name: name == "W")]
         [['net.V', 'net.W'], ['V', 'W']]
     """
-    inside = _unwrapped(state)
+    inside = unwrapped_names(state)
     wrapped = inside.keys() != state.keys()
     prefix = ""
     for _ in range(DEPTH):
         aliases, buffers = _spare(inside, knows)
-        outside = tuple(name for name in _unwrapped(state) if not name.startswith(prefix))
+        outside = tuple(name for name in unwrapped_names(state) if not name.startswith(prefix))
         cleaning = Cleaning(prefix, wrapped, aliases, buffers, outside)
         yield cleaning, {name: x for name, x in inside.items() if name not in aliases and name not in buffers}
         heads: dict[str, int] = {}
@@ -257,7 +258,8 @@ def cleanings(state: State, knows: Callable[[str], bool]) -> Iterator[tuple[Clea
         inside, prefix = _inside(inside, f"{head}."), f"{prefix}{head}."
 
 
-def _unwrapped(state: State) -> State:
+def unwrapped_names(state: Mapping[str, X]) -> Mapping[str, X]:
+    """Entries under their names without those of wrappers, such as `_orig_mod.`."""
     if not any(WRAPPERS.search(name) for name in state):
         return state
     return {WRAPPERS.sub(r"\1", WRAPPERS.sub(r"\1", name)): x for name, x in state.items()}

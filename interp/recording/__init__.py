@@ -10,6 +10,6 @@
 weights from the device to the writer.
 """
 
-from interp.recording.recorder import Recorder, record
+from interp.recording.recorder import Recorder, record, record_files
 
-__all__ = ["Recorder", "record"]
+__all__ = ["Recorder", "record", "record_files"]

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,7 +47,7 @@ from interp.training.environment import provenance
 from interp.training.recording import record_continuation
 from interp.trajectory import Trajectory
 
-__all__ = ["Recorder", "record"]
+__all__ = ["Recorder", "record", "record_files"]
 
 TRIED = 3
 """Number of inputs whose logits are noted, so that a network that is given later can be compared."""
@@ -133,6 +133,36 @@ def record(
     return recorder
 
 
+def record_files(
+    folder: Path,
+    model: nn.Module,
+    *,
+    steps: Sequence[int],
+    save: Schedule,
+    task: Examples | TaskConfig | None,
+    names: Mapping[str, str | tuple[str, str]],
+    forward: Forward | None,
+    neurons: str,
+    files: Mapping[str, Any],
+) -> "Recorder":
+    """Recorder of weights that come from files: `model` has those of the first of `steps`, and `arrive` takes the next.
+
+    Arguments:
+        steps: updates that the weights have seen.
+        save: the same as a schedule.
+        files: what is known of the files, which run.json keeps with the run.
+
+    Raises:
+        InvalidArgumentError, UnknownNameError: as `record`.
+    """
+    recorder = Recorder(folder, model, None, names, forward, neurons)
+    recorder._plan(save, "every(1000)", task, max(1, steps[-1]), "error", None)
+    recorder.now = recorder.start = steps[0]
+    recorder._record["files"] = dict(files)
+    recorder._made = {"imported": datetime.now(UTC).isoformat(timespec="seconds")}
+    return recorder
+
+
 class Recorder:
     """Recorder of a training loop; get it from `interp.record`.
 
@@ -158,6 +188,10 @@ class Recorder:
                 f"`optimizer` must be a torch.optim.Optimizer, or None; got a {type(optimizer).__name__}."
             )
         self.folder, self.start, self.now = folder, 0, 0
+        self._made = {
+            "update": "a loop of the user's own",
+            "recorded": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
         self._model, self._optimizer, self._forward, self._neurons = unwrapped(model), optimizer, forward, neurons
         self._names = _checked_names({**lens_names(self._model), **(names or {})}, self._model)
         self._shapes = {name: tuple(x.shape) for name, x in _parameters(self._model).items()}
@@ -235,11 +269,7 @@ class Recorder:
             return self
         about: dict[str, Any] = {
             "config": self._config.to_dict(),
-            "provenance": {
-                **provenance(self._device),
-                "update": "a loop of the user's own",
-                "recorded": datetime.now(UTC).isoformat(timespec="seconds"),
-            },
+            "provenance": {**provenance(self._device), **self._made},
             "record": self._record,
         }
         if self._examples is not None and "task" in self._record:
@@ -291,6 +321,29 @@ class Recorder:
             self._store()
         if self._optimizer is not None and self._due(self._states, self.now):
             self._save_state()
+
+    def arrive(self, step: int) -> None:
+        """Store the weights that the model has now as those of `step`, which lies behind all steps before.
+
+        Raises:
+            InvalidArgumentError: it does not.
+            StoreError: an earlier step could not be written.
+        """
+        if step <= self.now:
+            raise InvalidArgumentError(f"`step` must be > {self.now}, the last one; got {step}.")
+        self.now = step
+        if self._writer is not None:
+            self._store()
+
+    @property
+    def config(self) -> RunConfig:
+        """Config of the run as it is planned."""
+        return self._config
+
+    @property
+    def files(self) -> dict[str, Any]:
+        """Facts of the files that the weights come from; empty where a loop makes them."""
+        return dict(self._record.get("files", {}))
 
     def log(self, **scalars: float | Tensor) -> None:
         """Log numbers that belong to the weights as they are now, such as test_loss.
@@ -648,7 +701,7 @@ def _checked_names(
             raise UnknownNameError(
                 f"`names` must be of parameters; there is no `{own}`. {did_you_mean(own, parameters)}"
             )
-        new, turn = (target, "") if isinstance(target, str) else tuple(target)
+        new, turn = (target, "") if isinstance(target, str) else tuple(target) if len(target) == 2 else ("", "")
         if turn not in ("", "T") or not new or any(not part for part in new.split(".")):
             raise InvalidArgumentError(
                 f'`names` must give "stored.name", or ("stored.name", "T") to transpose; got {target!r} for {own}.'

@@ -118,7 +118,9 @@ def _is_origin(value: Any) -> bool:
 
 
 def _is_record(value: Any) -> bool:
-    if not _is_object(value) or not _is_object(value.get("task", {})):
+    if not _is_object(value) or not _is_object(value.get("task", {})) or not _is_object(value.get("files", {})):
+        return False
+    if not all(_is_text(value.get("files", {}).get(name, "")) for name in ("counts", "format")):
         return False
     ended = value.get("interrupted", {"step": 0, "by": ""})
     if not _is_object(ended) or not _is_step(ended.get("step")) or not _is_text(ended.get("by")):

@@ -26,6 +26,8 @@ class Kind:
     """Whether `seed` decided its draws."""
     stored_task: Mapping[str, Any] | None = None
     """Split of an imported run, or examples of a recorded one, as run.json holds them; None: the config gives them."""
+    counts: str = "steps"
+    """Meaning of its steps: "checkpoints" where files did not say how many updates they had seen."""
     no_continuation: str = ""
     """Reason why no step can be computed again by this package; empty where one can."""
 
@@ -43,8 +45,21 @@ def kind_of(run: Mapping[str, Any]) -> Kind:
             plans_steps=False,
             seeded=False,
             stored_task=run["import"].get("split"),
+            counts=run["import"].get("counts", "steps"),
             no_continuation="was imported: its weights are known, the state of the optimiser is not, so no step of it "
             "can be computed again. `interp train` trains a run of its own.",
+        )
+    if "files" in run.get("record", {}):
+        files = run["record"]["files"]
+        return Kind(
+            "recorded",
+            f"imported, {files.get('format', 'in a format that it does not name')}",
+            plans_steps=False,
+            seeded=False,
+            stored_task=run["record"].get("task"),
+            counts=files.get("counts", "steps"),
+            no_continuation="was imported into a network of the user's own: the state of the optimiser is not known, "
+            "so no step of it can be computed again.",
         )
     if "record" in run:
         ended = run["record"].get("interrupted")
