@@ -157,7 +157,7 @@ def record_files(
     """
     recorder = Recorder(folder, model, None, names, forward, neurons)
     recorder._plan(save, "every(1000)", task, max(1, steps[-1]), "error", None)
-    recorder.now = recorder.start = steps[0]
+    recorder._given_start = recorder.now = recorder.start = steps[0]
     recorder._record["files"] = dict(files)
     recorder._made = {"imported": datetime.now(UTC).isoformat(timespec="seconds")}
     return recorder
