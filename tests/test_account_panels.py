@@ -16,7 +16,7 @@ from interp.analysis.catalogue import MEASURES
 from interp.config import FeedForward, RunConfig
 from interp.errors import InvalidArgumentError, UnknownNameError
 from interp.plots import Panel, PanelContext
-from interp.plots.catalogue import _birth_note, named_panels
+from interp.plots.catalogue import PANELS, _birth_note, named_panels
 from interp.plots.style import step_axis
 from interp.reporting import cards
 from interp.reporting.scrubber import scrubber
@@ -150,6 +150,24 @@ def test_both_lists_of_keys_and_the_rule_of_the_verdict_are_named(page, explaine
     assert "other panels call key what two of these criteria name" in page
     assert explained.lines()[-1] == f"Verdict: {explained.rule}"
     assert "at least 0.95 of the accuracy is certified" in explained._repr_html_()
+
+
+def test_panels_that_mark_other_keys_name_their_criterion(toy_run, explained):
+    """Spectrum, heat maps and heads mark keys by two of three criteria; those of the account are others."""
+    data = interp.measure(toy_run, cache=False)
+    axis = step_axis(data["step"].values)
+    by_id = {panel.id: panel for panel in PANELS}
+
+    def note(id, explanation, keys=(2,)):
+        measured = data.assign_attrs(key_frequencies=list(keys))
+        return by_id[id].note(PanelContext(measured, axis=axis, explanation=explanation))
+
+    for id in ("spectrum", "heat-embedding", "heat-logit", "heat-neuron", "heads"):
+        criterion = "Key here, by two of three criteria: 2; of the account: 1, 3."
+        assert note(id, explained).endswith(criterion)
+        assert criterion not in note(id, None)
+        assert "Key here" not in note(id, explained, keys=(1, 3))
+    assert "more than 85% of its variance on one frequency" in by_id["phases"].note
 
 
 # --- names ---

@@ -1,5 +1,7 @@
 """Explanations of runs: planted algorithms are found, certified and rebuilt; what was only memorised is not."""
 
+import dataclasses
+import inspect
 import json
 import math
 import re
@@ -21,6 +23,9 @@ from interp.config import AdamW, Decoder, FeedForward, Group, Modular, Recurrent
 from interp.errors import InvalidArgumentError, NotAvailableError, StoreError, UnknownNameError
 from interp.explanation import births, compare_explanations, explain, verify_explanation
 from interp.explanation import explaining as module
+from interp.explanation.explaining import Explanation
+from interp.explanation.presenting import _sources, formula_html
+from interp.explanation.sentences import Sentence
 from interp.models import Network
 from interp.store import RunWriter
 from interp.theory.groups import finite_group, irreps
@@ -708,3 +713,43 @@ def test_the_run_of_the_demo(tmp_path):
     curves = interp.measure(traj, ["test_accuracy", "certified_accuracy"], steps=[1200, 2000, 2500])
     assert curves["test_accuracy"].sel(step=1200) > 0.95  # the network has grokked before it is cleaned up
     assert curves["certified_accuracy"].sel(step=1200) < 0.5 < curves["certified_accuracy"].sel(step=2000)
+
+
+@pytest.mark.parametrize("kind", [Account, Certificate, Sentence, Explanation])
+def test_help_tells_every_field(kind):
+    """`help(Certificate)` shows the docstring of the class, and no string behind a field."""
+    told = re.findall(r"^    (\w+): \S", inspect.getdoc(kind), re.M)
+    if dataclasses.is_dataclass(kind):
+        assert told == [field.name for field in dataclasses.fields(kind)]
+    else:
+        given = set(inspect.signature(kind.__init__).parameters) - {"self", "traj"}
+        assert given | {"run"} == {*told}
+
+
+def test_formulas_of_the_page_are_no_latex(grokked_run, tmp_path):
+    """Every formula of a page is Unicode with tags; births of the keys are drawn at their steps."""
+    found = interp.explain(grokked_run, permutations=2)
+    page = (found.save(tmp_path / "page") / "index.html").read_text()
+    assert not set("\\{}^") & {*re.sub(r"<[^>]*>", "", page)}
+    key, alpha = found.account.keys[0], found.account.alpha[0]
+    assert f"{alpha:.3g} cos w<sub>{key}</sub>(a + b \u2212 c)" in page
+    assert "x\u0302<sub>m</sub> = β<sub>m</sub> + A<sub>m</sub> cos(w<sub>k</sub> a + φ<sub>m</sub>)" in page
+    born = {name.replace("_", " "): step for name, of in found.births.items() for k, step in of.items() if k == key}
+    assert any(step is not None for step in born.values())
+    for name, step in born.items():
+        assert step is None or f"<title>{name} of {key}: step {step:,}</title>" in page
+    formulas = "".join(formula_html(one.formula) for one in found.sentences)
+    assert not re.search(r"[\\_{}^]|approx|vert|bar|geq|sum|hat", formulas)
+    assert formula_html(found.sentence("certificate").formula).startswith("L<sub>y</sub> \u2212 L<sub>c</sub> ≥ [lead")
+    assert page.count("<circle") == sum(step is not None for of in found.births.values() for step in of.values())
+
+
+def test_a_frequency_is_clock_or_pizza_where_the_account_decides_it(grokked_run):
+    """A clock multiplies by attention, a pizza by the non-linearity; shares of both, or no attention, decide none."""
+    shares = np.array([[0.3, 0.0, 0.7], [0.95, 0.0, 0.05], [0.7, 0.0, 0.3]])
+    account = interp.explain(grokked_run, timeline=False, permutations=2).account
+    heads = replace(account, keys=(1, 2, 3), alpha_from=shares, attention=np.zeros((2, 1, 1 + 2 * account.N)))
+    (line,) = _sources(heads)
+    assert "1: 30%, 0%, 70%, clock-like; 2: 95%, 0%, 5%, pizza-like; 3: 70%, 0%, 30% (" in line
+    (line,) = _sources(replace(heads, attention=heads.attention[:, :0]))
+    assert line.endswith("; 3: 70%, 0%, 30%")

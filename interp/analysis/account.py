@@ -118,42 +118,47 @@ class Account:
     For frequencies, `first` has the coefficients of cos(w a), sin(w a), cos(w b), sin(w b) at a neuron's key, `second`
     of twice that frequency, `product` of cos cos, cos sin, sin cos, sin sin (a, then b). For irreps, `first` has those
     of all entries of all keys at a, then at b, and the others are empty.
+
+    Attributes:
+        p: number of operands of the task.
+        operation: add, subtract (of places in `elements`), or product (of a group).
+        elements: operands in the order in which the operation adds, [N]; discrete logarithms for products mod p,
+            without 0.
+        symmetry: family and size of the group: ("cyclic", N) for sums.
+        activation: non-linearity of the neurons.
+        keys: the K key frequencies, or names of key irreps.
+        alpha: coefficient of cos(w_k(a + b - c)), or of chi(a b c^-1), in the logits of the network, [K].
+        alpha_from: share of the idealised network's alpha that comes with the first harmonic (through the
+            non-linearity), with the second harmonic, and with the product (attention), [K, 3]; the three add up to 1.
+        cluster: place of each neuron's key in `keys`, [n].
+        beta: mean of each neuron's pre-activation, [n].
+        first: coefficients of the first harmonic, [n, 4] for frequencies; in units of the pre-activations, as `second`
+            and `product`.
+        second: coefficients of the second harmonic, [n, 4].
+        product: coefficients of the products, [n, 4].
+        readout: coefficients of the read-out on (cos, sin)(w_k c) of each key in turn, [n, 2 K], or on the entries of
+            the key irreps, in logits per unit of a neuron.
+        attention: attention to the first operand and to the second, by head, as mean + f(a) + g(b), [2, head, 1 + 2 N]:
+            the mean, then N values of f, then N of g. Without attention there is no head.
+        parameters: number of parameters of the network.
     """
 
     p: int
-    """Number of operands of the task."""
     operation: str
-    """add, subtract (of places in `elements`), or product (of a group)."""
     elements: Int[np.ndarray, " N"]
-    """Operands in the order in which the operation adds; discrete logarithms for products mod p, without 0."""
     symmetry: Symmetry
-    """Family and size of the group: ("cyclic", N) for sums."""
     activation: str
-    """Non-linearity of the neurons."""
     keys: tuple[Any, ...]
-    """Key frequencies, or names of key irreps."""
     alpha: Float[np.ndarray, " key"]
-    """Coefficient of cos(w_k(a + b - c)), or of chi(a b c^-1), in the logits of the network."""
     alpha_from: Float[np.ndarray, "key 3"]
-    """Share of the idealised network's alpha that comes with the first harmonic (through the non-linearity), with the
-    second harmonic, and with the product (attention); they add up to 1."""
     cluster: Int[np.ndarray, " n"]
-    """Place of each neuron's key in `keys`."""
     beta: Float[np.ndarray, " n"]
-    """Mean of each neuron's pre-activation."""
     first: Float[np.ndarray, "n first"]
-    """Coefficients of the first harmonic."""
     second: Float[np.ndarray, "n second"]
-    """Coefficients of the second harmonic."""
     product: Float[np.ndarray, "n product"]
-    """Coefficients of the products."""
     readout: Float[np.ndarray, "n readout"]
-    """Coefficients of the read-out on (cos, sin)(w_k c) of each key in turn, or on the entries of the key irreps."""
     attention: Float[np.ndarray, "operand head places"]
-    """Attention to the first operand and to the second, by head, as mean + f(a) + g(b): the mean, then N values of f,
-    then N of g. Without attention there is no head."""
     parameters: int
-    """Number of parameters of the network."""
 
     @property
     def basis(self) -> Basis:

@@ -103,30 +103,34 @@ class Advice:
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
-    """Lower bounds on the margins of a network, and on its accuracy and loss over the pairs that are defined."""
+    """Lower bounds on the margins of a network, and on its accuracy and loss over the pairs that are defined.
+
+    Attributes:
+        accuracy: share of the pairs proved to be answered correctly, 0 to 1: the network's accuracy is at least that.
+        loss: upper bound on the network's mean cross-entropy, in nats.
+        right: pairs proved to be answered correctly, [p, p] of booleans by first and second operand.
+        margin: lower bound on the answer's logit less the largest other one, [p, p] in logits; NaN for pairs that are
+            not defined.
+        rank: largest number of directions that a cluster uses.
+        operations: number of operations of the certificate, by the module's formula.
+        exhaustive: number of operations of the best exhaustive algorithm.
+        forward: number of operations of the plain forward pass over all pairs.
+        slack: bound on rounding in float64, in logits, which the margins do without already.
+        slack_float32: bound on rounding of the last product in float32, in logits, which is not subtracted.
+        compact: whether the certificate takes fewer operations than the exhaustive algorithm.
+    """
 
     accuracy: float
-    """Share of the pairs proved to be answered correctly: the network's accuracy is at least that."""
     loss: float
-    """Upper bound on the network's mean cross-entropy, in nats."""
     right: Bool[np.ndarray, "p p"]
-    """Pairs proved to be answered correctly."""
     margin: Float[np.ndarray, "p p"]
-    """Lower bound on the answer's logit less the largest other one; NaN for pairs that are not defined."""
     rank: int
-    """Largest number of directions that a cluster uses."""
     operations: int
-    """Number of operations of the certificate, by the module's formula."""
     exhaustive: int
-    """Number of operations of the best exhaustive algorithm."""
     forward: int
-    """Number of operations of the plain forward pass over all pairs."""
     slack: float
-    """Bound on rounding in float64, in logits, which the margins do without already."""
     slack_float32: float
-    """Bound on rounding of the last product in float32, in logits, which is not subtracted."""
     compact: bool
-    """Whether the certificate takes fewer operations than the exhaustive algorithm."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -88,6 +88,20 @@ class Explanation:
     """The algorithm that a run has learned at a step, with scores, controls and a certificate.
 
     Printed, it is the verdict, the formula, the sentences with their scores, and the certificate.
+
+    Attributes:
+        run: name of the run.
+        step: step explained.
+        account: formulas and their coefficients.
+        sentences: sentences with their scores, controls, and whether they hold.
+        certificate: proved bounds on accuracy and loss [nats]; None where the network has no tables (see
+            `left_over.not_computed`).
+        left_over: parts of the network outside the account, as shares 0 to 1.
+        verdict: "explained", "in part", or "none", by `rule`.
+        network: loss [nats] and accuracy [0 to 1] of the network itself, over all pairs; like all scores of products
+            mod p, without those with 0.
+        ideal_model: the idealised network; None where there is no account of the pre-activations.
+        settings: rank, seed, number of permutations, and keys of the controls.
     """
 
     def __init__(
@@ -104,23 +118,14 @@ class Explanation:
         settings: Mapping[str, Any],
     ) -> None:
         self.run, self.step = traj.folder.name, step
-        """Name of the run, and the step explained."""
         self.account = account
-        """Formulas and their coefficients."""
         self.sentences = sentences
-        """Sentences with their scores, controls, and whether they hold."""
         self.certificate = certificate
-        """Proved bounds on accuracy and loss; None where the network has no tables (see `left_over.not_computed`)."""
         self.left_over = left_over
-        """Parts of the network outside the account."""
         self.verdict: Verdict = verdict
-        """explained, in part, or none."""
         self.network = network
-        """Scores of the network itself, over all pairs; like all scores of products mod p, without those with 0."""
         self.ideal_model = ideal_model
-        """The idealised network; None where there is no account of the pre-activations."""
         self.settings = settings
-        """Rank, seed and number of permutations."""
         self._traj = traj
 
     def sentence(self, id: str) -> Sentence:

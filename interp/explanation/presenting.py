@@ -1,8 +1,10 @@
 """An explanation as lines of text and as HTML: verdict, formula, sentences beside their controls, certificate."""
 
 import html
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING
 
+from interp.analysis.account import Account
 from interp.analysis.certificate import Certificate
 from interp.analysis.scrubbing import Score
 from interp.explanation.sentences import ANY_KEYS, PAIRS, Scores, Sentence, always_right
@@ -11,7 +13,7 @@ from interp.explanation.words import Words
 if TYPE_CHECKING:
     from interp.explanation.explaining import Explanation
 
-__all__ = ["certificate_line", "html_of", "lines_of", "table_of"]
+__all__ = ["certificate_line", "formula_html", "html_of", "lines_of", "table_of"]
 
 LEGEND = (
     "Explained: share of variance. Alone: accuracy with that part replaced by the account; without: with it removed; "
@@ -19,7 +21,16 @@ LEGEND = (
     "not."
 )
 KINDS = ("explained", "alone", "without", "resampled")
+CLOCK, PIZZA = 0.5, 0.1
+"""Shares of a coefficient that attention brings, above which it is called clock-like and below which pizza-like."""
+SYMBOLS = {
+    "alpha": "α", "beta": "β", "chi": "χ", "phi": "φ", "psi": "ψ", "rho": "ρ", "sum": "∑", "geq": "≥", "quad": " ",
+    "ldots": "…", "top": "T", "approx": "≈", "lvert": "|", "rvert": "|",
+}  # fmt: skip
+"""Characters that stand for commands of LaTeX."""
 GREY, HOLDS, FAILS = "#8a93a0", "#1b9e77", "#d5622a"
+BIRTHS = ("#1b9e77", "#7570b3", "#d5622a")
+"""Colours of births by coefficient, cluster size and embedding share."""
 FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif"
 CELL = "padding:0.35em 0.7em;border-top:1px solid rgba(128,128,128,0.3);vertical-align:top"
 HEADS = ("holds", "sentence", "explained", "null", "alone", "without", "resampled", "null resampled")
@@ -90,15 +101,32 @@ def _controls(explanation: "Explanation") -> str:
     )
 
 
-def _sources(account: Any) -> list[str]:
+def _sources(account: Account) -> list[str]:
     """Line that says where each coefficient of the logits comes from; none for groups, or without pre-activations."""
     if account.basis != "frequency" or not account.has_pre_activations:
         return []
     parts = [
-        f"{key}: {relu:.0%}, {harmonic:.0%}, {attention:.0%}"
+        f"{key}: {relu:.0%}, {harmonic:.0%}, {attention:.0%}{_algorithm(account, attention)}"
         for key, (relu, harmonic, attention) in zip(account.keys, account.alpha_from)
     ]
-    return [f"coefficients from the non-linearity, the second harmonic, attention: {'; '.join(parts)}"]
+    rule = f" (clock-like above {CLOCK:.0%} from attention, pizza-like below {PIZZA:.0%})" if _attends(account) else ""
+    return [f"coefficients from the non-linearity, the second harmonic, attention: {'; '.join(parts)}{rule}"]
+
+
+def _attends(account: Account) -> bool:
+    """Whether the network has heads, which could multiply."""
+    return account.attention.shape[1] > 0
+
+
+def _algorithm(account: Account, attention: float) -> str:
+    """Name of the algorithm by which a frequency's coefficient comes about, where the account decides it.
+
+    A clock multiplies by attention, a pizza by the non-linearity ("The Clock and the Pizza", Zhong et al., 2023). With
+    shares of both, or without attention, it is neither.
+    """
+    if not _attends(account) or PIZZA <= attention <= CLOCK:
+        return ""
+    return ", clock-like" if attention > CLOCK else ", pizza-like"
 
 
 def certificate_line(certificate: Certificate) -> str:
@@ -109,6 +137,24 @@ def certificate_line(certificate: Certificate) -> str:
     if not certificate.compact:
         cost = f"not compact: {certificate.operations:.3g} operations, no fewer than all answers by tables"
     return f"Certificate (rank {certificate.rank}): {bounds}; {cost}."
+
+
+def formula_html(formula: str) -> str:
+    """A formula of an account as HTML: the LaTeX of `Words`, with subscripts and superscripts as tags.
+
+    >>> formula_html(r"\\hat x_m = \\beta_m + A'_m \\cos(2 w_k a + \\phi'_m)")
+    "x\u0302<sub>m</sub> = β<sub>m</sub> + A'<sub>m</sub> cos(2 w<sub>k</sub> a + φ'<sub>m</sub>)"
+    """
+    text = html.escape(formula, quote=False)
+    text = re.sub(r"\\(?:mathrm|text|operatorname)\{([^{}]*)\}", r"\1", text.replace(r"\mathrel{+}", "+"))
+    text = re.sub(r"\\hat ?(\w)", "\\1\u0302", text)
+    text = re.sub(r"\\bar ?(\w)", "\\1\u0304", text)
+    text = text.replace(r"\{", "&#123;").replace(r"\}", "&#125;").replace(r"\,", " ").replace("-", "\u2212")
+    text = re.sub(r"(\d)(\\cos)", r"\1 \2", text)
+    text = re.sub(r"\\([a-zA-Z]+)", lambda found: SYMBOLS.get(found[1], found[1]), text)
+    for mark, tag in (("_", "sub"), (r"\^", "sup")):
+        text = re.sub(rf"{mark}(?:\{{([^{{}}]*)\}}|(\w))", rf"<{tag}>\1\2</{tag}>", text)
+    return text
 
 
 def html_of(explanation: "Explanation") -> str:
@@ -123,9 +169,10 @@ def html_of(explanation: "Explanation") -> str:
     if explanation.certificate is not None:
         parts.append(f"<p>{html.escape(certificate_line(explanation.certificate))}</p>")
     if account.keys:
-        parts.append(
-            f"<p>Logits: <code>{html.escape(Words(account).plain_logits())}</code><br>{html.escape(_size(account))}</p>"
-        )
+        sources = "".join(f"<br>{html.escape(line[0].upper() + line[1:])}." for line in _sources(account))
+        where = f", w<sub>k</sub> = 2πk/{account.N}" if account.basis == "frequency" else ""
+        logits = f"{formula_html(Words(account).logits())}{where}"
+        parts.append(f"<p>Logits: {logits}{sources}<br>{html.escape(_size(account))}</p>")
     heads = "".join(f'<th style="{CELL};text-align:left">{head}</th>' for head in ("", "sentence", *KINDS))
     rows = "".join(_row(sentence) for sentence in explanation.sentences)
     parts.append(
@@ -134,6 +181,8 @@ def html_of(explanation: "Explanation") -> str:
         f'<p style="font-size:85%;color:{GREY}">{LEGEND} In brackets: range over permutations. Losses in nats. '
         f"In grey: the null. {html.escape(_controls(explanation))}</p>"
     )
+    if explanation.has_timeline and explanation.births:
+        parts.append(_births(explanation))
     parts.append(f"<p>Left over: {html.escape(str(explanation.left_over))}.</p>")
     parts.append(f'<p style="font-size:85%;color:{GREY}">Verdict: {html.escape(explanation.rule)}</p>')
     return f'<div style="font-family:{FONT};line-height:1.4;max-width:76em">{"".join(parts)}</div>'
@@ -145,7 +194,8 @@ def _row(sentence: Sentence) -> str:
     mark = "&#10003;" if sentence.holds else "&#10007;"
     cells = [
         f'<td style="{CELL};color:{HOLDS if sentence.holds else FAILS};font-weight:bold">{mark}</td>',
-        f'<td style="{CELL};min-width:16em;max-width:26em;text-align:left">{html.escape(sentence.text)}</td>',
+        f'<td style="{CELL};min-width:16em;max-width:26em;text-align:left">{html.escape(sentence.text)}'
+        f"{_formula(sentence)}</td>",
         f'<td style="{CELL};width:9em">{_bar(sentence.explained, HOLDS)}'
         f"{_bar(null.explained, GREY, sentence.null_range)}</td>",
     ]
@@ -155,6 +205,44 @@ def _row(sentence: Sentence) -> str:
         below = f'<div style="color:{GREY}">{_two(control)}{note}</div>' if control else ""
         cells.append(f'<td style="{CELL};white-space:nowrap;text-align:left">{above}{below}</td>')
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _formula(sentence: Sentence) -> str:
+    return f'<div style="color:{GREY}">{formula_html(sentence.formula)}</div>' if sentence.formula else ""
+
+
+def _births(explanation: "Explanation") -> str:
+    """Births of the keys as an SVG: a row for each key, a mark for each quantity at its first step."""
+    births, last = explanation.births, max(explanation.step, 1)
+    keys, left, width, row = explanation.account.keys, 90, 480, 22
+    height = row * len(keys) + 34
+
+    def place(step: int) -> float:
+        return left + width * step / last
+
+    parts = []
+    for i, key in enumerate(keys):
+        y, name = row * i + 16, html.escape(str(key))
+        parts.append(f'<text x="0" y="{y + 4}">{name}</text>')
+        parts.append(f'<line x1="{left}" x2="{left + width}" y1="{y}" y2="{y}" stroke="{GREY}" stroke-opacity="0.4"/>')
+        for (quantity, of_key), colour in zip(births.items(), BIRTHS):
+            step = of_key.get(key)
+            if step is not None:
+                label = f"{quantity.replace('_', ' ')} of {name}: step {step:,}"
+                parts.append(
+                    f'<circle cx="{place(step):.1f}" cy="{y}" r="6" fill="{colour}" fill-opacity="0.75">'
+                    f"<title>{label}</title></circle>"
+                )
+    for step, anchor in ((0, "start"), (last, "end")):
+        parts.append(f'<text x="{place(step):.1f}" y="{height - 6}" text-anchor="{anchor}">{step:,}</text>')
+    legend = ", ".join(
+        f'<span style="color:{colour}">{name.replace("_", " ")}</span>' for name, colour in zip(births, BIRTHS)
+    )
+    return (
+        f"<p>Births, the first steps from which a quantity stays above half its last value: {legend}.</p>"
+        f'<svg role="img" aria-label="Births of the keys over steps" width="{left + width + 10}" height="{height}" '
+        f'font-size="12" fill="currentColor">{"".join(parts)}</svg>'
+    )
 
 
 def _scores(scores: Sentence | Scores) -> tuple[Score | None, ...]:
@@ -175,7 +263,7 @@ def _network(explanation: "Explanation") -> str:
     return f"accuracy {network.accuracy:.4f}, loss {network.loss:.3g} nats{pairs}"
 
 
-def _size(account: Any) -> str:
+def _size(account: Account) -> str:
     return f"The account has {account.numbers:,} numbers; the network has {account.parameters:,} parameters."
 
 

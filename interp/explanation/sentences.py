@@ -57,31 +57,35 @@ class Scores:
 
 @dataclass(frozen=True)
 class Sentence:
-    """Sentence of an account with its scores, those of its control, and whether it holds."""
+    """Sentence of an account with its scores, those of its control, and whether it holds.
+
+    Attributes:
+        id: name of the sentence: keys, readout, first, second, product, phases, attention, embedding, bypass, whole,
+            certificate.
+        text: the sentence, in words.
+        formula: the sentence in LaTeX; empty where it has no formula.
+        explained: share of the variance of what it speaks of, at most 1; None where that is not defined.
+        alone: loss [nats], accuracy and agreement [0 to 1] of the network with that part replaced by the account; None
+            where that is not defined, as for the next two.
+        without: scores of the network with that part removed.
+        resampled: scores of the network with all that the sentence calls irrelevant taken from other inputs.
+        null: scores for as many keys that are none: means of several draws of them, with the range of each accuracy.
+        null_range: smallest and largest `explained` of these draws; None where it is not defined.
+        holds: whether the sentence holds, by `rule`.
+        rule: condition under which it holds, in words.
+    """
 
     id: str
-    """Name of the sentence: keys, readout, first, second, product, phases, attention, embedding, bypass, whole,
-    certificate."""
     text: str
-    """The sentence, in words."""
     formula: str
-    """The sentence in LaTeX; empty where it has no formula."""
     explained: float | None = None
-    """Share of the variance of what it speaks of, at most 1; None where that is not defined."""
     alone: Score | None = None
-    """The network with that part replaced by the account."""
     without: Score | None = None
-    """The network with that part removed."""
     resampled: Score | None = None
-    """The network with all that the sentence calls irrelevant taken from other inputs."""
     null: Scores = Scores()
-    """Scores for as many keys that are none: means of several draws of them, with the range of each accuracy."""
     null_range: tuple[float, float] | None = None
-    """Smallest and largest `explained` of these draws; None where it is not defined."""
     holds: bool = False
-    """Whether the sentence holds, by `rule`."""
     rule: str = field(default="", compare=False)
-    """Condition under which it holds, in words."""
 
 
 def sentences_of(

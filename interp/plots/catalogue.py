@@ -77,15 +77,26 @@ def _spectrum_note(context: PanelContext) -> str:
     note = "One range for every step, unless it is fitted to the step."
     keys, rule = named_key_frequencies(context.data)
     whose = "that were given" if rule == "given" else "of the last step"
-    return note + (f" Numbered: the key frequencies {whose}." if keys else "")
+    return note + (f" Numbered: the key frequencies {whose}." if keys else "") + _criterion(context)
+
+
+def _criterion(context: PanelContext) -> str:
+    """Sentence that says whose keys are marked, where an account is shown that has others; else empty."""
+    if context.explanation is None or context.explanation.account.basis != "frequency":
+        return ""
+    keys, rule = named_key_frequencies(context.data)
+    if rule != "criteria" or set(keys) == {*context.explanation.account.keys}:
+        return ""
+    listed, account = (", ".join(map(str, one)) or "none" for one in (keys, context.explanation.account.keys))
+    return f" Key here, by two of three criteria: {listed}; of the account: {account}."
 
 
 def _with_basis(note: str) -> Callable[[PanelContext], str]:
-    """A note that says what the frequencies are, where they are not those of the residues themselves."""
+    """A note that says what the frequencies are, where they are not residues', and whose keys are marked."""
 
     def text(context: PanelContext) -> str:
         basis = str(context.data.attrs.get("basis", ""))
-        return f"{note} Frequencies: {basis}." if "products" in basis else note
+        return (f"{note} Frequencies: {basis}." if "products" in basis else note) + _criterion(context)
 
     return text
 
@@ -283,7 +294,8 @@ PANELS: Final[tuple[Panel, ...]] = (
     Panel(
         "phases", kind="still", needs=["neuron_phase_first", "neuron_phase_second", "neuron_frequency"],
         draw=lambda context: neuron_phases(context.data, context.step),
-        note="One dot per neuron that has a frequency, at the last step. On the dotted lines both phases are equal.",
+        note=f"One dot per neuron with more than {NEURON_SHARE:.0%} of its variance on one frequency, at the last "
+        "step. On the dotted lines both phases are equal.",
     ),
     *map(_of_irreps, BY_IRREP),
     curve_panel(

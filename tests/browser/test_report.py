@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from planted import EVENTS, milestones, planted_run
 
+import interp
 from interp.milestones.words import headline
 from interp.plots import Panel, curve_panel
 from interp.plots.curves import norm_curves
@@ -390,6 +391,42 @@ def test_a_page_whose_circle_was_replaced_has_its_other_parts(guest_page, run):
     guest_page.locator("#components .nsewdrag").first.click()
     assert guest_page.locator("#pair").count() == 0
     assert guest_page.logged == []
+
+
+@pytest.fixture(scope="module")
+def explained_page(browser, toy_run, tmp_path_factory):
+    """The report of an account: `interp report RUN --panels explain`."""
+    path = tmp_path_factory.mktemp("explained") / "report.html"
+    account = interp.explain(toy_run, keys=[1, 3], permutations=2)
+    interp.report(toy_run, path, explanation=account)
+    page = browser.new_page(viewport={"width": 1400, "height": 900}, color_scheme="light")
+    page.logged = []
+    page.on("console", lambda message: page.logged.append(message.text))
+    page.on("pageerror", lambda error: page.logged.append(str(error)))
+    page.goto(path.as_uri())
+    page.wait_for_selector("html[data-ready]", state="attached", timeout=20_000)
+    page.locator("#margins").scroll_into_view_if_needed()
+    yield page, account.timeline["certified_margin"].values
+    page.close()
+
+
+def test_the_slider_moves_the_margins_and_the_cursors_of_an_account(explained_page, toy_run):
+    page, margins = explained_page
+    until(page, "() => (document.getElementById('margins').data || []).length > 0")
+    shown = """() => [Array.from(document.getElementById('margins').data[0].z, (row) => Array.from(row)),
+        ['births', 'head-ablations'].map((id) => Number(document.getElementById(id).dataset.cursor))]"""
+    for index in (1, len(toy_run.steps) - 1):
+        page.evaluate(
+            """(index) => { const s = document.getElementById('slider');
+            s.value = index; s.dispatchEvent(new Event('input')); }""",
+            index,
+        )
+        page.wait_for_timeout(300)
+        map_, cursors = page.evaluate(shown)
+        assert np.array(map_) == pytest.approx(margins[index].reshape(7, 7), abs=1e-3)
+        assert cursors == [int(toy_run.steps[index])] * 2
+    assert np.abs(margins[1] - margins[-1]).max() > 0.01  # so that the map has moved
+    assert page.logged == []
 
 
 def test_nothing_was_requested_and_nothing_was_logged(page, file):  # last: it looks back on all of the above
