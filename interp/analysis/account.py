@@ -195,7 +195,7 @@ class Account:
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
         plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _ARRAYS}
         (folder / "account.json").write_text(json.dumps({"format": 1, **plain}, indent=2) + "\n", encoding="utf-8")
-        (folder / "account.safetensors").write_bytes(save(arrays))  # with the permissions of any new file
+        (folder / _TENSORS).write_bytes(save(arrays))  # with the permissions of any new file
 
     @classmethod
     def load(cls, folder: str | Path) -> "Account":
@@ -207,7 +207,7 @@ class Account:
         folder = Path(folder)
         try:
             plain = dict(json.loads((folder / "account.json").read_text(encoding="utf-8")))
-            arrays: dict[str, Any] = load_file(folder / "account.safetensors")
+            arrays: dict[str, Any] = load_file(folder / _TENSORS)
             if plain.pop("format") != 1 or set(arrays) != set(_ARRAYS):
                 raise ValueError("another format")
             plain |= {"keys": tuple(plain["keys"]), "symmetry": tuple(plain["symmetry"])}
@@ -217,7 +217,8 @@ class Account:
             return account
         except OSError as error:
             raise InvalidArgumentError(
-                f"`folder` must hold an account; {error.filename} cannot be read: {error.strerror}."
+                f"`folder` must hold an account; {folder} does not: {Path(error.filename or _TENSORS).name} cannot be "
+                f"read: {error.strerror or 'No such file or directory'}."
             ) from error
         except (ValueError, LookupError, TypeError, SafetensorError) as error:
             raise InvalidArgumentError(f"`folder` must hold an account; {folder} does not: {error}") from error
@@ -300,6 +301,7 @@ class Account:
         return np.abs(z), np.angle(z)
 
 
+_TENSORS = "account.safetensors"
 _ARRAYS = (
     *("elements", "alpha", "alpha_from", "cluster", "beta", "first", "second", "product", "readout", "attention"),
 )
