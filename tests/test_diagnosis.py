@@ -56,6 +56,11 @@ def advised(one):
     return parse(shlex.split(one.advice)[1:]).config
 
 
+def test_the_fraction_counts_what_a_rule_holds_out(tmp_path):
+    changes = {"task.hold_out": "a>b", "task.train_fraction": 1.0, "task.p": 11, "steps": 2}
+    assert by_question(diagnose(train(tmp_path, changes)))["fraction"].number == pytest.approx(66 / 121)
+
+
 def test_a_run_that_grokked_says_when(grokked_run):
     found = diagnose(grokked_run)
     assert (found.outcome, found.findings) == ("generalised", ())

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from interp.errors import (
 from interp.recording.staging import Staging
 from interp.store import RunReader, RunWriter
 from tests.recorded import MLP, NAMES, made, sums, task, update
+from tests.test_cli import call
 
 
 @pytest.fixture
@@ -579,6 +581,7 @@ def test_kills_lose_nothing_acknowledged(folder):
         ({"start": 3}, InvalidArgumentError, '`start` must be a step >= 0, of a run that is resumed'),
         ({"existing": "maybe"}, InvalidArgumentError, "`existing` must be error, resume or overwrite"),
         ({"task": "add"}, InvalidArgumentError, "`task` must be a table"),
+        ({"task": (torch.ones(9, 2), torch.ones(9))}, InvalidArgumentError, "or None; got a tuple"),
         ({"task": Modular(p=11)}, InvalidArgumentError, "`model` must give logits for the tokens of `task`"),
         ({"task": None, "neurons": "act"}, InvalidArgumentError, "must come with `task`"),
         ({"task": task(), "neurons": "atc"}, UnknownNameError, "no `atc`. Did you mean `act`"),
@@ -592,6 +595,17 @@ def test_wrong_arguments(folder, arguments, error, said):
         interp.record(folder, **{"model": MLP(), **arguments})
     assert "\n" not in str(caught.value)
     assert not folder.exists()
+
+
+def test_the_command_line_has_no_code_of_a_recorded_run(folder, capsys):
+    model, opt = made()
+    with suppress(KeyboardInterrupt), interp.record(folder, model, optimizer=opt, task=task(), names=NAMES) as rec:
+        rec.step(train_loss=update(model, opt))
+        raise KeyboardInterrupt
+    assert "interp resume" not in call(capsys, "list", folder.parent)[1]
+    assert call(capsys, "list", folder)[1].strip() == f"{folder} is a run."
+    code, out, _ = call(capsys, "measure", folder, "--keys", "3")
+    assert (code, "weight_norm" in out) == (0, True)
 
 
 def test_wrong_scalars(folder):

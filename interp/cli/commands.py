@@ -415,8 +415,8 @@ class Measure:
             write_file(self.output, bytes(data.to_netcdf(engine="scipy")))
         if self.output:
             print(f"Written:   {self.output}")
-        if self.keys is not None:
-            listed = data.attrs.get("key_irreps") or ", ".join(map(str, data.attrs["key_frequencies"]))
+        if self.keys is not None and (irreps := data.attrs.get("key_irreps") or data.attrs.get("key_frequencies")):
+            listed = irreps if isinstance(irreps, str) else ", ".join(map(str, irreps))
             print(f"Keys:      {listed}, given")
         if not self.names and data.attrs.get("key_frequencies") == []:
             keyed = sum(item.needs("key frequencies") for item in MEASURES.values())
@@ -827,7 +827,8 @@ class List:
             raise ConfigError(f"`root` must be a folder that holds runs; {self.root} is none.")
         runs = find_runs(self.root)
         if not runs:
-            print(f"No runs in {self.root}. `interp demo` makes one.")
+            is_run = (self.root / "run.json").is_file()
+            print(f"{self.root} is a run." if is_run else f"No runs in {self.root}. `interp demo` makes one.")
         width = max((len(run.name) for run in runs), default=0)
         for run in runs:
             try:
@@ -842,7 +843,8 @@ class List:
     def _rows(self, run: Path, traj: "Trajectory") -> list[str]:
         """Size, outcome and state of a run, and its origin."""
         last = int(traj.steps[-1]) if len(traj.steps) else 0
-        state = "complete" if traj.complete else f"at step {last}, continue with: interp resume {run}"
+        going_on = "" if traj.kind.no_continuation else f", continue with: interp resume {run}"
+        state = "complete" if traj.complete else f"at step {last}{going_on}"
         if traj.diverged is not None:
             state = f"diverged at step {traj.diverged}"
         if traj.problems:

@@ -223,7 +223,8 @@ def parse_event(text: str) -> Event:
     if not colon or trigger is None or not all(path.strip() and value.strip() for path, _, value in assignments):
         raise ConfigError(
             f"`{text}` is no event; write `step 200: optimizer.weight_decay=0`, `epoch 60: ...`, or "
-            f"`test_accuracy>=0.99: ...` (any of {', '.join(METRICS)}, with >= or <=)."
+            f"`test_accuracy>=0.99 for 500: stop` (any of {', '.join(METRICS)}, with >= or <=); behind the colon stand "
+            "assignments, `freeze=PATTERN`, `unfreeze=PATTERN` or `stop`."
         )
     # fields may be spelt like flags: weight-decay
     assigned = ((path.strip().replace("-", "_"), read_value(value.strip())) for path, _, value in assignments)

@@ -448,11 +448,14 @@ def _decayed(case: _Case) -> float:
 
 def _fraction(case: _Case) -> list[Finding]:
     """Whether enough is trained on, against the fractions at which recorded runs did and did not generalise."""
-    number = case.fields.get("task.train_fraction")
-    if not isinstance(number, float) or not case.trained_here:
-        if not len(case.traj.task.train):
-            return []
-        number = float(case.traj.task.train.double().mean())
+    task = case.traj.task
+    if not (task.train | task.test).any():
+        return []
+    number = float(
+        task.train.sum() / (task.train | task.test).sum()
+    )  # a rule may hold out more than the config's share
+    if (share := case.fields.get("task.train_fraction")) is not None and abs(number - float(share)) < 0.01:
+        number = float(share)  # which was rounded down to whole inputs
     if case.kinds in FRACTIONS:
         fails, enough, source = FRACTIONS[case.kinds]
     else:

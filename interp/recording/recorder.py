@@ -540,8 +540,8 @@ class Recorder:
             case TaskConfig():
                 return task, build_task(task), about
         raise InvalidArgumentError(
-            "`task` must be a table (interp.tasks.table), the config of a task, such as Modular(p=97), or None; got "
-            f"{task!r}."
+            "`task` must be a table (interp.tasks.table), the config of a task, such as Modular(p=97), or None; got a "
+            f"{type(task).__name__}."
         )
 
     def _tried(self, config: RecordedModel, examples: Examples) -> tuple[RecordedModel, Examples]:
