@@ -21,6 +21,7 @@ from interp.errors import (
     RunExistsError,
     StoreError,
 )
+from interp.store import RunWriter
 from interp.training.api import RunInterrupted
 from interp.training.origins import digest_of
 from tests.observers import Interrupts
@@ -446,6 +447,22 @@ def test_begun_with_weights_it_is_resumed_without_them(parent, toy_config, tmp_p
     resumed = interp.resume(tmp_path / whole.config.run_id)
     assert_same_weights(resumed, whole, [0, 12, 24, 40])
     assert interp.replay(resumed, 10, 26).run["replay"]["proven"] == [12, 24]
+
+
+@pytest.mark.parametrize("begin", ["weights", "branch"])
+def test_killed_before_its_second_full_state_it_needs_no_other_run(parent, toy_config, tmp_path, begin):
+    if begin == "weights":
+        whole = interp.train(toy_config, root=tmp_path / "b", device="cpu", init_from=(parent, 16))
+    else:
+        whole = interp.branch(parent, 0, {"optimizer.weight_decay": 0}, root=tmp_path / "b")
+    expected = whole.fingerprints()
+    with RunWriter.open(whole.folder) as writer:
+        writer.replace_run(writer.run)  # no longer complete
+    for state in (whole.folder / "state").iterdir():
+        if int(state.stem):
+            state.unlink()
+    shutil.rmtree(parent.folder)
+    assert interp.resume(whole.folder).fingerprints() == expected
 
 
 def test_initial_weights_of_such_a_run_are_those_it_began_with(parent, toy_config, tmp_path):

@@ -232,6 +232,16 @@ def test_neurons_before_a_layer_norm_are_said_not_to_give_the_logits(folder):
         interp.measure(rec.trajectory, ["neuron_frequency"])
 
 
+@pytest.mark.parametrize("forward", [lambda model, x: model(x)[:, 0], lambda model, x: model(x).mean(1)])
+def test_neurons_of_other_positions_are_said_not_to_be_those_of_the_answer(folder, forward):
+    model = Transformer()
+    with pytest.warns(UserWarning, match="at the last position alone"):
+        rec = interp.record(folder, model, task=with_equals(), neurons="act", forward=forward)
+    with rec:
+        rec.step()
+    assert not rec.trajectory.network.has_neurons
+
+
 # --- kinds of parameters ----------------------------------------------------------------------------------------------
 
 
@@ -299,6 +309,26 @@ def test_buffers_and_frozen_parameters(folder):
             float(F.cross_entropy(model(pairs[~train]), answers[~train]))
         )
     assert interp.load(folder, model=Normed()).model().can_run
+
+
+@pytest.mark.parametrize("name", ["embeddings", "config", "read_out", "answer", "d_vocab"])
+def test_modules_may_be_called_as_this_package_calls_its_declarations(folder, name):
+    class Own(nn.Module):
+        def __init__(self, p=7):
+            super().__init__()
+            self.add_module(name, nn.Embedding(p, 4))
+            self.out = nn.Linear(8, p)
+
+        def forward(self, x):
+            return self.out(self.get_submodule(name)(x).flatten(1))
+
+    model, opt = made(kind=Own)
+    rec = recorded(folder, model, opt, 2, task=task())
+    pairs, answers, train = sums()
+    by_hand = F.cross_entropy(model(pairs[~train]), answers[~train]).item()
+    for traj in (rec.trajectory, interp.load(folder, model=Own())):
+        assert traj.names == (f"{name}.weight", "out.weight", "out.bias")
+        assert float(interp.measure(traj, ["test_loss"]).test_loss[-1]) == pytest.approx(by_hand, rel=1e-6)
 
 
 def test_parameters_added_and_removed_on_the_way_are_named(folder):
@@ -502,6 +532,17 @@ def test_resuming_another_network_is_refused(folder):
         interp.record(folder, model, optimizer=opt, task=task(), existing="resume").__enter__()
     with pytest.raises(NotAvailableError, match="recorded with another model"):
         interp.record(folder, nn.Linear(2, 2), existing="resume").__enter__()
+    wider, other = made(d_hidden=25)
+    with pytest.raises(
+        NotAvailableError, match=r"must have the shapes .*; `hidden.weight` is \[25, 32\] and \[24, 32\]"
+    ):
+        interp.record(folder, wider, optimizer=other, existing="resume").__enter__()
+    fresh, _ = made(seed=1)
+    before = weights(fresh)
+    descent = torch.optim.SGD(fresh.parameters(), lr=0.1)
+    with pytest.raises(NotAvailableError, match="must be of the kind that was recorded, a AdamW"):
+        interp.record(folder, fresh, optimizer=descent, existing="resume").__enter__()
+    assert equal(before, weights(fresh))
     with pytest.raises(NotAvailableError, match="with `optimizer` alone"):
         interp.record(folder, model, existing="resume").__enter__()
     with pytest.raises(NotAvailableError, match="was recorded: its training loop"):
@@ -639,6 +680,32 @@ def test_loading_with_the_wrong_network(folder):
     trained = interp.train(config, root=folder.parent)
     with pytest.raises(InvalidArgumentError, match="which was trained: its config gives its network"):
         interp.load(trained.folder, model=MLP())
+
+
+def test_loading_with_a_network_without_the_hidden_layer(folder):
+    class Inline(MLP):
+        def __init__(self):
+            super().__init__()
+            del self.act
+
+        def forward(self, x):
+            return self.out(self.hidden(self.embed(x).flatten(1)).relu())
+
+    model, opt = made()
+    recorded(folder, model, opt, 1, task=task(), neurons="act")
+    with pytest.raises(NotAvailableError, match=r"must have the hidden layer .* no module `act` in Inline"):
+        interp.load(folder, model=Inline())
+
+
+@pytest.mark.parametrize("changed", [{"halves": ["embed.weight:complex"]}, {"names": [["embed.weight", "x", "Q"]]}])
+def test_edited_description_of_a_network_is_an_error_of_one_line(folder, changed):
+    model, opt = made()
+    recorded(folder, model, opt, 1, task=task())
+    with RunWriter.open(folder) as writer:
+        config = writer.run["config"]
+        writer.replace_run({**writer.run, "config": {**config, "model": {**config["model"], **changed}}})
+    with pytest.raises(interp.errors.StoreError, match=r"RecordedModel\.(halves|names)` must be"):
+        interp.load(folder)
 
 
 def test_recorded_config_trains_nothing(folder, tmp_path):

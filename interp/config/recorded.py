@@ -32,6 +32,13 @@ class RecordedModel(ModelConfig):
     reads_neurons: bool = False
     """Whether the logits are affine in the neurons at the last position, as `Network.answer` demands."""
 
+    def _rules(self) -> None:
+        super()._rules()
+        kinds = {half.rpartition(":")[2] for half in self.halves}
+        self._require("halves", kinds <= {"bfloat16", "float16"}, "names with their type: name:bfloat16, name:float16")
+        turns = {turn for _, _, turn in self.names}
+        self._require("names", turns <= {"", "T"}, "own name, stored name, and T or nothing")
+
     @property
     def slug(self) -> str:
         """See `ModelConfig.slug`: the class's name."""

@@ -82,15 +82,16 @@ class RecordedNetwork(Network):
             owner, _, last = name.rpartition(".")
             home = _home(self, owner)
             if name in config.buffers:
-                home.register_buffer(last, empty)
+                home._buffers[last] = empty
             else:
-                home.register_parameter(last, nn.Parameter(empty, requires_grad=empty.is_floating_point()))
+                home._parameters[last] = nn.Parameter(empty, requires_grad=empty.is_floating_point())
         self._halves = {name: HALVES[kind] for name, _, kind in (half.rpartition(":") for half in config.halves)}
         # in a tuple, so that its parameters are not this network's
         self._called: tuple[_Called, ...] = ()
         if stored.module is not None:
             self._called = (_Called(copy.deepcopy(unwrapped(stored.module)), stored.forward, config),)
             self._require_parameters()
+            self._require_layer()
 
     # --- declarations -------------------------------------------------------------------------------------------------
 
@@ -203,6 +204,14 @@ class RecordedNetwork(Network):
         finally:
             handle.remove()
 
+    def _with(self, change: Callable[[Tensor], Tensor], tokens: Int[Tensor, "batch pos"]) -> Tensor:
+        """Logits with changed neurons."""
+        handle = self._module().listen(change)
+        try:
+            return self.answer_logits(Batch(tokens, None))
+        finally:
+            handle.remove()
+
     def _module(self) -> "_Called":
         if not self._called:
             raise NotAvailableError(
@@ -240,6 +249,15 @@ class RecordedNetwork(Network):
                     f"`model` must have the parameters that the run stores; `{name}` is {here} in "
                     f"{type(module).__name__} and {stored} in the run, recorded from {config.name}."
                 )
+
+    def _require_layer(self) -> None:
+        """Demand that the module has the hidden layer that was recorded."""
+        module, path = self._called[0].module, self.config.neurons.partition(":")[0]
+        if path and path not in dict(module.named_modules()):
+            raise NotAvailableError(
+                f"`model` must have the hidden layer that the run was recorded with; there is no module `{path}` in "
+                f"{type(module).__name__}, recorded from {self.config.name}."
+            )
 
     @cached_property
     def _embedded(self) -> str:
@@ -324,9 +342,10 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def is_affine(network: RecordedNetwork, tokens: Int[Tensor, "few pos"], seed: int = 0) -> bool:
-    """Whether the logits are affine in the neurons at the last position: their derivative is the same everywhere.
+    """Whether the logits are affine in the neurons at the last position, and in no others of that layer.
 
-    It is tried with random parameters, at the inputs' own neurons and at none.
+    Their derivative must be the same everywhere, which is tried with random parameters, at the inputs' own neurons and
+    at none; and the neurons of other positions must not reach them.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -339,16 +358,14 @@ def is_affine(network: RecordedNetwork, tokens: Int[Tensor, "few pos"], seed: in
             W_L = network._slopes(tokens[:1])
             with network._read() as found:
                 logits = network.answer_logits(Batch(tokens, None))
-            handle = network._module().listen(lambda x: torch.zeros_like(x) if x.ndim == 2 else _without_last(x))
-            try:
-                rest = network.answer_logits(Batch(tokens, None))
-            finally:
-                handle.remove()
+            rest = network._with(lambda x: torch.zeros_like(x) if x.ndim == 2 else _without_last(x), tokens)
+            others = network._with(torch.zeros_like, tokens) - rest
         finally:
             for name, parameter in network.named_parameters():
                 parameter.copy_(before[name])
     off = (logits - rest - _last(found[0]).to(W_L.dtype) @ W_L).abs().max()
-    return len(found) == 1 and bool(off <= _tolerance(network) * (logits - rest).abs().max().clamp(min=1e-6))
+    most = _tolerance(network) * (logits - rest).abs().max().clamp(min=1e-6)
+    return len(found) == 1 and bool(W_L.any()) and bool(off <= most) and bool(others.abs().max() <= most)
 
 
 def require_same_logits(
@@ -388,12 +405,15 @@ def _tolerance(network: Network) -> float:
 
 
 def _home(network: nn.Module, path: str) -> nn.Module:
-    """Submodule at a dotted path, made where it is not there."""
+    """Submodule at a dotted path, made where it is not there.
+
+    It is put where torch keeps it, past the attributes: a user's `embeddings` is also what a `Network` declares.
+    """
     for part in path.split(".") if path else ():
-        children = dict(network.named_children())
-        if part not in children:
-            network.add_module(part, nn.Module())
-        network = network.get_submodule(part)
+        child = network._modules.get(part)
+        if child is None:
+            child = network._modules[part] = nn.Module()
+        network = child
     return network
 
 

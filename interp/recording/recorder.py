@@ -584,8 +584,9 @@ class Recorder:
                 ) from error
         if not reads:
             warnings.warn(
-                f"The logits are not affine in `neurons` {config.neurons} (is there a LayerNorm, or another layer, "
-                "behind it?): measures of the neurons' effect on the logits are left out, interchanges of them stay.",
+                f"The logits are not affine in `neurons` {config.neurons} at the last position alone (is there a "
+                "LayerNorm, or another layer, behind it, or are other positions read?): measures of the neurons' "
+                "effect on the logits are left out, interchanges of them stay.",
                 stacklevel=4,
             )
         return config.replace({"reads_neurons": reads}), examples
@@ -614,6 +615,7 @@ class Recorder:
                     f'{self.folder} {wrong}; record into another folder, or overwrite it (existing="overwrite").'
                 )
         traj = Trajectory(self.folder)
+        self._require_shapes(traj)
         if self._given_start is None:
             states = traj.resumable_steps()[0]
             if not states and self._optimizer is not None and not traj.steps.any():  # killed before its first step
@@ -645,6 +647,15 @@ class Recorder:
         self.now = self.start
         self._stored_at = self.start if self.start in Trajectory(self.folder).steps.tolist() else -1
 
+    def _require_shapes(self, traj: Trajectory) -> None:
+        for name, x in self._turned().items():
+            stored = self._stored_name(name)
+            if stored in traj._reader.names and tuple(x.shape) != traj._reader.shape(stored):
+                raise NotAvailableError(
+                    f"`model` must have the shapes that {self.folder} stores; `{stored}` is {list(x.shape)} and "
+                    f"{list(traj._reader.shape(stored))} there."
+                )
+
     def _require_stored(self, traj: Trajectory, weights: Mapping[str, np.ndarray]) -> None:
         at = traj.position(self.start)
         for name, array in weights.items():
@@ -656,12 +667,12 @@ class Recorder:
 
     @torch.no_grad()
     def _put_back(self, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-        """Put a full state into model, optimiser and generators."""
+        """Put a full state into model, optimiser and generators; where it does not fit, nothing is changed."""
         assert self._optimizer is not None
+        load_state(self._optimizer, {x: name for name, x in self._current().items()}, arrays, metadata)
         for name, x in self._live().items():
             value = torch.from_numpy(np.array(arrays[f"model/{self._stored_name(name)}"]))
             x.copy_(value.T if self._names.get(name, ("", ""))[1] else value)
-        load_state(self._optimizer, {x: name for name, x in self._current().items()}, arrays, metadata)
         for at, generator in enumerate(_generators()):
             if f"rng/{at}" in arrays:
                 generator.copy_(torch.from_numpy(arrays[f"rng/{at}"]))

@@ -245,9 +245,10 @@ def _resume(
         states = [new_state(member, place) for member in members]
         begins = traj.config.first_step
         if first is None and traj.config.origin is not None:
-            beginning = read_origin(traj.config, source or beside(traj.folder, traj.config), place, unproven=True)
-            require_digest(traj.folder, traj.run["origin"], beginning)
-            states[0].begin(beginning.arrays)
+            if begins not in traj.full_state_steps:  # else `new_state` has begun with it
+                beginning = read_origin(traj.config, source or beside(traj.folder, traj.config), place, unproven=True)
+                require_digest(traj.folder, traj.run["origin"], beginning)
+                states[0].begin(beginning.arrays)
             states[0].agenda.recall(traj.run["origin"].get("held", {}), ())
         running = []  # a run that has diverged runs along for its shape alone, from wherever
         for state, member, writer in zip(states, members, writers):
