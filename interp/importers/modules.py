@@ -204,7 +204,7 @@ def _cleaning(module: nn.Module, state: State) -> Cleaning:
     fitting = {name.removesuffix(own) for own in names for name in inside if name == own or name.endswith(f".{own}")}
     shares = {prefix: sum(prefix + own in inside for own in names) for prefix in fitting}
     most = max(shares.values(), default=0)
-    best = sorted((prefix for prefix, share in shares.items() if share == most), key=len)
+    best = sorted(sorted(prefix for prefix, share in shares.items() if share == most), key=len)
     if len(best) > 1 and best[0]:
         raise ForeignFormatError(
             f"The file holds the parameters of the module more than once, under `{'`, `'.join(best[:MOST])}`: save the "
