@@ -10,6 +10,7 @@ import hashlib
 import os
 import random
 import shutil
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -149,7 +150,8 @@ class Subject:
 
 
 def stopped(config: interp.RunConfig, root: Path, at: int) -> Path:
-    """A run that was stopped at a step."""
+    """A run that was stopped at a step, and began in a second of its own: else it is the same run as another."""
+    time.sleep(1)
     with pytest.raises(KeyboardInterrupt):
         interp.train(config, root=root, observers=[Interrupts(at - 1)], **PLACE)
     return root / config.run_id

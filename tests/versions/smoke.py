@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import interp
+from interp.errors import NotInstalledError
 from interp.training import Observer, StopTraining
 
 DEPENDENCIES = ("torch", "transformer-lens", "numpy", "scipy", "plotly", "xarray", "jaxtyping", "filelock")
@@ -33,6 +34,8 @@ def import_everything():
         if module.name != "interp.__main__":
             try:
                 importlib.import_module(module.name)
+            except NotInstalledError:  # an integration, which is for those who have the library
+                pass
             except ModuleNotFoundError as error:
                 if (error.name or "").partition(".")[0] not in OPTIONAL:
                     raise
