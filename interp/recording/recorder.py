@@ -84,12 +84,12 @@ def record(
         folder: the run's folder.
         model: the network in training; wrappers of `torch.compile` and data-parallel training are looked through, and
             only the process of rank 0 writes.
-        optimizer: its optimiser, whose state is stored sparsely, so that the run can be resumed and branched; None: no
-            full states.
+        optimizer: its optimiser, whose state is stored sparsely, so that the loop can be resumed; None: no full
+            states.
         save: steps at which weights are stored. Step 0 and the last one always are.
         state: steps at which the full state is stored.
-        task: inputs, answers and split (`interp.tasks.table`, or a config such as `Modular(p=97)`); None: norms,
-            updates, spectra and principal components of the weights alone are measured.
+        task: inputs, answers and split (`interp.tasks.table`, or a config such as `Modular(p=97)`); None: norms
+            and updates of the weights are measured, and functions of one's own.
         names: stored names of parameters, by their own: {"tok.weight": "embed.W_E"} is the table of embeddings,
             {"head.weight": ("unembed.W_U", "T")} the matrix that gives the logits, transposed, as [d, d_vocab_out].
             Those of a TransformerBridge come by themselves, and parameters named as HookedTransformer's need none.
