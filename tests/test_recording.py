@@ -359,6 +359,30 @@ def test_wrappers_leave_no_prefix(folder, wrap):
     assert "hidden.weight" in rec.trajectory.names
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_compiled_submodules_leave_no_prefix(folder):
+    """Buffers of theirs are stored, too, and the network is run, resumed and loaded under the plain names."""
+
+    class Own(MLP):
+        def __init__(self, p=7, compiled=False):
+            super().__init__(p)
+            self.hidden = nn.Sequential(nn.Linear(32, 24), nn.BatchNorm1d(24, momentum=0.5))
+            self.hidden = torch.compile(self.hidden, backend="eager") if compiled else self.hidden
+
+    with torch.compiler.set_stance("force_eager"):  # wrapped, and not traced under the tests' checks of types
+        model, opt = made(kind=Own, compiled=True)
+        settings = {"task": task(), "neurons": "act", "state": "every(1)"}
+        recorded(folder, model, opt, 2, **settings)
+        rec = recorded(folder, model, opt, 4, existing="resume", **settings)
+        pairs, answers, train = sums()
+        by_hand = F.cross_entropy(model.eval()(pairs[~train]), answers[~train]).item()
+    assert rec.start == 2
+    assert "hidden.1.running_mean" in rec.trajectory.buffers
+    assert not any("_orig_mod" in name for name in (*rec.trajectory.names, *rec.trajectory.buffers))
+    for traj in (rec.trajectory, interp.load(folder, model=Own())):
+        assert float(interp.measure(traj, ["test_loss"]).test_loss[-1]) == pytest.approx(by_hand, rel=1e-6)
+
+
 def test_only_the_process_of_rank_0_writes(folder):
     from torch.testing._internal.distributed.fake_pg import FakeStore
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, ForeignFormatError, did_you_mean
+from interp.models.recorded import name_without_wrappers
 
 __all__ = ["Cleaning", "Names", "Renaming", "State", "cleanings", "find_state", "unwrapped_names"]
 
@@ -34,8 +35,6 @@ OTHERS = re.compile(
     r"optim|sched|scaler|rng|grad|moment|exp_avg|buffer|data|indices|loss|acc|history|ema|swa|init", re.I
 )
 """Keys under which other tensors lie than the weights of a network."""
-WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
-"""Names of wrappers that may stand anywhere in a name."""
 EXPANSION = 4
 """Largest ratio of a state dict's bytes to its file's: tied weights are few, views of one storage can be many."""
 MOST = 64
@@ -260,9 +259,7 @@ def cleanings(state: State, knows: Callable[[str], bool]) -> Iterator[tuple[Clea
 
 def unwrapped_names(state: Mapping[str, X]) -> Mapping[str, X]:
     """Entries under their names without those of wrappers, such as `_orig_mod.`."""
-    if not any(WRAPPERS.search(name) for name in state):
-        return state
-    return {WRAPPERS.sub(r"\1", WRAPPERS.sub(r"\1", name)): x for name, x in state.items()}
+    return {name_without_wrappers(name): x for name, x in state.items()}
 
 
 def _inside(state: State, prefix: str) -> State:

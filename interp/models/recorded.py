@@ -33,7 +33,10 @@ __all__ = [
     "RecordedNetwork",
     "StoredModel",
     "is_affine",
+    "name_without_wrappers",
     "own_arrays",
+    "own_buffers",
+    "own_parameters",
     "require_same_logits",
     "unwrapped",
 ]
@@ -42,6 +45,8 @@ Forward = Callable[[nn.Module, Tensor], Tensor]
 """Function of a user's module and tokens [batch, pos] that gives logits [batch, (pos,) d_vocab_out]."""
 HALVES: Mapping[str, torch.dtype] = MappingProxyType({"bfloat16": torch.bfloat16, "float16": torch.float16})
 """Types of 16 bits, which are stored as float32."""
+WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
+"""Names under which modules of torch and of its trainers hold the one that they wrap."""
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.1}
 """Difference of logits, as a share of the largest, up to which they are the same, by the type of the parameters."""
 
@@ -89,7 +94,7 @@ class RecordedNetwork(Network):
         # in a tuple, so that its parameters are not this network's
         self._called: tuple[_Called, ...] = ()
         if stored.module is not None:
-            self._called = (_Called(copy.deepcopy(unwrapped(stored.module)), stored.forward, config),)
+            self._called = (_Called(_bare(copy.deepcopy(stored.module)), stored.forward, config),)
             self._require_parameters()
             self._require_layer()
 
@@ -308,21 +313,35 @@ class _Called(nn.Module):
 
 def own_arrays(module: nn.Module) -> dict[str, Tensor]:
     """Parameters, tied ones once, and persistent buffers of a module, by name."""
-    buffers = {
-        f"{path}.{name}".removeprefix("."): x
+    buffers = {name: owner._buffers[last] for name, (owner, last) in own_buffers(module).items()}
+    return {**own_parameters(module), **{name: x for name, x in buffers.items() if x is not None}}
+
+
+def own_buffers(module: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+    """Persistent buffers of a module by name: the module that owns each, and its name there."""
+    return {
+        name_without_wrappers(f"{path}.{name}".removeprefix(".")): (owner, name)
         for path, owner in nn.Module.named_modules(module)
         for name, x in owner._buffers.items()
         if x is not None and name not in owner._non_persistent_buffers_set
     }
-    return {**own_parameters(module), **buffers}
 
 
 def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters of a module, tied ones once, by the paths of the modules that own them.
+    """Parameters of a module, tied ones once, by the paths of the modules that own them, without wrappers.
 
     A class that tells other names (TransformerBridge) is not asked: functional calls look for the modules.
     """
-    return dict(nn.Module.named_parameters(module))
+    return {name_without_wrappers(name): x for name, x in nn.Module.named_parameters(module)}
+
+
+def name_without_wrappers(name: str) -> str:
+    """Name of a parameter, module or buffer without the modules that wrap others on its path.
+
+    >>> name_without_wrappers("_orig_mod.core._orig_mod.0.weight")
+    'core.0.weight'
+    """
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -332,13 +351,21 @@ def unwrapped(module: nn.Module) -> nn.Module:
     Linear(in_features=2, out_features=2, bias=True)
     """
     while True:
-        children = dict(module.named_children())
-        if "_orig_mod" in children:
-            module = children["_orig_mod"]
+        inside = [child for name, child in module.named_children() if name in WRAPPERS]
+        if inside:
+            module = inside[0]
         elif isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             module = module.module
         else:
             return module
+
+
+def _bare(module: nn.Module) -> nn.Module:
+    """The module inside wrappers, its submodules, too: in place, and so of a copy."""
+    module = unwrapped(module)
+    for name, child in module._modules.items():
+        module._modules[name] = None if child is None else _bare(child)
+    return module
 
 
 def is_affine(network: RecordedNetwork, tokens: Int[Tensor, "few pos"], seed: int = 0) -> bool:

@@ -33,7 +33,9 @@ from interp.models.recorded import (
     RecordedNetwork,
     StoredModel,
     is_affine,
+    name_without_wrappers,
     own_arrays,
+    own_buffers,
     own_parameters,
     unwrapped,
 )
@@ -194,8 +196,8 @@ class Recorder:
         }
         self._model, self._optimizer, self._forward, self._neurons = unwrapped(model), optimizer, forward, neurons
         self._names = _checked_names({**lens_names(self._model), **(names or {})}, self._model)
-        self._shapes = {name: tuple(x.shape) for name, x in _parameters(self._model).items()}
-        self._buffers = {name: _owner(self._model, name) for name in _buffers(self._model)}
+        self._shapes = {name: tuple(x.shape) for name, x in own_parameters(self._model).items()}
+        self._buffers = own_buffers(self._model)
         self._is_writer = not torch.distributed.is_available() or (
             not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
         )
@@ -205,7 +207,7 @@ class Recorder:
         self._diverged = False
         if not self._shapes:
             raise InvalidArgumentError("`model` must have parameters; got none.")
-        if sharded := [name for name in self._shapes if "_fsdp_wrapped_module" in name]:
+        if sharded := [name for name, _ in self._model.named_parameters() if "_fsdp_wrapped_module" in name]:
             raise InvalidArgumentError(
                 f"`model` must hold whole parameters; {sharded[0]} is a shard (FSDP). Record the module that is "
                 "gathered from the shards."
@@ -428,7 +430,7 @@ class Recorder:
         self._hand_over()
         if self._diverged:
             return
-        self._staging.start(self.now, {self._stored_name(name): x for name, x in self._turned().items()})
+        self._staging.start(self.now, self._stored())
         self._stored_at = self.now
         if self._device.type == "cpu":
             self._hand_over()
@@ -466,7 +468,7 @@ class Recorder:
             warnings.warn(f"{error} No full state is stored, so that the run cannot be resumed.", stacklevel=3)
             self._optimizer = None
             return
-        weights = {f"model/{self._stored_name(name)}": as_array(x) for name, x in self._turned().items()}
+        weights = {f"model/{name}": as_array(x) for name, x in self._stored().items()}
         for at, generator in enumerate(_generators()):
             arrays[f"rng/{at}"] = generator.numpy()
         last, self._state_at = self._horizon, self.now
@@ -505,7 +507,7 @@ class Recorder:
         Raises:
             InvalidArgumentError: some were added, removed, or have another shape.
         """
-        found = _parameters(self._model)
+        found = own_parameters(self._model)
         if found.keys() != self._shapes.keys() or any(found[n].shape != shape for n, shape in self._shapes.items()):
             added, removed = found.keys() - self._shapes.keys(), self._shapes.keys() - found.keys()
             other = [n for n in found.keys() & self._shapes.keys() if found[n].shape != self._shapes[n]]
@@ -522,10 +524,12 @@ class Recorder:
         buffers = {name: owner._buffers[last] for name, (owner, last) in self._buffers.items()}
         return {**self._current(), **{name: x for name, x in buffers.items() if x is not None}}
 
-    def _turned(self) -> dict[str, Tensor]:
-        """Arrays of the model as they are stored, by their own names."""
-        live = self._live()
-        return {name: x.detach().T if self._names.get(name, ("", ""))[1] else x.detach() for name, x in live.items()}
+    def _stored(self) -> dict[str, Tensor]:
+        """Arrays of the model as they are stored: by their stored names, and transposed where these are."""
+        turns = {name: turn for name, (_, turn) in self._names.items()}
+        return {
+            self._stored_name(name): x.detach().T if turns.get(name) else x.detach() for name, x in self._live().items()
+        }
 
     # --- before the loop ----------------------------------------------------------------------------------------------
 
@@ -551,7 +555,7 @@ class Recorder:
             InvalidArgumentError: the pass fails, or gives other logits than the task has classes.
         """
         tokens = examples.tokens[:TRIED]
-        arrays = {self._stored_name(name): as_array(x) for name, x in self._turned().items()}
+        arrays = {name: as_array(x) for name, x in self._stored().items()}
         stored = StoredModel(
             {name: (x.shape, x.dtype) for name, x in arrays.items()}, self._model, self._forward, tokens[:1]
         )
@@ -636,8 +640,7 @@ class Recorder:
         else:
             self.start = self._given_start
             if self.start in traj.steps.tolist():
-                weights = {self._stored_name(name): as_array(x) for name, x in self._turned().items()}
-                self._require_stored(traj, weights)
+                self._require_stored(traj, {name: as_array(x) for name, x in self._stored().items()})
         writer.truncate_after(self.start)
         writer.cut_after(self.start)
         record = {name: x for name, x in run["record"].items() if name != "interrupted"}
@@ -648,12 +651,11 @@ class Recorder:
         self._stored_at = self.start if self.start in Trajectory(self.folder).steps.tolist() else -1
 
     def _require_shapes(self, traj: Trajectory) -> None:
-        for name, x in self._turned().items():
-            stored = self._stored_name(name)
-            if stored in traj._reader.names and tuple(x.shape) != traj._reader.shape(stored):
+        for name, x in self._stored().items():
+            if name in traj._reader.names and tuple(x.shape) != traj._reader.shape(name):
                 raise NotAvailableError(
-                    f"`model` must have the shapes that {self.folder} stores; `{stored}` is {list(x.shape)} and "
-                    f"{list(traj._reader.shape(stored))} there."
+                    f"`model` must have the shapes that {self.folder} stores; `{name}` is {list(x.shape)} and "
+                    f"{list(traj._reader.shape(name))} there."
                 )
 
     def _require_stored(self, traj: Trajectory, weights: Mapping[str, np.ndarray]) -> None:
@@ -704,10 +706,10 @@ def _checked_names(
     Raises:
         InvalidArgumentError, UnknownNameError: one is no parameter, two have one stored name, or there is no such turn.
     """
-    parameters = _parameters(model)
+    parameters = own_parameters(model)
     found: dict[str, tuple[str, Literal["", "T"]]] = {}
     for name, target in names.items():
-        own = name.replace("_orig_mod.", "").removeprefix("module.") if name not in parameters else name
+        own = name if name in parameters else name_without_wrappers(name).removeprefix("module.")
         if own not in parameters:
             raise UnknownNameError(
                 f"`names` must be of parameters; there is no `{own}`. {did_you_mean(own, parameters)}"
@@ -720,25 +722,10 @@ def _checked_names(
         if turn and parameters[own].ndim != 2:
             raise InvalidArgumentError(f"`names` can transpose matrices; {own} has {parameters[own].ndim} axes.")
         found[own] = new, "T" if turn else ""
-    stored = [found[name][0] if name in found else name for name in (*parameters, *_buffers(model))]
+    stored = [found[name][0] if name in found else name for name in own_arrays(model)]
     if twice := [name for name in stored if stored.count(name) > 1]:
         raise InvalidArgumentError(f"`names` must give each parameter a name of its own; {twice[0]} is given twice.")
     return found
-
-
-def _parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters by name, tied ones once, without the prefixes of compiled submodules."""
-    return {name.replace("_orig_mod.", ""): parameter for name, parameter in own_parameters(model).items()}
-
-
-def _buffers(model: nn.Module) -> list[str]:
-    """Names of persistent buffers."""
-    return [name for name in own_arrays(model) if name not in _parameters(model)]
-
-
-def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    path, _, last = name.rpartition(".")
-    return model.get_submodule(path), last
 
 
 def _halves(model: nn.Module) -> list[tuple[str, str]]:
@@ -754,7 +741,7 @@ def _require_module(model: nn.Module, neurons: str) -> None:
         UnknownNameError: it does not; the message names the nearest.
     """
     path, _, side = neurons.partition(":")
-    names = [name for name, _ in model.named_modules() if name]
+    names = [name_without_wrappers(name) for name, _ in model.named_modules() if name]
     if path not in names or side not in ("", "input"):
         raise UnknownNameError(
             f"`neurons` must be the path of a module, or that with `:input`; there is no `{neurons}`. "
